@@ -1,0 +1,16 @@
+# Every tests/*/test_NAME.c becomes one program and one ctest of that name, run from the source folder.
+pkg_check_modules(CMOCKA REQUIRED cmocka)
+add_library(tenon-test-objects STATIC $<TARGET_OBJECTS:tenon-objects>)
+file(GLOB TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
+foreach(source ${TEST_SOURCES})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  target_include_directories(${name} PRIVATE include src tests)
+  target_include_directories(${name} SYSTEM PRIVATE ${CMOCKA_INCLUDE_DIRS})
+  target_compile_options(${name} PRIVATE -Wno-missing-prototypes)
+  target_link_libraries(${name} PRIVATE tenon-test-objects ${CMOCKA_LINK_LIBRARIES} ${DEPS_LINK_LIBRARIES}
+                        ${DNNL_LIBRARY} OpenMP::OpenMP_C m dl pthread)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon" SKIP_RETURN_CODE 77)
+endforeach()

@@ -1,0 +1,98 @@
+/* dtype.c: the table of storage formats and the 16-bit float conversions. */
+#include "base/dtype.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+static const struct {
+    const char *name;
+    int16_t block, bytes;
+} table[TN_DTYPE_COUNT] = {
+    [TN_DTYPE_F32] = {"float32", 1, 4},       [TN_DTYPE_F16] = {"float16", 1, 2},
+    [TN_DTYPE_BF16] = {"bfloat16", 1, 2},     [TN_DTYPE_F64] = {"float64", 1, 8},
+    [TN_DTYPE_I8] = {"int8", 1, 1},           [TN_DTYPE_U8] = {"uint8", 1, 1},
+    [TN_DTYPE_I16] = {"int16", 1, 2},         [TN_DTYPE_U16] = {"uint16", 1, 2},
+    [TN_DTYPE_I32] = {"int32", 1, 4},         [TN_DTYPE_U32] = {"uint32", 1, 4},
+    [TN_DTYPE_I64] = {"int64", 1, 8},         [TN_DTYPE_U64] = {"uint64", 1, 8},
+    [TN_DTYPE_BOOL] = {"bool", 1, 1},         [TN_DTYPE_F8_E4M3] = {"float8_e4m3", 1, 1},
+    [TN_DTYPE_F8_E5M2] = {"float8_e5m2", 1, 1}, [TN_DTYPE_F8_E8M0] = {"float8_e8m0", 1, 1},
+    [TN_DTYPE_C64] = {"complex64", 1, 8},
+    [TN_DTYPE_Q4_0] = {"q4_0", 32, 18},       [TN_DTYPE_Q4_1] = {"q4_1", 32, 20},
+    [TN_DTYPE_Q5_0] = {"q5_0", 32, 22},       [TN_DTYPE_Q5_1] = {"q5_1", 32, 24},
+    [TN_DTYPE_Q8_0] = {"q8_0", 32, 34},       [TN_DTYPE_Q2_K] = {"q2_k", 256, 84},
+    [TN_DTYPE_Q3_K] = {"q3_k", 256, 110},     [TN_DTYPE_Q4_K] = {"q4_k", 256, 144},
+    [TN_DTYPE_Q5_K] = {"q5_k", 256, 176},     [TN_DTYPE_Q6_K] = {"q6_k", 256, 210},
+    [TN_DTYPE_IQ4_NL] = {"iq4_nl", 32, 18},   [TN_DTYPE_IQ4_XS] = {"iq4_xs", 256, 136},
+};
+
+const char *tn_dtype_name(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT ? table[dtype].name : "unknown"; }
+int64_t tn_dtype_block(tn_dtype dtype) { return table[dtype].block; }
+int64_t tn_dtype_block_bytes(tn_dtype dtype) { return table[dtype].bytes; }
+
+bool tn_dtype_bytes(tn_dtype dtype, int64_t count, int64_t *bytes) {
+    if (dtype >= TN_DTYPE_COUNT || count < 0 || count % table[dtype].block) return false;
+    return tn_mul(count / table[dtype].block, table[dtype].bytes, bytes);
+}
+
+bool tn_dtype_is_float(tn_dtype dtype) {
+    return dtype == TN_DTYPE_F32 || dtype == TN_DTYPE_F16 || dtype == TN_DTYPE_BF16;
+}
+
+bool tn_dtype_is_block(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT && table[dtype].block > 1; }
+
+bool tn_dtype_from_name(const char *name, tn_dtype *dtype) {
+    static const struct {
+        const char *name;
+        tn_dtype dtype;
+    } names[] = {{"float32", TN_DTYPE_F32}, {"fp32", TN_DTYPE_F32},     {"float", TN_DTYPE_F32},
+                 {"float16", TN_DTYPE_F16}, {"fp16", TN_DTYPE_F16},     {"half", TN_DTYPE_F16},
+                 {"bf16", TN_DTYPE_BF16},   {"bfloat16", TN_DTYPE_BF16}};
+    if (strncmp(name, "torch.", 6) == 0) name += 6;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i].name) == 0) {
+            *dtype = names[i].dtype;
+            return true;
+        }
+    return false;
+}
+
+static float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+float tn_bf16_to_f32(uint16_t bits) { return float_of((uint32_t)bits << 16); }
+
+uint16_t tn_f32_to_bf16(float value) {
+    uint32_t bits = bits_of(value);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16) | 0x40); /* quiet NaN */
+    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1)) >> 16);
+}
+
+float tn_f16_to_f32(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, rest = half & 0x7FFFu;
+    if (rest >= 0x7C00u) return float_of(sign | 0x7F800000u | (rest & 0x3FFu) << 13 | (rest > 0x7C00u ? 0x400000u : 0));
+    if (rest >= 0x400u) return float_of(sign | ((rest << 13) + 0x38000000u));
+    float magnitude = (float)rest * (1.0f / 16777216.0f); /* subnormal: rest · 2^-24 */
+    return sign ? -magnitude : magnitude;
+}
+
+uint16_t tn_f32_to_f16(float value) {
+    uint32_t bits = bits_of(value), sign = (bits >> 16) & 0x8000u, rest = bits & 0x7FFFFFFFu;
+    if (rest > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | ((rest >> 13) & 0x3FFu));
+    if (rest >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* rounds to infinity */
+    if (rest < 0x38800000u) {                                   /* subnormal: let the float adder round */
+        float shifted = float_of(rest) + 0.5f;                  /* ulp of 0.5 is 2^-24 */
+        return (uint16_t)(sign | (bits_of(shifted) - 0x3F000000u));
+    }
+    rest += 0xFFFu + ((rest >> 13) & 1);
+    return (uint16_t)(sign | ((rest - 0x38000000u) >> 13));
+}

@@ -1,0 +1,37 @@
+/* status.h: how errors travel inside the library.
+ *
+ * A function that can fail returns tn_status. Whoever finds the fault calls tn_fail() once, which
+ * stores message and remedy for the calling thread; everyone above passes the status on with TN_TRY,
+ * which jumps to the label `done` where resources are released. One message, one owner, no printing.
+ */
+#ifndef TN_BASE_STATUS_H
+#define TN_BASE_STATUS_H
+
+#include <tenon/tenon.h>
+
+/* Stores the message (printf style) and returns `status`. Clears an earlier remedy. */
+tn_status tn_fail(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
+/* Adds what the user can do to the failure just stored; returns the stored status. */
+tn_status tn_remedy(const char *format, ...) TN_PRINTF(1, 2);
+/* Puts "<context>: " in front of the message of a failure on its way up; returns `status`. */
+tn_status tn_context(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
+/* TN_STORAGE (or TN_USAGE for a missing path) with strerror(errno): "<verb> <path>: <reason>". */
+tn_status tn_fail_errno(const char *verb, const char *path);
+/* TN_FAILED for an allocation of `bytes` that failed. */
+tn_status tn_fail_memory(int64_t bytes, const char *what);
+
+/* Needs a variable `status` and a label `done` in the function around it. */
+#define TN_TRY(call)                                                                                   \
+    do {                                                                                               \
+        status = (call);                                                                               \
+        if (status != TN_OK) goto done;                                                                \
+    } while (0)
+
+/* Fails with a message and goes to `done`. */
+#define TN_THROW(...)                                                                                  \
+    do {                                                                                               \
+        status = tn_fail(__VA_ARGS__);                                                                 \
+        goto done;                                                                                     \
+    } while (0)
+
+#endif

@@ -1,0 +1,12 @@
+/* thread.h: how many threads the CPU engine uses, and the clock. Parallel loops themselves are OpenMP
+ * pragmas where they stand (one pool for us and for oneDNN). */
+#ifndef TN_BASE_THREAD_H
+#define TN_BASE_THREAD_H
+
+/* 0 = OMP_NUM_THREADS, else all cores. */
+void tn_threads_set(int threads);
+int tn_threads(void);
+/* Monotonic seconds. */
+double tn_seconds(void);
+
+#endif

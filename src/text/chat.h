@@ -1,0 +1,35 @@
+/* chat.h: tokenizer + chat template + special tokens of one model, as found on disk: what turns a
+ * conversation into text and ids. This is what the public tn_tokenizer holds.
+ */
+#ifndef TN_TEXT_CHAT_H
+#define TN_TEXT_CHAT_H
+
+#include "text/template.h"
+#include "text/tokenizer.h"
+
+typedef struct tn_chat tn_chat;
+
+/* `path`: a directory (tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja or .json),
+ * a tokenizer.json, or a GGUF file. */
+tn_status tn_chat_open(const char *path, tn_chat **chat);
+void tn_chat_free(tn_chat *chat);
+const tn_text *tn_chat_text(const tn_chat *chat);
+/* Files to copy beside a saved adapter: writes tokenizer.json (made from GGUF keys where there was none),
+ * tokenizer_config.json and chat_template.jinja into `directory`. */
+tn_status tn_chat_save(const tn_chat *chat, const char *directory);
+bool tn_chat_has_template(const tn_chat *chat);
+const char *tn_chat_template_source(const tn_chat *chat); /* NULL where none */
+/* XXH128 over everything that changes ids or renderings (for the token cache). */
+void tn_chat_hash(const tn_chat *chat, char digits[33]);
+/* Ids of the special tokens named in tokenizer_config.json (or GGUF), -1 where absent. */
+int32_t tn_chat_bos(const tn_chat *chat);
+int32_t tn_chat_eos(const tn_chat *chat);
+int32_t tn_chat_pad(const tn_chat *chat);
+
+/* Renders a record: `record` is an object with "messages" and optionally "tools", "documents",
+ * "add_generation_prompt", "kwargs" (further variables). Special tokens as strings are added. A rejected
+ * conversation: TN_BAD_DATA with *rejected true. ranges/count as in tn_template_render (may be NULL). */
+tn_status tn_chat_render(const tn_chat *chat, const tn_json *record, tn_str *out, bool *rejected,
+                         tn_text_range **ranges, int64_t *count);
+
+#endif
