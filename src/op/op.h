@@ -36,15 +36,18 @@ typedef struct tn_view {
 /* ---- Weights ------------------------------------------------------------------------------------- */
 
 /* Where a weight comes from: a mapped tensor, and the head size of llama.cpp's interleaved q/k rows that
- * must be undone (stored row 2j+p of a head is row p·(head_dim/2)+j); 0 = rows are in order. `rows` > 0
- * takes only rows first_row … first_row+rows-1 of a fused tensor (in file order). */
+ * must be undone (stored row 2j+p of a head is row p·(head_dim/2)+j); 0 = rows are in order. */
 typedef struct tn_source {
-    const tn_tensor_info *tensor; /* NULL: random weights from `seed`, normal with deviation `std` (bench, init) */
+    const tn_tensor_info *tensor; /* NULL: tn_random_weights(seed, std) (bench) */
     int64_t permuted_head_dim;
-    int64_t first_row, rows;
     uint64_t seed;
     float std;
 } tn_source;
+/* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i is a function of
+ * (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
+void tn_random_weights(uint64_t seed, float std, int64_t count, float *values);
+/* A seed from a tensor's name. */
+uint64_t tn_random_name(const char *name);
 
 /* A matrix [rows, cols] = [out, in] on the device in its storage format. */
 typedef struct tn_weight {
@@ -199,6 +202,9 @@ struct tn_backend {
     tn_status (*linear_backward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view dy, tn_view dx,
                                  bool accumulate, float alpha, const tn_dropout *dropout);
 
+    /* Only u = x·Aᵀ into the border of x, as linear_forward leaves it: for an x that was recomputed. Nothing where rank is 0. */
+    tn_status (*linear_inner)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, const tn_dropout *dropout);
+
     /* cos, sin [rows, half]: angle = positions[row] · inv_freq[(row_table ? row_table[row] : 0)·half + i], times `scaling`. fp32. */
     tn_status (*rope_table)(tn_device *device, int64_t rows, int64_t half, const int32_t *positions, const int32_t *row_table,
                             const float *inv_freq, float scaling, float *cos, float *sin);
@@ -216,9 +222,9 @@ struct tn_backend {
     /* y = act(gate) ⊙ up, gate_up [rows, 2·cols] with gate first. */
     tn_status (*gated_forward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view gate_up,
                                tn_view y);
-    /* d_gate_up may be gate_up. `y`, where not NULL, receives act(gate) ⊙ up again (needed by down_proj's gradients). */
+    /* d_gate_up may be gate_up. */
     tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view gate_up,
-                                tn_view dy, tn_view d_gate_up, tn_view y);
+                                tn_view dy, tn_view d_gate_up);
 
     /* y = a + b. */
     tn_status (*add)(tn_device *device, int64_t rows, int64_t cols, tn_view a, tn_view b, tn_view y);

@@ -1,0 +1,232 @@
+/* adapter.c: from a PEFT configuration to the list of parameters; placing and first values. Saving and loading are in
+ * adapter_file.c.
+ */
+#include "model/adapter.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+
+const char *tn_group_name(tn_group group) {
+    static const char *const names[TN_GROUPS] = {"lora", "full", "embed_tokens", "lm_head"};
+    return names[group];
+}
+
+const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
+    static const char *const names[TN_MODULES_PER_LAYER] = {
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
+    };
+    if (module == TN_MODULE_EMBED) snprintf(out, 96, "model.embed_tokens");
+    else if (module == TN_MODULE_HEAD) snprintf(out, 96, "lm_head");
+    else snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, names[module]);
+    return out;
+}
+
+void tn_module_shape(const tn_arch *a, tn_module module, int64_t *rows, int64_t *cols) {
+    const int64_t q = tn_arch_q(a), kv = tn_arch_kv(a);
+    const int64_t shapes[][2] = {
+        [TN_MODULE_Q] = {q, a->hidden},            [TN_MODULE_K] = {kv, a->hidden},         [TN_MODULE_V] = {kv, a->hidden},
+        [TN_MODULE_O] = {a->hidden, q},            [TN_MODULE_GATE] = {a->intermediate, a->hidden},
+        [TN_MODULE_UP] = {a->intermediate, a->hidden}, [TN_MODULE_DOWN] = {a->hidden, a->intermediate},
+        [TN_MODULE_EMBED] = {a->vocab, a->hidden}, [TN_MODULE_HEAD] = {a->vocab, a->hidden},
+    };
+    *rows = shapes[module][0];
+    *cols = shapes[module][1];
+}
+
+typedef struct builder {
+    const tn_arch *arch;
+    tn_adapter *adapter;
+    tn_targeting *targeting;
+    tn_dtype full_dtype;
+    int64_t capacity;
+} builder;
+
+static tn_status add_param(builder *b, tn_param param, const char *suffix) {
+    tn_adapter *adapter = b->adapter;
+    char path[96];
+    tn_status status = tn_grow(&adapter->params, &b->capacity, adapter->param_count + 1, (int64_t)sizeof param, "parameters");
+    if (status != TN_OK) return status;
+    param.name = tn_arena_printf(&adapter->arena, "base_model.model.%s.%s", tn_module_path(param.module, param.layer, path), suffix);
+    if (!param.name) return tn_fail_memory(128, "a parameter's name");
+    param.count = param.shape[0] * param.shape[1];
+    adapter->params[adapter->param_count++] = param;
+    return TN_OK;
+}
+
+static tn_status add_module(builder *b, tn_module module, int64_t layer) {
+    const tn_peft_config *config = b->adapter->config;
+    int64_t rows, cols, r;
+    double alpha;
+    char path[96];
+    tn_status status = TN_OK;
+    tn_module_path(module, layer, path);
+    tn_module_shape(b->arch, module, &rows, &cols);
+    tn_param param = {.module = module, .layer = layer, .decay = true, .dtype = TN_DTYPE_F32};
+    if (tn_targeting_full(b->targeting, path)) {
+        param.kind = TN_PARAM_WEIGHT;
+        param.group = module == TN_MODULE_EMBED ? TN_GROUP_EMBED : module == TN_MODULE_HEAD ? TN_GROUP_HEAD : TN_GROUP_FULL;
+        param.shape[0] = rows, param.shape[1] = cols;
+        param.dtype = b->full_dtype;
+        return add_param(b, param, "weight");
+    }
+    if (!tn_targeting_lora(b->targeting, path, module == TN_MODULE_HEAD, &r, &alpha)) return TN_OK;
+    if (module == TN_MODULE_EMBED) {
+        tn_fail(TN_USAGE, "LoRA on the embedding (embed_tokens in target_modules) is not supported yet");
+        return tn_remedy("put embed_tokens into modules_to_save, which trains it in full");
+    }
+    param.group = TN_GROUP_LORA;
+    param.scale = alpha / (config->use_rslora ? sqrt((double)r) : (double)r);
+    param.kind = TN_PARAM_LORA_A, param.shape[0] = r, param.shape[1] = cols;
+    TN_TRY(add_param(b, param, "lora_A.weight"));
+    param.kind = TN_PARAM_LORA_B, param.shape[0] = rows, param.shape[1] = r;
+    TN_TRY(add_param(b, param, "lora_B.weight"));
+done:
+    return status;
+}
+
+static int by_group(const void *x, const void *y) {
+    const tn_param *a = x, *b = y;
+    if (a->group != b->group) return (int)a->group - (int)b->group;
+    if (a->decay != b->decay) return (int)b->decay - (int)a->decay;
+    if (a->layer != b->layer) return a->layer < b->layer ? -1 : 1;
+    return a->module != b->module ? (int)a->module - (int)b->module : (int)a->kind - (int)b->kind;
+}
+
+/* Offsets are multiples of 64 elements so that every tensor may be read with wide loads. */
+static void lay_out(tn_adapter *adapter) {
+    int64_t offset = 0;
+    qsort(adapter->params, (size_t)adapter->param_count, sizeof *adapter->params, by_group);
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        tn_param *p = &adapter->params[i];
+        tn_span *span = adapter->span_count ? &adapter->spans[adapter->span_count - 1] : NULL;
+        if (!span || span->group != p->group || span->decay != p->decay) {
+            span = &adapter->spans[adapter->span_count++];
+            *span = (tn_span){p->group, p->decay, offset, 0};
+        }
+        p->offset = offset;
+        offset += (p->count + 63) / 64 * 64;
+        span->count = offset - span->offset;
+    }
+    adapter->elements = offset;
+}
+
+static tn_status check_supported(const tn_peft_config *config, const char *name) {
+    const char *what = config->unsupported;
+    if (!what && config->use_dora) what = "use_dora";
+    if (!what && config->trainable_tokens > 0) what = "trainable_token_indices";
+    if (!what && strcmp(config->bias, "none") != 0) what = "bias";
+    if (!what) return TN_OK;
+    tn_fail(TN_USAGE, "%s: the setting %s is not supported yet", name, what);
+    return tn_remedy("nothing of an adapter is ever dropped silently, so it is not loaded without it");
+}
+
+tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name, tn_adapter **out) {
+    builder b = {.arch = arch, .full_dtype = full_dtype};
+    tn_status status;
+    *out = NULL;
+    if (!(b.adapter = calloc(1, sizeof *b.adapter))) {
+        tn_peft_config_free(config);
+        return tn_fail_memory((int64_t)sizeof *b.adapter, "an adapter");
+    }
+    b.adapter->config = config;
+    TN_TRY(check_supported(config, name));
+    TN_TRY(tn_targeting_new(config, &b.targeting));
+    TN_TRY(add_module(&b, TN_MODULE_EMBED, -1));
+    for (int64_t layer = 0; layer < arch->layers; layer++)
+        for (int module = 0; module < TN_MODULES_PER_LAYER; module++) TN_TRY(add_module(&b, (tn_module)module, layer));
+    TN_TRY(add_module(&b, TN_MODULE_HEAD, -1));
+    const char *unmatched = tn_targeting_unmatched(b.targeting);
+    if (unmatched || b.adapter->param_count == 0) {
+        status = tn_fail(TN_USAGE, "%s: %s%s matches no module of this model", name, unmatched ? "" : "the target ",
+                         unmatched ? unmatched : "rule");
+        tn_remedy("linear modules here: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; also embed_tokens, lm_head");
+        goto done;
+    }
+    lay_out(b.adapter);
+    *out = b.adapter;
+    b.adapter = NULL;
+done:
+    tn_targeting_free(b.targeting);
+    tn_adapter_free(b.adapter);
+    return status;
+}
+
+tn_status tn_adapter_empty(tn_adapter **adapter) {
+    *adapter = calloc(1, sizeof **adapter);
+    return *adapter ? TN_OK : tn_fail_memory((int64_t)sizeof **adapter, "an adapter");
+}
+
+void tn_adapter_free(tn_adapter *adapter) {
+    if (!adapter) return;
+    tn_peft_config_free(adapter->config);
+    free(adapter->params);
+    tn_arena_free(&adapter->arena);
+    free(adapter);
+}
+
+const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int64_t layer, tn_param_kind kind) {
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i];
+        if (p->module == module && p->layer == layer && p->kind == kind) return p;
+    }
+    return NULL;
+}
+
+int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < adapter->param_count; i++)
+        if (adapter->params[i].group == group) count += adapter->params[i].count;
+    return count;
+}
+
+void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments) {
+    int64_t bytes = adapter->elements * (int64_t)sizeof(float);
+    if (bytes == 0) return;
+    adapter->values = tn_region_take(region, TN_SEGMENT_ADAPTER, bytes);
+    if (!training) return;
+    adapter->grads = tn_region_take(region, TN_SEGMENT_GRADIENTS, bytes);
+    if (moments > 0) adapter->m = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
+    if (moments > 1) adapter->v = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
+}
+
+/* PEFT's initial values (formats.md section 6.6). The stream's site is a hash of the name, so adding a module changes no other. */
+static tn_status initial_values(const tn_param *p, const char *kind, uint64_t seed, float *values) {
+    uint64_t stream = TN_STREAM(TN_PURPOSE_INIT, 0, tn_hash64(p->name, (int64_t)strlen(p->name)) & 0xFFFFFF);
+    float bound = 1.0f / sqrtf((float)p->shape[1]);
+    bool plain = strcmp(kind, "true") == 0, gaussian = strcmp(kind, "gaussian") == 0, random_b = strcmp(kind, "false") == 0;
+    if (!plain && !gaussian && !random_b) {
+        tn_fail(TN_USAGE, "init_lora_weights: %s is not supported yet", kind);
+        return tn_remedy("use true, false or gaussian");
+    }
+    if (p->kind == TN_PARAM_LORA_B && !random_b) {
+        memset(values, 0, (size_t)p->count * sizeof *values);
+        return TN_OK;
+    }
+    for (int64_t i = 0; i < p->count; i++)
+        values[i] = gaussian ? tn_random_normal(seed, stream, (uint64_t)i) / (float)p->shape[0]
+                             : (2 * tn_random_uniform(seed, stream, (uint64_t)i) - 1) * bound;
+    return TN_OK;
+}
+
+tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base, void *user) {
+    tn_status status = TN_OK;
+    float *values = NULL;
+    int64_t largest = 0;
+    for (int64_t i = 0; i < adapter->param_count; i++)
+        if (adapter->params[i].count > largest) largest = adapter->params[i].count;
+    TN_TRY(tn_alloc(&values, largest, (int64_t)sizeof *values, "initial values"));
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i];
+        if (p->kind == TN_PARAM_WEIGHT) TN_TRY(base(user, p, values));
+        else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
+        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values, p->count * (int64_t)sizeof *values));
+    }
+done:
+    free(values);
+    return status;
+}

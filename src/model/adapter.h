@@ -1,0 +1,95 @@
+/* adapter.h: everything that trains, in one list. LoRA pairs and full modules (embedding, head, any linear) are
+ * parameters with a name, a shape, a group and a place in four flat fp32 arrays on the device: values, gradients
+ * and the optimizer's moments. The list decides what is counted, optimised, saved, resumed and verified, so nothing
+ * that trains can be forgotten by one of them.
+ *
+ * Order: parameters of one (group, decay) pair stand together, so an optimizer step is one call per span.
+ */
+#ifndef TN_MODEL_ADAPTER_H
+#define TN_MODEL_ADAPTER_H
+
+#include "format/peft_config.h"
+#include "format/safetensors.h"
+#include "model/arch.h"
+#include "model/region.h"
+
+typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_HEAD, TN_GROUPS } tn_group;
+/* "lora", "full", "embed_tokens", "lm_head" */
+const char *tn_group_name(tn_group group);
+
+typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT } tn_param_kind;
+
+/* The linear modules of a layer, and the two tables outside the layers. */
+typedef enum tn_module {
+    TN_MODULE_Q, TN_MODULE_K, TN_MODULE_V, TN_MODULE_O, TN_MODULE_GATE, TN_MODULE_UP, TN_MODULE_DOWN,
+    TN_MODULES_PER_LAYER,
+    TN_MODULE_EMBED = TN_MODULES_PER_LAYER,
+    TN_MODULE_HEAD,
+} tn_module;
+/* "model.layers.3.self_attn.q_proj", "model.embed_tokens", "lm_head" into `out`. */
+const char *tn_module_path(tn_module module, int64_t layer, char out[96]);
+/* [out, in] of a module's weight. */
+void tn_module_shape(const tn_arch *arch, tn_module module, int64_t *rows, int64_t *cols);
+
+typedef struct tn_param {
+    const char *name; /* in adapter_model.safetensors */
+    tn_param_kind kind;
+    tn_module module;
+    int64_t layer; /* -1 outside the layers */
+    tn_group group;
+    bool decay;       /* weight decay applies */
+    int64_t shape[2]; /* [r, in], [out, r] or [out, in] */
+    int64_t count, offset; /* elements; place in the flat arrays */
+    tn_dtype dtype;   /* as it is saved: LoRA fp32, a full module the base's */
+    double scale;     /* LoRA: alpha / r (or / sqrt r) */
+} tn_param;
+
+/* A run of parameters that one optimizer call covers. */
+typedef struct tn_span {
+    tn_group group;
+    bool decay;
+    int64_t offset, count;
+} tn_span;
+
+typedef struct tn_adapter {
+    tn_arena arena;
+    tn_peft_config *config; /* owned */
+    tn_param *params;
+    int64_t param_count, elements;
+    tn_span spans[2 * TN_GROUPS];
+    int span_count;
+    float *values, *grads, *m, *v; /* on the device, [elements]; grads, m, v NULL in inference */
+} tn_adapter;
+
+/* What `config` trains on a model of this shape. `full_dtype` is what full modules are saved in. Takes over `config`, also on failure. Errors: TN_USAGE
+ * where a named target matches nothing, or something asked for is not supported (named). */
+tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name, tn_adapter **adapter);
+/* An adapter that trains nothing (the base alone). */
+tn_status tn_adapter_empty(tn_adapter **adapter);
+void tn_adapter_free(tn_adapter *adapter);
+/* Parameter of a module, NULL where it has none. */
+const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int64_t layer, tn_param_kind kind);
+int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group);
+
+/* Takes the flat arrays from the region (values always; the rest where `training`; moments 0, 1 or 2). */
+void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments);
+/* Initial values on the device: LoRA as PEFT's init_lora_weights says, full modules from the base (`base` gives a module's tensor,
+ * decoded). Values depend on the seed and the tensor's name only. */
+typedef tn_status tn_base_values(void *user, const tn_param *param, float *values);
+tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base, void *user);
+/* Reads adapter_model.safetensors of `directory`. Every parameter must be there with its shape, and every tensor of the file must be a
+ * parameter: anything else is TN_BAD_DATA that lists both. */
+tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory);
+/* Writes adapter_model.safetensors and adapter_config.json. */
+tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory);
+
+/* Accounts for a file's tensors against the parameters, both ways, without a device. */
+typedef struct tn_accounting {
+    const char **missing, **unexpected, **mismatched, **nonfinite; /* in the arena passed */
+    int64_t missing_count, unexpected_count, mismatched_count, nonfinite_count;
+} tn_accounting;
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena, tn_accounting *result);
+/* The file's tensor of a parameter under any of the spellings in use (transformers 4 and 5, VLM prefixes); NULL where absent. */
+const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file);
+
+#endif

@@ -1,0 +1,182 @@
+/* adapter_file.c: PEFT adapter directories. Reading accounts for every tensor both ways before a single value is
+ * taken: a parameter without a tensor, a tensor without a parameter, a wrong shape or a non-finite value is an error
+ * that lists them, never a silent skip.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/adapter.h"
+#include "quant/quant.h"
+
+/* The module path behind the prefixes in use: "base_model.model.", then optionally "model." pieces that VLMs and
+ * transformers 5 insert ("model.language_model.layers…"). */
+static const char *tail_of(const char *name) {
+    static const char *const prefixes[] = {"base_model.model.", "model.language_model.", "language_model.model.",
+                                           "model.text_model.", "model."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (tn_starts_with(name, prefixes[i])) name += strlen(prefixes[i]);
+    return name;
+}
+
+const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file) {
+    const tn_tensor_info *exact = tn_safetensors_find(file, param->name);
+    if (exact) return exact;
+    const char *tail = tail_of(param->name);
+    for (int64_t i = 0; i < tn_safetensors_count(file); i++) {
+        const tn_tensor_info *t = tn_safetensors_at(file, i);
+        if (strcmp(tail_of(t->name), tail) == 0) return t;
+    }
+    return NULL;
+}
+
+static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {
+    return t->rank == 2 && t->shape[0] == p->shape[0] && t->shape[1] == p->shape[1] && tn_dtype_is_float(t->dtype);
+}
+
+static bool finite_values(const tn_tensor_info *t) {
+    float block[1024];
+    for (int64_t at = 0; at < t->elements; at += 1024) {
+        int64_t n = t->elements - at < 1024 ? t->elements - at : 1024;
+        tn_dequantize(t->dtype, t->data, at, n, block);
+        for (int64_t i = 0; i < n; i++)
+            if (!isfinite(block[i])) return false;
+    }
+    return true;
+}
+
+static tn_status note(tn_arena *arena, const char ***list, int64_t *count, int64_t most, const char *text) {
+    if (!*list) *list = tn_arena_take(arena, most * (int64_t)sizeof **list);
+    if (!*list || !text) return tn_fail_memory(most * 8, "an accounting");
+    (*list)[(*count)++] = text;
+    return TN_OK;
+}
+
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena, tn_accounting *result) {
+    tn_status status = TN_OK;
+    int64_t n = tn_safetensors_count(file), most = adapter->param_count + n + 1;
+    bool *used = tn_arena_take(arena, n > 0 ? n : 1);
+    *result = (tn_accounting){0};
+    if (!used) return tn_fail_memory(n, "an accounting");
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i];
+        const tn_tensor_info *t = tn_adapter_tensor(p, file);
+        char shape[128];
+        if (!t) {
+            TN_TRY(note(arena, &result->missing, &result->missing_count, most, p->name));
+            continue;
+        }
+        for (int64_t j = 0; j < n; j++)
+            if (tn_safetensors_at(file, j) == t) used[j] = true;
+        if (!shape_fits(p, t))
+            TN_TRY(note(arena, &result->mismatched, &result->mismatched_count, most,
+                        tn_arena_printf(arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name, tn_dtype_name(t->dtype),
+                                        tn_shape_text(t, shape), (long long)p->shape[0], (long long)p->shape[1])));
+        else if (!finite_values(t)) TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
+    }
+    for (int64_t j = 0; j < n; j++)
+        if (!used[j]) TN_TRY(note(arena, &result->unexpected, &result->unexpected_count, most, tn_safetensors_at(file, j)->name));
+done:
+    return status;
+}
+
+static void describe(tn_str *out, const char *what, const char *const *list, int64_t count) {
+    if (count == 0) return;
+    tn_str_printf(out, "%s%lld %s:", out->length ? "; " : "", (long long)count, what);
+    for (int64_t i = 0; i < count && i < 4; i++) tn_str_printf(out, "%s %s", i ? "," : "", list[i]);
+    if (count > 4) tn_str_puts(out, ", …");
+}
+
+static tn_status require_complete(const tn_accounting *a, const char *path) {
+    tn_str text = {0};
+    if (a->missing_count + a->unexpected_count + a->mismatched_count + a->nonfinite_count == 0) return TN_OK;
+    describe(&text, "tensors missing", a->missing, a->missing_count);
+    describe(&text, "tensors that nothing in adapter_config.json explains", a->unexpected, a->unexpected_count);
+    describe(&text, "tensors of another shape", a->mismatched, a->mismatched_count);
+    describe(&text, "tensors with NaN or Inf", a->nonfinite, a->nonfinite_count);
+    tn_fail(TN_BAD_DATA, "%s: %s", path, tn_str_text(&text));
+    tn_str_free(&text);
+    return tn_remedy("nothing is dropped silently: check that the adapter belongs to this base model and that its "
+                     "adapter_config.json is the one it was trained with");
+}
+
+tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory) {
+    tn_arena arena = {0};
+    tn_safetensors *file = NULL;
+    float *values = NULL;
+    tn_accounting accounting;
+    tn_status status = TN_OK;
+    const char *path = tn_path_join(&arena, directory, "adapter_model.safetensors");
+    if (!path) return tn_fail_memory(256, "a path");
+    if (!tn_is_file(path)) {
+        status = tn_fail(TN_USAGE, "%s is not there", path);
+        tn_remedy(tn_is_file(tn_path_join(&arena, directory, "adapter_model.bin"))
+                      ? "this adapter is a pickle (.bin), which tenon never reads; convert it to safetensors with PEFT"
+                      : "give the directory that holds adapter_config.json and adapter_model.safetensors");
+        goto done;
+    }
+    TN_TRY(tn_safetensors_open(path, &file));
+    TN_TRY(tn_adapter_account(adapter, file, &arena, &accounting));
+    TN_TRY(require_complete(&accounting, path));
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i];
+        const tn_tensor_info *t = tn_adapter_tensor(p, file);
+        float *grown = realloc(values, (size_t)p->count * sizeof *values);
+        if (!grown) TN_THROW(TN_FAILED, "out of memory reading %s", t->name);
+        values = grown;
+        tn_dequantize(t->dtype, t->data, 0, p->count, values);
+        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values, p->count * (int64_t)sizeof *values));
+    }
+done:
+    free(values);
+    tn_safetensors_close(file);
+    tn_arena_free(&arena);
+    return status;
+}
+
+typedef struct saver {
+    const tn_adapter *adapter;
+    tn_device *device;
+    float *values;
+    uint16_t *narrow;
+} saver;
+
+static tn_status give_values(void *user, int64_t index, const void **bytes) {
+    saver *s = user;
+    const tn_param *p = &s->adapter->params[index];
+    tn_status status = s->device->backend->download(s->device, s->values, s->adapter->values + p->offset,
+                                                    p->count * (int64_t)sizeof *s->values);
+    *bytes = s->values;
+    if (status != TN_OK || p->dtype == TN_DTYPE_F32) return status;
+    for (int64_t i = 0; i < p->count; i++)
+        s->narrow[i] = p->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(s->values[i]) : tn_f32_to_f16(s->values[i]);
+    *bytes = s->narrow;
+    return TN_OK;
+}
+
+tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory) {
+    tn_arena arena = {0};
+    tn_safetensors_writer *writer = NULL;
+    saver s = {.adapter = adapter, .device = device};
+    int64_t largest = 1;
+    tn_status status;
+    const char *path = tn_path_join(&arena, directory, "adapter_model.safetensors");
+    if (!path) return tn_fail_memory(256, "a path");
+    TN_TRY(tn_safetensors_writer_new(&writer));
+    TN_TRY(tn_safetensors_metadata_add(writer, "format", "pt"));
+    for (int64_t i = 0; i < adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i];
+        TN_TRY(tn_safetensors_declare(writer, p->name, p->dtype, 2, p->shape));
+        if (p->count > largest) largest = p->count;
+    }
+    TN_TRY(tn_alloc(&s.values, largest, (int64_t)sizeof *s.values, "adapter values"));
+    TN_TRY(tn_alloc(&s.narrow, largest, (int64_t)sizeof *s.narrow, "adapter values"));
+    TN_TRY(tn_safetensors_write(writer, path, give_values, &s));
+    status = tn_peft_config_write(adapter->config, directory);
+done:
+    free(s.values);
+    free(s.narrow);
+    tn_safetensors_writer_free(writer);
+    tn_arena_free(&arena);
+    return status;
+}

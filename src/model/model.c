@@ -1,0 +1,343 @@
+/* model.c: builds the layers from architecture, files and adapter, and gives every weight its place. Each loaded piece (a linear
+ * group, a vector, the embedding) is a tn_placement: where its values come from and which region they go to. Placing walks the
+ * list to count or to hand out memory; loading walks it again to fill it.
+ */
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "quant/quant.h"
+
+typedef struct tn_placement {
+    tn_linear *linear;   /* a linear group, or NULL … */
+    const void **vector; /* … a vector of `cols` values, or NULL: the embedding table */
+    int64_t cols;
+    tn_source source[TN_MAX_PARTS];
+    bool shared; /* the head uses the embedding's weight: nothing to place */
+    void *region;
+} tn_placement;
+
+typedef struct finder {
+    tn_model *model;
+    tn_str problems;
+    int64_t missing, found;
+} finder;
+
+/* Fills the source of tensor `name` [rows, cols] (cols 0: a vector). Problems are collected, so that one message tells all. */
+static void find(finder *f, const char *name, int64_t rows, int64_t cols, float std, tn_source *source) {
+    tn_model *model = f->model;
+    char shape[128];
+    *source = (tn_source){.std = std, .seed = model->seed ^ tn_random_name(name)};
+    if (!model->files) return;
+    const tn_tensor_info *t = tn_model_files_find(model->files, name);
+    bool fits = t && (cols ? t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols : t->rank == 1 && t->shape[0] == rows);
+    if (fits && !tn_dtype_is_float(t->dtype) && !tn_dtype_is_block(t->dtype)) fits = false;
+    if (fits) {
+        source->tensor = t;
+        f->found++;
+        if (tn_model_files_permuted(model->files, t)) source->permuted_head_dim = model->arch->head_dim;
+        if (tn_dtype_is_block(t->dtype)) model->block_weights = true;
+        return;
+    }
+    if (f->missing++ >= 4) return;
+    if (!t) tn_str_printf(&f->problems, "%s%s is missing", f->problems.length ? "; " : "", name);
+    else tn_str_printf(&f->problems, "%s%s is %s %s, %lld x %lld was expected", f->problems.length ? "; " : "", name,
+                       tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)rows, (long long)cols);
+}
+
+static tn_status new_placement(tn_model *model, tn_placement **out) {
+    tn_status status = tn_grow(&model->placements, &model->placement_capacity, model->placement_count + 1,
+                               (int64_t)sizeof **out, "placements");
+    if (status != TN_OK) return status;
+    *out = &model->placements[model->placement_count++];
+    **out = (tn_placement){0};
+    return TN_OK;
+}
+
+static tn_status add_vector(finder *f, const char *name, int64_t cols, float std, const void **vector) {
+    tn_placement *p;
+    tn_status status = new_placement(f->model, &p);
+    if (status != TN_OK) return status;
+    p->vector = vector;
+    p->cols = cols;
+    find(f, name, cols, 0, std, &p->source[0]);
+    return TN_OK;
+}
+
+static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, bool bias, tn_source *source) {
+    tn_model *model = f->model;
+    tn_part *part = &linear->part[linear->parts++];
+    char path[96], name[128];
+    tn_status status = TN_OK;
+    tn_module_path(module, layer, path);
+    tn_module_shape(model->arch, module, &part->weight.rows, &part->weight.cols);
+    linear->in = part->weight.cols;
+    linear->out += part->weight.rows;
+    const tn_param *a = tn_adapter_find(model->adapter, module, layer, TN_PARAM_LORA_A);
+    if (a) {
+        part->lora.r = a->shape[0];
+        part->lora.scale = (float)a->scale;
+        linear->rank += a->shape[0];
+    }
+    part->weight.dtype = model->device->dtype;
+    if (source) {
+        snprintf(name, sizeof name, "%s.weight", path);
+        find(f, name, part->weight.rows, part->weight.cols, (float)model->arch->initializer_range, source);
+        if (source->tensor && tn_dtype_is_block(source->tensor->dtype)) part->weight.dtype = source->tensor->dtype;
+    }
+    if (bias) {
+        snprintf(name, sizeof name, "%s.bias", path);
+        status = add_vector(f, name, part->weight.rows, 0.0f, &part->bias);
+    }
+    return status;
+}
+
+static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer, int group, bool bias,
+                            int64_t *border) {
+    tn_placement *p;
+    tn_source source[TN_MAX_PARTS];
+    tn_status status = TN_OK;
+    linear->site = (uint32_t)(layer * 8 + group);
+    for (int i = 0; i < count; i++) TN_TRY(add_part(f, linear, modules[i], layer, bias, &source[i]));
+    linear->border = tn_border(linear->rank);
+    if (linear->border > *border) *border = linear->border;
+    TN_TRY(new_placement(f->model, &p));
+    p->linear = linear;
+    memcpy(p->source, source, sizeof source);
+done:
+    return status;
+}
+
+static tn_status build_layer(finder *f, int64_t index) {
+    static const tn_module qkv[] = {TN_MODULE_Q, TN_MODULE_K, TN_MODULE_V}, o[] = {TN_MODULE_O};
+    static const tn_module gate_up[] = {TN_MODULE_GATE, TN_MODULE_UP}, down[] = {TN_MODULE_DOWN};
+    tn_model *m = f->model;
+    const tn_arch *a = m->arch;
+    tn_layer *layer = &m->layers[index];
+    char name[128];
+    tn_status status;
+#define NAME(suffix) (snprintf(name, sizeof name, "model.layers.%lld." suffix, (long long)index), name)
+    layer->turns = !a->layer_rope || a->layer_rope[index];
+    layer->window = a->window && (!a->layer_windowed || a->layer_windowed[index]) ? a->window : 0;
+    TN_TRY(add_vector(f, NAME("input_layernorm.weight"), a->hidden, -1.0f, &layer->norm1));
+    TN_TRY(add_vector(f, NAME("post_attention_layernorm.weight"), a->hidden, -1.0f, &layer->norm2));
+    if (a->qk_norm) {
+        TN_TRY(add_vector(f, NAME("self_attn.q_norm.weight"), a->head_dim, -1.0f, &layer->q_norm));
+        TN_TRY(add_vector(f, NAME("self_attn.k_norm.weight"), a->head_dim, -1.0f, &layer->k_norm));
+    }
+#undef NAME
+    TN_TRY(add_linear(f, &layer->qkv, qkv, 3, index, 0, a->qkv_bias, &m->border_qkv));
+    TN_TRY(add_linear(f, &layer->o, o, 1, index, 1, a->o_bias, &m->border_o));
+    TN_TRY(add_linear(f, &layer->gate_up, gate_up, 2, index, 2, a->mlp_bias, &m->border_gate_up));
+    status = add_linear(f, &layer->down, down, 1, index, 3, a->mlp_bias, &m->border_down);
+done:
+    return status;
+}
+
+/* The head of a tied model is the embedding's weight itself, unless one of the two trains on its own. */
+static tn_status build_head(finder *f) {
+    tn_model *m = f->model;
+    const tn_adapter *adapter = m->adapter;
+    bool trained = tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT) ||
+                   tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT);
+    tn_placement *p;
+    tn_source source = {0};
+    tn_status status;
+    m->head.site = (uint32_t)(m->arch->layers * 8);
+    TN_TRY(add_part(f, &m->head, TN_MODULE_HEAD, -1, false, m->arch->tied ? NULL : &source));
+    m->head.border = m->border_head = tn_border(m->head.rank);
+    TN_TRY(new_placement(m, &p));
+    p->linear = &m->head;
+    p->source[0] = source;
+    if (!m->arch->tied) goto done;
+    p->shared = !trained;
+    find(f, "model.embed_tokens.weight", m->arch->vocab, m->arch->hidden, (float)m->arch->initializer_range, &p->source[0]);
+    if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype)) m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
+done:
+    return status;
+}
+
+static void find_lowest(tn_model *m) {
+    m->lowest_trained = m->arch->layers;
+    for (int64_t i = 0; i < m->adapter->param_count; i++) {
+        const tn_param *p = &m->adapter->params[i];
+        if (p->module == TN_MODULE_EMBED) m->lowest_trained = -1;
+        else if (p->module != TN_MODULE_HEAD && p->layer < m->lowest_trained) m->lowest_trained = p->layer;
+    }
+}
+
+static bool is_known_extra(const char *name) { return tn_ends_with(name, "rotary_emb.inv_freq") || strcmp(name, "lm_head.weight") == 0; }
+
+/* A tensor that nothing reads is said aloud: the model may be of another kind than its config claims. */
+static void warn_unused(const tn_model *m, int64_t found) {
+    int64_t unused = 0;
+    const char *example = NULL;
+    if (tn_model_files_count(m->files) <= found) return;
+    for (int64_t i = 0; i < tn_model_files_count(m->files); i++) {
+        const tn_tensor_info *t = tn_model_files_at(m->files, i);
+        bool used = is_known_extra(t->name);
+        for (int64_t j = 0; j < m->placement_count && !used; j++)
+            for (int k = 0; k < TN_MAX_PARTS; k++) used = used || m->placements[j].source[k].tensor == t;
+        if (!used && unused++ == 0) example = t->name;
+    }
+    if (unused > 0) tn_warn("%s: %lld tensors of the model are not used (%s, …)", tn_model_files_path(m->files), (long long)unused, example);
+}
+
+static tn_status build(finder *f) {
+    tn_model *m = f->model;
+    const tn_arch *a = m->arch;
+    tn_placement *embed;
+    tn_status status;
+    TN_TRY(new_placement(m, &embed));
+    embed->cols = a->hidden;
+    find(f, "model.embed_tokens.weight", a->vocab, a->hidden, (float)a->initializer_range, &embed->source[0]);
+    m->embed = (tn_weight){.rows = a->vocab, .cols = a->hidden};
+    for (int64_t i = 0; i < a->layers; i++) TN_TRY(build_layer(f, i));
+    TN_TRY(add_vector(f, "model.norm.weight", a->hidden, -1.0f, &m->final_norm));
+    TN_TRY(build_head(f));
+    if (f->missing) {
+        status = tn_fail(TN_BAD_DATA, "%s: %s%s", tn_model_files_path(m->files), tn_str_text(&f->problems),
+                         f->missing > 4 ? "; and more" : "");
+        tn_remedy("%lld tensors do not fit config.json; check that weights and configuration belong together", (long long)f->missing);
+        goto done;
+    }
+    find_lowest(m);
+    if (m->files) warn_unused(m, f->found);
+done:
+    return status;
+}
+
+tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter, uint64_t seed,
+                       tn_model **out) {
+    tn_status status;
+    finder f = {0};
+    *out = NULL;
+    if (!(f.model = calloc(1, sizeof *f.model))) return tn_fail_memory((int64_t)sizeof *f.model, "a model");
+    *f.model = (tn_model){.arch = arch, .device = device, .files = files, .adapter = adapter, .seed = seed};
+    TN_TRY(tn_alloc(&f.model->layers, arch->layers, (int64_t)sizeof *f.model->layers, "layers"));
+    TN_TRY(build(&f));
+    *out = f.model;
+    f.model = NULL;
+done:
+    tn_str_free(&f.problems);
+    tn_model_free(f.model);
+    return status;
+}
+
+void tn_model_free(tn_model *model) {
+    if (!model) return;
+    free(model->layers);
+    free(model->placements);
+    free(model);
+}
+
+static void sources_of(const tn_placement *p, const tn_source *out[TN_MAX_PARTS]) {
+    for (int i = 0; i < TN_MAX_PARTS; i++) out[i] = p->shared ? NULL : &p->source[i];
+}
+
+void tn_model_place(tn_model *model, tn_region *region) {
+    const tn_backend *backend = model->device->backend;
+    for (int64_t i = 0; i < model->placement_count; i++) {
+        tn_placement *p = &model->placements[i];
+        const tn_source *sources[TN_MAX_PARTS];
+        int64_t bytes;
+        sources_of(p, sources);
+        if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
+        else bytes = backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
+        p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
+    }
+}
+
+static void bind_part(const tn_model *m, tn_part *part, tn_module module, int64_t layer) {
+    tn_adapter *adapter = m->adapter;
+    const tn_param *a = tn_adapter_find(adapter, module, layer, TN_PARAM_LORA_A);
+    const tn_param *b = tn_adapter_find(adapter, module, layer, TN_PARAM_LORA_B);
+    const tn_param *w = tn_adapter_find(adapter, module, layer, TN_PARAM_WEIGHT);
+    if (a && b) {
+        part->lora.a = adapter->values + a->offset, part->lora.b = adapter->values + b->offset;
+        if (adapter->grads) part->lora.da = adapter->grads + a->offset, part->lora.db = adapter->grads + b->offset;
+    }
+    if (w) {
+        part->master = adapter->values + w->offset;
+        if (adapter->grads) part->dweight = adapter->grads + w->offset;
+    }
+}
+
+void tn_model_bind_adapter(tn_model *m) {
+    for (int64_t i = 0; i < m->arch->layers; i++) {
+        tn_layer *layer = &m->layers[i];
+        for (int p = 0; p < 3; p++) bind_part(m, &layer->qkv.part[p], (tn_module)(TN_MODULE_Q + p), i);
+        bind_part(m, &layer->o.part[0], TN_MODULE_O, i);
+        for (int p = 0; p < 2; p++) bind_part(m, &layer->gate_up.part[p], (tn_module)(TN_MODULE_GATE + p), i);
+        bind_part(m, &layer->down.part[0], TN_MODULE_DOWN, i);
+    }
+    bind_part(m, &m->head.part[0], TN_MODULE_HEAD, -1);
+    const tn_param *embed = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
+    if (!embed) return;
+    m->embed_master = m->adapter->values + embed->offset;
+    if (m->adapter->grads) m->embed_grad = m->adapter->grads + embed->offset;
+}
+
+tn_status tn_model_load(tn_model *m) {
+    const tn_backend *backend = m->device->backend;
+    tn_status status = TN_OK;
+    for (int64_t i = 0; i < m->placement_count; i++) {
+        tn_placement *p = &m->placements[i];
+        const tn_source *sources[TN_MAX_PARTS];
+        tn_weight vector;
+        sources_of(p, sources);
+        if (p->linear) {
+            if (p->shared) p->linear->part[0].weight = m->embed; /* placed first */
+            TN_TRY(backend->linear_load(m->device, p->linear, sources, p->region));
+        } else if (p->vector) {
+            TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
+            *p->vector = vector.data;
+        } else TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
+    }
+    status = backend->load_finish(m->device);
+done:
+    return status;
+}
+
+tn_status tn_model_refresh(tn_model *m) {
+    const tn_backend *backend = m->device->backend;
+    tn_status status = TN_OK;
+    for (int64_t i = 0; i < m->placement_count; i++) {
+        tn_linear *linear = m->placements[i].linear;
+        bool trained = linear && linear->rank > 0;
+        for (int p = 0; linear && p < linear->parts; p++) trained = trained || linear->part[p].master;
+        if (trained) TN_TRY(backend->linear_refresh(m->device, linear));
+    }
+    if (m->embed_master)
+        status = backend->weight_refresh(m->device, m->arch->vocab * m->arch->hidden, m->embed_master, (void *)(uintptr_t)m->embed.data);
+done:
+    return status;
+}
+
+tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
+    const tn_model *m = user;
+    char path[96], name[128];
+    tn_module_path(param->module, param->layer, path);
+    snprintf(name, sizeof name, "%s.weight", param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path);
+    const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
+    if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
+    else tn_random_weights(m->seed ^ tn_random_name(name), (float)m->arch->initializer_range, param->count, values);
+    return TN_OK;
+}
+
+tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, int64_t longest, int64_t head_rows, bool backward,
+                          bool dropout) {
+    const tn_arch *a = m->arch;
+    tn_limits limits = {.rows = rows, .documents = documents, .longest = longest, .hidden = a->hidden, .intermediate = a->intermediate,
+                        .heads = a->heads, .kv_heads = a->kv_heads, .head_dim = a->head_dim, .vocab = a->vocab,
+                        .head_rows = head_rows, .backward = backward, .dropout = dropout, .block_weights = m->block_weights};
+    for (int64_t i = 0; i < m->placement_count; i++) {
+        const tn_linear *linear = m->placements[i].linear;
+        if (!linear) continue;
+        if (linear->rank > limits.rank) limits.rank = linear->rank;
+        if (linear->in * linear->out > limits.largest_weight) limits.largest_weight = linear->in * linear->out;
+    }
+    return limits;
+}

@@ -1,0 +1,158 @@
+/* rope.c: the rope kinds. Formulas: spec architectures.md section 3 (transformers' modeling_rope_utils), fp32 where it is fp32
+ * there, since angles at position 100,000 show a last-bit difference in inv_freq.
+ */
+#include "model/rope.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double pi = 3.14159265358979323846;
+
+static const struct {
+    const char *name;
+    tn_rope_kind kind;
+} kinds[] = {
+    {"default", TN_ROPE_DEFAULT}, {"mrope", TN_ROPE_DEFAULT},   {"linear", TN_ROPE_LINEAR},
+    {"dynamic", TN_ROPE_DYNAMIC}, {"yarn", TN_ROPE_YARN},       {"longrope", TN_ROPE_LONGROPE},
+    {"su", TN_ROPE_LONGROPE},     {"llama3", TN_ROPE_LLAMA3},
+};
+
+static tn_status read_factors(tn_arena *arena, const tn_json *list, int64_t half, const char *key, const char *name,
+                              const float **out) {
+    if (!list || list->type != TN_JSON_ARRAY || list->count != half)
+        return tn_fail(TN_BAD_DATA, "%s: rope %s needs a list of %lld numbers", name, key, (long long)half);
+    float *values = tn_arena_take(arena, half * (int64_t)sizeof *values);
+    if (!values) return tn_fail_memory(half * 4, "rope factors");
+    for (int64_t i = 0; i < half; i++) {
+        values[i] = (float)tn_json_number(tn_json_at(list, i), NAN);
+        if (!(values[i] > 0) || isinf(values[i]))
+            return tn_fail(TN_BAD_DATA, "%s: rope %s[%lld] is not a positive number", name, key, (long long)i);
+    }
+    *out = values;
+    return TN_OK;
+}
+
+static tn_status check(const tn_rope *rope, const char *name) {
+    bool sane = rope->theta > 0 && isfinite(rope->theta) && rope->factor > 0 && isfinite(rope->factor) &&
+                rope->original_length > 0 && rope->half > 0;
+    if (rope->kind == TN_ROPE_LLAMA3) sane = sane && rope->high_freq_factor > rope->low_freq_factor;
+    if (sane) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%s: impossible rope settings (theta %g, factor %g, original length %lld)", name, rope->theta,
+            rope->factor, (long long)rope->original_length);
+    return tn_remedy("check rope_theta and rope_scaling in config.json");
+}
+
+tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta, int64_t head_dim,
+                       double partial, int64_t original_length, int64_t max_positions, const char *name, tn_rope *rope) {
+    tn_status status = TN_OK;
+    const tn_json *type = tn_json_get(scaling, "rope_type");
+    if (tn_json_is_null(type)) type = tn_json_get(scaling, "type");
+    const char *kind = tn_json_string(type, "default");
+    *rope = (tn_rope){.theta = tn_json_number(tn_json_get(scaling, "rope_theta"), theta)};
+    rope->half = (int64_t)((double)head_dim * partial) / 2;
+    rope->max_positions = max_positions;
+    rope->factor = tn_json_number(tn_json_get(scaling, "factor"), 1.0);
+    rope->low_freq_factor = tn_json_number(tn_json_get(scaling, "low_freq_factor"), 1.0);
+    rope->high_freq_factor = tn_json_number(tn_json_get(scaling, "high_freq_factor"), 4.0);
+    rope->beta_fast = tn_json_number(tn_json_get(scaling, "beta_fast"), 32.0);
+    rope->beta_slow = tn_json_number(tn_json_get(scaling, "beta_slow"), 1.0);
+    rope->attention_factor = tn_json_number(tn_json_get(scaling, "attention_factor"), NAN);
+    rope->mscale = tn_json_number(tn_json_get(scaling, "mscale"), 0.0);
+    rope->mscale_all_dim = tn_json_number(tn_json_get(scaling, "mscale_all_dim"), 0.0);
+    rope->truncate = tn_json_boolean(tn_json_get(scaling, "truncate"), true);
+    rope->original_length = original_length > 0
+                                ? original_length
+                                : tn_json_integer(tn_json_get(scaling, "original_max_position_embeddings"), max_positions);
+    size_t i = 0, n = sizeof kinds / sizeof *kinds;
+    while (i < n && strcmp(kind, kinds[i].name) != 0) i++;
+    if (i == n) {
+        tn_fail(TN_USAGE, "%s: unknown rope type \"%s\"", name, kind);
+        return tn_remedy("known: default, linear, dynamic, yarn, longrope, llama3");
+    }
+    rope->kind = kinds[i].kind;
+    if (rope->kind == TN_ROPE_LONGROPE) {
+        TN_TRY(read_factors(arena, tn_json_get(scaling, "long_factor"), rope->half, "long_factor", name, &rope->long_factor));
+        TN_TRY(read_factors(arena, tn_json_get(scaling, "short_factor"), rope->half, "short_factor", name, &rope->short_factor));
+        if (tn_json_is_null(tn_json_get(scaling, "factor")))
+            rope->factor = (double)max_positions / (double)rope->original_length;
+    }
+    if (!tn_json_is_null(divisors) && rope->kind == TN_ROPE_DEFAULT) {
+        TN_TRY(read_factors(arena, divisors, rope->half, "divisors", name, &rope->divisors));
+        rope->kind = TN_ROPE_DIVISORS;
+    }
+    status = check(rope, name);
+done:
+    return status;
+}
+
+bool tn_rope_by_length(const tn_rope *rope) { return rope->kind == TN_ROPE_DYNAMIC || rope->kind == TN_ROPE_LONGROPE; }
+
+/* θ^(−2i/D) the way torch computes it: exponent and power in fp32. */
+static float base_freq(double theta, int64_t i, int64_t half) {
+    return 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * half));
+}
+
+static float llama3(const tn_rope *rope, float inv) {
+    double length = (double)rope->original_length, wavelength = 2 * pi / (double)inv;
+    if (wavelength < length / rope->high_freq_factor) return inv;
+    if (wavelength > length / rope->low_freq_factor) return (float)((double)inv / rope->factor);
+    double smooth = (length / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
+    return (float)((1 - smooth) * ((double)inv / rope->factor) + smooth * (double)inv);
+}
+
+/* Index of the pair that turns `rotations` times over the original length. */
+static double yarn_index(const tn_rope *rope, double rotations) {
+    double d = 2.0 * (double)rope->half;
+    return d * log((double)rope->original_length / (rotations * 2 * pi)) / (2 * log(rope->theta));
+}
+
+static void yarn(const tn_rope *rope, float *inv_freq) {
+    double low = yarn_index(rope, rope->beta_fast), high = yarn_index(rope, rope->beta_slow);
+    if (rope->truncate) low = floor(low), high = ceil(high);
+    low = fmax(low, 0), high = fmin(high, 2.0 * (double)rope->half - 1);
+    if (low == high) high += 0.001;
+    for (int64_t i = 0; i < rope->half; i++) {
+        float plain = base_freq(rope->theta, i, rope->half);
+        double ramp = fmin(fmax(((double)i - low) / (high - low), 0), 1);
+        inv_freq[i] = (float)((double)plain / rope->factor * ramp + (double)plain * (1 - ramp));
+    }
+}
+
+void tn_rope_inv_freq(const tn_rope *rope, int64_t length, float *inv_freq) {
+    double theta = rope->theta;
+    if (rope->kind == TN_ROPE_YARN) {
+        yarn(rope, inv_freq);
+        return;
+    }
+    if (rope->kind == TN_ROPE_DYNAMIC && length > rope->max_positions) {
+        double d = 2.0 * (double)rope->half, stretch = (double)length / (double)rope->max_positions;
+        theta *= pow(rope->factor * stretch - (rope->factor - 1), d / (d - 2));
+    }
+    for (int64_t i = 0; i < rope->half; i++) {
+        float inv = base_freq(theta, i, rope->half);
+        switch (rope->kind) {
+            case TN_ROPE_LINEAR: inv = inv / (float)rope->factor; break;
+            case TN_ROPE_LLAMA3: inv = llama3(rope, inv); break;
+            case TN_ROPE_LONGROPE: {
+                const float *stretch = length > rope->original_length ? rope->long_factor : rope->short_factor;
+                inv = 1.0f / (stretch[i] * powf((float)theta, (float)(2 * i) / (float)(2 * rope->half)));
+                break;
+            }
+            case TN_ROPE_DIVISORS: inv = inv / rope->divisors[i]; break;
+            default: break;
+        }
+        inv_freq[i] = inv;
+    }
+}
+
+float tn_rope_scaling(const tn_rope *rope) {
+    double f = rope->factor;
+    if (rope->kind != TN_ROPE_YARN && rope->kind != TN_ROPE_LONGROPE) return 1.0f;
+    if (!isnan(rope->attention_factor)) return (float)rope->attention_factor;
+    if (rope->kind == TN_ROPE_LONGROPE)
+        return f <= 1 ? 1.0f : (float)sqrt(1 + log(f) / log((double)rope->original_length));
+    if (f <= 1) return 1.0f;
+    if (rope->mscale > 0 && rope->mscale_all_dim > 0)
+        return (float)((0.1 * rope->mscale * log(f) + 1) / (0.1 * rope->mscale_all_dim * log(f) + 1));
+    return (float)(0.1 * log(f) + 1);
+}
