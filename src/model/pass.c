@@ -1,0 +1,309 @@
+/* pass.c: takes the buffers of a pass, brings a batch to the device and runs the blocks over it.
+ */
+#include "model/pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/pass_internal.h"
+
+#define OP(pass) ((pass)->model->device->backend)
+#define DEV(pass) ((pass)->model->device)
+
+tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **out) {
+    tn_pass *pass = calloc(1, sizeof *pass);
+    tn_status status = TN_OK;
+    *out = NULL;
+    if (!pass) return tn_fail_memory((int64_t)sizeof *pass, "a pass");
+    pass->model = model;
+    pass->limits = *limits;
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++)
+        TN_TRY(tn_alloc(&pass->slot[kind], model->arch->layers + 1, (int64_t)sizeof(void *), "saved tensors"));
+    TN_TRY(tn_alloc(&pass->host, 2 * limits->rows, (int64_t)sizeof *pass->host, "batch staging"));
+    TN_TRY(tn_alloc(&pass->host_cu_q, limits->documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
+    TN_TRY(tn_alloc(&pass->host_cu_kv, limits->documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
+    TN_TRY(tn_alloc(&pass->cache_k, model->arch->layers, (int64_t)sizeof *pass->cache_k, "cache"));
+    TN_TRY(tn_alloc(&pass->cache_v, model->arch->layers, (int64_t)sizeof *pass->cache_v, "cache"));
+    *out = pass;
+    pass = NULL;
+done:
+    tn_pass_free(pass);
+    return status;
+}
+
+void tn_pass_free(tn_pass *pass) {
+    if (!pass) return;
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]);
+    free(pass->host);
+    free(pass->host_cu_q);
+    free(pass->host_cu_kv);
+    free(pass->cache_k);
+    free(pass->cache_v);
+    free(pass);
+}
+
+/* ---- Buffers ------------------------------------------------------------------------------------- */
+
+static tn_view take(tn_pass *pass, tn_region *region, tn_segment segment, int64_t rows, int64_t columns) {
+    return (tn_view){tn_region_take(region, segment, rows * columns * tn_dtype_block_bytes(DEV(pass)->dtype)), columns};
+}
+
+static void place_inputs(tn_pass *pass, tn_region *region) {
+    const int64_t rows = pass->limits.rows, documents = pass->limits.documents, half = pass->model->arch->rope.half;
+    const int64_t tables = tn_rope_by_length(&pass->model->arch->rope) ? documents : 1;
+    tn_inputs *in = &pass->in;
+    int32_t **per_row[] = {&in->ids, &in->positions, &in->rows, &in->targets, &in->order, &in->starts, &in->inv_row};
+    for (size_t i = 0; i < sizeof per_row / sizeof *per_row; i++)
+        *per_row[i] = tn_region_take(region, TN_SEGMENT_BATCH, (rows + 1) * (int64_t)sizeof(int32_t));
+    in->cu_q = tn_region_take(region, TN_SEGMENT_BATCH, (documents + 1) * (int64_t)sizeof(int32_t));
+    in->cu_kv = tn_region_take(region, TN_SEGMENT_BATCH, (documents + 1) * (int64_t)sizeof(int32_t));
+    in->inv_freq = tn_region_take(region, TN_SEGMENT_BATCH, tables * half * (int64_t)sizeof(float));
+    in->cos = tn_region_take(region, TN_SEGMENT_BATCH, rows * half * (int64_t)sizeof(float));
+    in->sin = tn_region_take(region, TN_SEGMENT_BATCH, rows * half * (int64_t)sizeof(float));
+    in->losses = tn_region_take(region, TN_SEGMENT_BATCH, rows * (int64_t)sizeof(float));
+    in->loss_total = tn_region_take(region, TN_SEGMENT_BATCH, (int64_t)sizeof(double));
+}
+
+static void place_head(tn_pass *pass, tn_region *region) {
+    const tn_arch *a = pass->model->arch;
+    const int64_t chunk = pass->limits.head_rows, border = pass->model->border_head;
+    pass->head_h = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden);
+    pass->head_x = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden + border);
+    pass->logits = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->vocab + border);
+    pass->head_rstd = tn_region_take(region, TN_SEGMENT_LOGITS, chunk * (int64_t)sizeof(float));
+    if (pass->limits.training) pass->head_dx = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden);
+    else pass->wide_logits = tn_region_take(region, TN_SEGMENT_LOGITS, a->vocab * (int64_t)sizeof(float));
+}
+
+static void place_layer(tn_pass *pass, tn_region *region) {
+    const tn_model *m = pass->model;
+    const tn_arch *a = m->arch;
+    const int64_t rows = pass->limits.rows;
+    pass->x1 = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + m->border_qkv);
+    pass->x2 = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + m->border_gate_up);
+    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate + m->border_down);
+    pass->rstd1 = tn_region_take(region, TN_SEGMENT_WORKSPACE, rows * (int64_t)sizeof(float));
+    pass->rstd2 = tn_region_take(region, TN_SEGMENT_WORKSPACE, rows * (int64_t)sizeof(float));
+    if (!pass->limits.training) return;
+    int64_t border = m->border_o > m->border_down ? m->border_o : m->border_down;
+    pass->dh = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + border);
+    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden);
+    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate);
+    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
+    pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + m->border_qkv);
+}
+
+void tn_pass_place(tn_pass *pass, tn_region *region) {
+    const tn_pass_limits *l = &pass->limits;
+    const tn_arch *a = pass->model->arch;
+    tn_limits limits = tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
+    place_inputs(pass, region);
+    tn_saved_place(pass, region);
+    place_layer(pass, region);
+    place_head(pass, region);
+    for (int64_t i = 0; l->cache_length && i < a->layers; i++) {
+        pass->cache_k[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
+        pass->cache_v[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
+    }
+    DEV(pass)->scratch_size = OP(pass)->scratch_bytes(DEV(pass), &limits);
+    DEV(pass)->scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, DEV(pass)->scratch_size);
+}
+
+/* ---- Inputs -------------------------------------------------------------------------------------- */
+
+static tn_status upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count) {
+    return count ? OP(pass)->upload(DEV(pass), to, from, count * (int64_t)sizeof *from) : TN_OK;
+}
+
+/* cos and sin of every row; one table of frequencies a document where the kind asks for it. */
+static tn_status set_rope(tn_pass *pass, int64_t documents) {
+    const tn_rope *rope = &pass->model->arch->rope;
+    const bool by_length = tn_rope_by_length(rope);
+    const int64_t tables = by_length ? documents : 1;
+    float *inv_freq = NULL;
+    tn_status status;
+    TN_TRY(tn_alloc(&inv_freq, tables * rope->half, (int64_t)sizeof *inv_freq, "rope frequencies"));
+    for (int64_t d = 0; d < tables; d++) {
+        tn_rope_inv_freq(rope, pass->host_cu_kv[d + 1] - pass->host_cu_kv[d], inv_freq + d * rope->half);
+        if (by_length)
+            for (int32_t row = pass->host_cu_q[d]; row < pass->host_cu_q[d + 1]; row++) pass->host[row] = (int32_t)d;
+    }
+    TN_TRY(OP(pass)->upload(DEV(pass), pass->in.inv_freq, inv_freq, tables * rope->half * (int64_t)sizeof *inv_freq));
+    if (by_length) TN_TRY(upload_i32(pass, pass->in.inv_row, pass->host, pass->tokens));
+    status = OP(pass)->rope_table(DEV(pass), pass->tokens, rope->half, pass->in.positions, by_length ? pass->in.inv_row : NULL,
+                                  pass->in.inv_freq, tn_rope_scaling(rope), pass->in.cos, pass->in.sin);
+done:
+    free(inv_freq);
+    return status;
+}
+
+/* Labelled rows and their targets, compact: rows without a label never reach the head. */
+static tn_status set_targets(tn_pass *pass, const int32_t *targets) {
+    int32_t *rows = pass->host, *wanted = pass->host + pass->limits.rows;
+    int64_t n = 0;
+    for (int64_t i = 0; i < pass->tokens; i++) {
+        if (targets[i] < 0) continue;
+        if (targets[i] >= pass->model->arch->vocab)
+            return tn_fail(TN_BAD_DATA, "label %d is outside the model's vocabulary of %lld", targets[i],
+                           (long long)pass->model->arch->vocab);
+        rows[n] = (int32_t)i, wanted[n++] = targets[i];
+    }
+    pass->labelled = n;
+    tn_status status = upload_i32(pass, pass->in.rows, rows, n);
+    return status == TN_OK ? upload_i32(pass, pass->in.targets, wanted, n) : status;
+}
+
+typedef struct id_row { int32_t id, row; } id_row;
+
+static int by_id(const void *x, const void *y) {
+    const id_row *a = x, *b = y;
+    return a->id != b->id ? (a->id < b->id ? -1 : 1) : a->row < b->row ? -1 : a->row > b->row;
+}
+
+/* Rows sorted by token id with the segments of equal ids, so that the embedding's gradient adds in a fixed order. */
+static tn_status set_order(tn_pass *pass, const int32_t *ids) {
+    int32_t *order = pass->host, *starts = NULL;
+    id_row *pairs = NULL;
+    int64_t n = 0;
+    tn_status status;
+    TN_TRY(tn_alloc(&pairs, pass->tokens, (int64_t)sizeof *pairs, "embedding order"));
+    TN_TRY(tn_alloc(&starts, pass->tokens + 1, (int64_t)sizeof *starts, "embedding order"));
+    for (int64_t i = 0; i < pass->tokens; i++) pairs[i] = (id_row){ids[i], (int32_t)i};
+    qsort(pairs, (size_t)pass->tokens, sizeof *pairs, by_id);
+    for (int64_t i = 0; i < pass->tokens; i++) {
+        order[i] = pairs[i].row;
+        if (i == 0 || pairs[i].id != pairs[i - 1].id) starts[n++] = (int32_t)i;
+    }
+    starts[n] = (int32_t)pass->tokens;
+    pass->segments = n;
+    TN_TRY(upload_i32(pass, pass->in.order, order, pass->tokens));
+    status = upload_i32(pass, pass->in.starts, starts, n + 1);
+done:
+    free(pairs);
+    free(starts);
+    return status;
+}
+
+static tn_status check_ids(const tn_pass *pass, const int32_t *ids, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= pass->model->arch->vocab) {
+            tn_fail(TN_BAD_DATA, "token id %d is outside the model's vocabulary of %lld", ids[i], (long long)pass->model->arch->vocab);
+            return tn_remedy("data and model need the same tokenizer");
+        }
+    return TN_OK;
+}
+
+static void set_attention(tn_pass *pass, int64_t documents, int64_t longest_q, int64_t longest_kv) {
+    const tn_arch *a = pass->model->arch;
+    pass->attention = (tn_attention){.documents = documents, .q_rows = pass->tokens, .kv_rows = pass->past + pass->tokens,
+                                     .longest_q = longest_q, .longest_kv = longest_kv, .cu_q = pass->in.cu_q, .cu_kv = pass->in.cu_kv,
+                                     .host_cu_q = pass->host_cu_q, .host_cu_kv = pass->host_cu_kv, .heads = a->heads,
+                                     .kv_heads = a->kv_heads, .head_dim = a->head_dim, .scale = a->attention_scale};
+}
+
+static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool with_order) {
+    tn_status status;
+    if (b->tokens > pass->limits.rows || b->documents > pass->limits.documents)
+        return tn_fail(TN_FAILED, "a batch of %lld tokens in %lld documents exceeds the plan (%lld, %lld)", (long long)b->tokens,
+                       (long long)b->documents, (long long)pass->limits.rows, (long long)pass->limits.documents);
+    TN_TRY(check_ids(pass, b->ids, b->tokens));
+    pass->tokens = b->tokens;
+    pass->past = 0;
+    memcpy(pass->host_cu_q, b->cu_seqlens, (size_t)(b->documents + 1) * sizeof *b->cu_seqlens);
+    memcpy(pass->host_cu_kv, b->cu_seqlens, (size_t)(b->documents + 1) * sizeof *b->cu_seqlens);
+    set_attention(pass, b->documents, b->longest, b->longest);
+    TN_TRY(upload_i32(pass, pass->in.ids, b->ids, b->tokens));
+    TN_TRY(upload_i32(pass, pass->in.positions, b->positions, b->tokens));
+    TN_TRY(upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
+    TN_TRY(upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
+    TN_TRY(set_rope(pass, b->documents));
+    TN_TRY(set_targets(pass, b->targets));
+    if (with_order) TN_TRY(set_order(pass, b->ids));
+done:
+    return status;
+}
+
+/* ---- Running ------------------------------------------------------------------------------------- */
+
+static tn_status forward(tn_pass *pass, const tn_dropout *dropout) {
+    const tn_model *m = pass->model;
+    tn_status status;
+    TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->tokens, pass->in.ids, &m->embed, m->arch->embed_scale,
+                                   tn_pass_saved(pass, TN_SAVED_H, 0)));
+    for (int64_t l = 0; l < m->arch->layers; l++) TN_TRY(tn_block_forward(pass, l, dropout));
+done:
+    return status;
+}
+
+tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, const tn_dropout *dropout) {
+    const tn_model *m = pass->model;
+    const bool embed = m->embed_grad != NULL;
+    tn_status status;
+    TN_TRY(set_batch(pass, batch, embed));
+    TN_TRY(forward(pass, dropout));
+    TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
+    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--) TN_TRY(tn_block_backward(pass, l, dropout));
+    if (embed)
+        status = OP(pass)->embed_backward(DEV(pass), pass->tokens, m->arch->hidden, pass->segments, pass->in.ids, pass->in.order,
+                                          pass->in.starts, m->arch->embed_scale, pass->dh, m->embed_grad);
+done:
+    return status;
+}
+
+tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses) {
+    tn_status status;
+    float *compact = NULL;
+    TN_TRY(set_batch(pass, batch, false));
+    TN_TRY(forward(pass, NULL));
+    TN_TRY(tn_head_loss(pass, false, 0.0f, NULL));
+    if (!losses) goto done;
+    TN_TRY(tn_alloc(&compact, pass->labelled, (int64_t)sizeof *compact, "losses"));
+    TN_TRY(OP(pass)->download(DEV(pass), compact, pass->in.losses, pass->labelled * (int64_t)sizeof *compact));
+    for (int64_t i = 0, n = 0; i < batch->tokens; i++) losses[i] = batch->targets[i] >= 0 ? compact[n++] : 0.0f;
+done:
+    free(compact);
+    return status;
+}
+
+tn_status tn_pass_reset_loss(tn_pass *pass) { return OP(pass)->zero(DEV(pass), pass->in.loss_total, (int64_t)sizeof(double)); }
+
+tn_status tn_pass_read_loss(tn_pass *pass, double *loss) {
+    return OP(pass)->download(DEV(pass), loss, pass->in.loss_total, (int64_t)sizeof(double));
+}
+
+tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64_t past, float *logits) {
+    int32_t last = (int32_t)count - 1;
+    tn_status status;
+    if (count > pass->limits.rows || past + count > pass->limits.cache_length)
+        return tn_fail(TN_NO_FIT, "%lld tokens exceed the context of %lld", (long long)(past + count),
+                       (long long)pass->limits.cache_length);
+    TN_TRY(check_ids(pass, ids, count));
+    pass->tokens = count;
+    pass->past = past;
+    pass->host_cu_q[0] = pass->host_cu_kv[0] = 0;
+    pass->host_cu_q[1] = (int32_t)count;
+    pass->host_cu_kv[1] = (int32_t)(past + count);
+    set_attention(pass, 1, count, past + count);
+    for (int64_t i = 0; i < count; i++) pass->host[i] = (int32_t)(past + i);
+    TN_TRY(upload_i32(pass, pass->in.positions, pass->host, count));
+    TN_TRY(upload_i32(pass, pass->in.ids, ids, count));
+    TN_TRY(upload_i32(pass, pass->in.cu_q, pass->host_cu_q, 2));
+    TN_TRY(upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
+    TN_TRY(upload_i32(pass, pass->in.rows, &last, 1));
+    TN_TRY(set_rope(pass, 1));
+    TN_TRY(forward(pass, NULL));
+    status = tn_head_logits(pass, pass->in.rows, 1, logits);
+done:
+    return status;
+}
+
+tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits) {
+    tn_status status;
+    TN_TRY(set_batch(pass, batch, false));
+    for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
+    TN_TRY(upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
+    TN_TRY(forward(pass, NULL));
+    status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
+done:
+    return status;
+}

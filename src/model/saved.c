@@ -1,0 +1,63 @@
+/* saved.c: the table of saved tensors. One row a kind: its width, and under which policies every layer keeps its own.
+ * A kind that is not kept has one buffer for all layers, filled again by the backward pass.
+ */
+#include "model/pass_internal.h"
+
+static const struct {
+    const char *name;
+    bool fp32;
+    bool kept[TN_POLICIES]; /* none, selective, full */
+} table[TN_SAVED_COUNT] = {
+    [TN_SAVED_H] = {"h", false, {true, true, true}},
+    [TN_SAVED_QKV_RAW] = {"qkv_raw", false, {true, true, false}},
+    [TN_SAVED_QK_RSTD] = {"qk_rstd", true, {true, true, false}},
+    [TN_SAVED_QKV] = {"qkv", false, {true, true, false}},
+    [TN_SAVED_ATTN] = {"attn", false, {true, true, false}},
+    [TN_SAVED_LSE] = {"lse", true, {true, true, false}},
+    [TN_SAVED_H_MID] = {"h_mid", false, {true, true, false}},
+    [TN_SAVED_GATE_UP] = {"gate_up", false, {true, false, false}},
+};
+
+const char *tn_policy_name(tn_policy policy) {
+    static const char *const names[TN_POLICIES] = {"none", "selective", "full"};
+    return names[policy];
+}
+
+const char *tn_saved_name(tn_saved saved) { return table[saved].name; }
+bool tn_saved_kept(tn_saved saved, tn_policy policy) { return table[saved].kept[policy]; }
+
+int64_t tn_saved_columns(const tn_model *model, tn_saved kind) {
+    const tn_arch *a = model->arch;
+    switch (kind) {
+        case TN_SAVED_H: case TN_SAVED_H_MID: return a->hidden;
+        case TN_SAVED_QKV_RAW: return a->qk_norm ? tn_arch_qkv(a) : 0;
+        case TN_SAVED_QK_RSTD: return a->qk_norm ? a->heads + a->kv_heads : 0;
+        case TN_SAVED_QKV: return a->qk_norm ? tn_arch_q(a) + tn_arch_kv(a) : tn_arch_qkv(a);
+        case TN_SAVED_ATTN: return tn_arch_q(a) + model->border_o;
+        case TN_SAVED_LSE: return a->heads;
+        case TN_SAVED_GATE_UP: return 2 * a->intermediate + model->border_gate_up;
+        default: return 0;
+    }
+}
+
+tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer) {
+    return (tn_view){pass->slot[kind][layer], pass->stride[kind]};
+}
+
+float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer) { return pass->slot[kind][layer]; }
+
+/* Takes the buffers of every kind. In inference one buffer serves all layers and both residual kinds: the stream is updated in place. */
+void tn_saved_place(tn_pass *pass, tn_region *region) {
+    const int64_t layers = pass->model->arch->layers, width = tn_dtype_block_bytes(pass->model->device->dtype);
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) {
+        int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
+        int64_t bytes = pass->limits.rows * (pass->stride[kind] = tn_saved_columns(pass->model, (tn_saved)kind)) *
+                        (table[kind].fp32 ? (int64_t)sizeof(float) : width);
+        bool kept = pass->limits.training && tn_saved_kept((tn_saved)kind, pass->limits.policy);
+        bool in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
+        void *shared = in_place ? pass->slot[TN_SAVED_H][0] : NULL;
+        if (!kept && !in_place) shared = tn_region_take(region, TN_SEGMENT_WORKSPACE, bytes);
+        for (int64_t l = 0; l < count; l++)
+            pass->slot[kind][l] = kept ? tn_region_take(region, TN_SEGMENT_SAVED, bytes) : shared;
+    }
+}
