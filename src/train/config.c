@@ -1,0 +1,232 @@
+/* config.c: the store behind tn_config. For every key it keeps what each source gave (default, checkpoint,
+ * adapter, file, flag); the value in force is that of the strongest source that gave one, whatever the order of
+ * the calls.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "train/config_table.h"
+
+enum { YAML_LIMIT = 1 << 20 };
+
+static const char *const source_names[TN_SOURCES] = {"the default", "the checkpoint", "the adapter", "the file",
+                                                     "the command line"};
+
+static tn_status verb_bit(const char *verb, uint32_t *bit) {
+    for (int i = 0; i < tn_config_verb_count; i++)
+        if (strcmp(tn_config_verbs[i], verb) == 0) {
+            *bit = 1u << i;
+            return TN_OK;
+        }
+    return tn_fail(TN_USAGE, "'%s' is not a verb", verb);
+}
+
+tn_status tn_config_new(const char *verb, tn_config **config) {
+    tn_status status = TN_OK;
+    uint32_t bit;
+    tn_config *c = NULL;
+    *config = NULL;
+    TN_TRY(verb_bit(verb, &bit));
+    TN_TRY(tn_alloc(&c, 1, sizeof *c, "a configuration"));
+    TN_TRY(tn_alloc(&c->entries, tn_config_key_count, sizeof *c->entries, "a configuration"));
+    c->verb_bit = bit;
+    for (int i = 0; i < tn_config_verb_count; i++)
+        if (bit == 1u << i) c->verb = tn_config_verbs[i];
+    for (int i = 0; i < tn_config_key_count; i++) {
+        const tn_key *key = &tn_config_keys[i];
+        tn_value *value = &c->entries[i].given[TN_SET_DEFAULT];
+        if (*key->standard) TN_TRY(tn_value_from_text(&c->arena, key, key->name, key->standard, value));
+    }
+    *config = c;
+    c = NULL;
+done:
+    tn_config_free(c);
+    return status;
+}
+
+void tn_config_free(tn_config *config) {
+    if (!config) return;
+    tn_arena_free(&config->arena);
+    free(config->entries);
+    free(config);
+}
+
+const char *tn_config_verb(const tn_config *config) { return config->verb; }
+
+/* Row of a name or alias whatever the verb; -1 where there is none. */
+static int find_key(const char *name) {
+    for (int i = 0; i < tn_config_key_count; i++)
+        if (strcmp(tn_config_keys[i].name, name) == 0 || tn_word_in(tn_config_keys[i].aliases, name)) return i;
+    return -1;
+}
+
+static int find_known(const tn_config *config, const char *name) {
+    int i = find_key(name);
+    return i >= 0 && (tn_config_keys[i].verbs & config->verb_bit) ? i : -1;
+}
+
+/* The nearest of a comma-separated list, where nearer than *best. */
+static void nearest_in(const char *list, const char *name, int *best, char nearest[64]) {
+    for (size_t length; *list; list += length + (list[length] == ',')) {
+        char word[64] = "";
+        length = strcspn(list, ",");
+        if (length >= sizeof word) continue;
+        memcpy(word, list, length);
+        int distance = tn_edit_distance(name, word);
+        if (distance >= *best) continue;
+        *best = distance;
+        memcpy(nearest, word, sizeof word);
+    }
+}
+
+static tn_status unknown_key(const tn_config *config, const char *name) {
+    int row = find_key(name), best = (int)strlen(name) / 2 + 2;
+    char nearest[64] = "";
+    if (row >= 0) {
+        tn_str verbs = {0};
+        for (int i = 0; i < tn_config_verb_count; i++)
+            if (tn_config_keys[row].verbs >> i & 1u)
+                tn_str_printf(&verbs, "%s%s", verbs.length ? ", " : "", tn_config_verbs[i]);
+        tn_fail(TN_USAGE, "'%s' is not a key of %s; it is one of: %s", name, config->verb, tn_str_text(&verbs));
+        tn_str_free(&verbs);
+        return tn_remedy("leave it out; `tenon help %s` lists the keys", config->verb);
+    }
+    for (int i = 0; i < tn_config_key_count; i++) {
+        if (!(tn_config_keys[i].verbs & config->verb_bit)) continue;
+        nearest_in(tn_config_keys[i].name, name, &best, nearest);
+        nearest_in(tn_config_keys[i].aliases, name, &best, nearest);
+    }
+    tn_fail(TN_USAGE, "unknown key '%s'%s%s%s", name, *nearest ? "; did you mean '" : "", nearest,
+            *nearest ? "'?" : "");
+    return tn_remedy("`tenon help %s` lists the keys", config->verb);
+}
+
+static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+
+/* Two spellings of one key in one source must agree: which of them was meant cannot be told. */
+static tn_status put(tn_config *config, int row, tn_setter setter, tn_value value) {
+    tn_value *slot = &config->entries[row].given[setter];
+    if (slot->set && strcmp(slot->spelling, value.spelling) != 0 && !same_text(slot->text, value.text)) {
+        const char *first = slot->text ? slot->text : "none", *second = value.text ? value.text : "none";
+        tn_fail(TN_USAGE, "%s and %s are one key, and %s gives it two values: %s and %s", slot->spelling,
+                value.spelling, source_names[setter], first, second);
+        return tn_remedy("keep one of the two");
+    }
+    *slot = value;
+    return TN_OK;
+}
+
+static tn_status set_text(tn_config *config, const char *name, const char *text, tn_setter setter) {
+    int row = find_known(config, name);
+    tn_value value;
+    if (row < 0) return unknown_key(config, name);
+    const char *spelling = tn_arena_text(&config->arena, name, (int64_t)strlen(name));
+    if (!spelling) return tn_fail_memory((int64_t)strlen(name), "a setting");
+    tn_status status = tn_value_from_text(&config->arena, &tn_config_keys[row], spelling, text, &value);
+    return status == TN_OK ? put(config, row, setter, value) : status;
+}
+
+tn_status tn_config_set(tn_config *config, const char *key, const char *value) {
+    return set_text(config, key, value, TN_SET_FLAG);
+}
+
+tn_status tn_config_inherit(tn_config *config, const char *key, const char *value, tn_setter setter) {
+    return set_text(config, key, value, setter);
+}
+
+tn_status tn_config_inherit_node(tn_config *config, const char *key, const tn_json *node, tn_setter setter) {
+    int row = find_known(config, key);
+    tn_value value;
+    if (row < 0) return unknown_key(config, key);
+    const char *spelling = tn_arena_text(&config->arena, key, (int64_t)strlen(key));
+    if (!spelling) return tn_fail_memory((int64_t)strlen(key), "a setting");
+    tn_status status = tn_value_from_node(&config->arena, &tn_config_keys[row], spelling, node, &value);
+    return status == TN_OK ? put(config, row, setter, value) : status;
+}
+
+/* A key twice in one file: the parser keeps both, and one of them would be lost silently. */
+static tn_status check_repeated(const tn_json *map) {
+    for (int64_t i = 0; i < map->count; i++)
+        for (int64_t j = 0; j < i; j++)
+            if (strcmp(map->members[i].key, map->members[j].key) == 0)
+                return tn_fail(TN_USAGE, "'%s' stands twice in the file", map->members[i].key);
+    return TN_OK;
+}
+
+tn_status tn_config_load(tn_config *config, const char *yaml_path) {
+    tn_status status = TN_OK;
+    tn_str text = {0};
+    const tn_json *root = NULL;
+    TN_TRY(tn_read_file(yaml_path, YAML_LIMIT, &text));
+    TN_TRY(tn_yaml_parse(&config->arena, tn_str_text(&text), text.length, yaml_path, &root));
+    if (tn_json_is_null(root)) goto done;
+    if (root->type != TN_JSON_OBJECT)
+        TN_THROW(TN_USAGE, "%s: expected lines of 'key: value', found %s", yaml_path, tn_json_type_name(root));
+    status = check_repeated(root);
+    for (int64_t i = 0; status == TN_OK && i < root->count; i++)
+        status = tn_config_inherit_node(config, root->members[i].key, &root->members[i].value, TN_SET_FILE);
+    status = tn_context(status, "%s", yaml_path);
+done:
+    tn_str_free(&text);
+    if (status == TN_BAD_DATA)
+        status = tn_fail(TN_USAGE, "%s", tn_error_message()); /* configuration, not data */
+    return status;
+}
+
+static tn_setter strongest(const tn_entry *e) {
+    for (int s = TN_SOURCES - 1; s > TN_SET_DEFAULT; s--)
+        if (e->given[s].set) return (tn_setter)s;
+    return TN_SET_DEFAULT;
+}
+
+const tn_value *tn_config_value(const tn_config *config, int row) {
+    const tn_entry *e = &config->entries[row];
+    return &e->given[strongest(e)];
+}
+
+tn_setter tn_config_setter(const tn_config *config, const char *key) {
+    int row = find_key(key);
+    return row < 0 ? TN_SET_DEFAULT : strongest(&config->entries[row]);
+}
+
+bool tn_config_is_boolean(const tn_config *config, const char *key) {
+    int row = find_known(config, key);
+    return row >= 0 && tn_config_keys[row].kind == TN_KEY_BOOLEAN;
+}
+
+const char *tn_config_get(const tn_config *config, const char *key) {
+    int row = find_known(config, key);
+    if (row < 0) return NULL;
+    const char *text = tn_config_value(config, row)->text;
+    return text ? text : "";
+}
+
+const char *tn_config_given(const tn_config *config, const char *key, tn_setter setter) {
+    int row = find_known(config, key);
+    if (row < 0 || !config->entries[row].given[setter].set) return NULL;
+    const char *text = config->entries[row].given[setter].text;
+    return text ? text : "";
+}
+
+tn_status tn_config_used(tn_config *config, const char *key, const char *value) {
+    int row = find_known(config, key);
+    tn_value read;
+    if (row < 0) return unknown_key(config, key);
+    tn_status status =
+        tn_value_from_text(&config->arena, &tn_config_keys[row], tn_config_keys[row].name, value, &read);
+    if (status == TN_OK) config->entries[row].used = read.text ? read.text : "";
+    return status;
+}
+
+bool tn_config_key(const char *verb, int64_t index, tn_key_info *info) {
+    uint32_t bit;
+    if (verb_bit(verb, &bit) != TN_OK) return false;
+    for (int i = 0; i < tn_config_key_count; i++) {
+        const tn_key *key = &tn_config_keys[i];
+        if (!(key->verbs & bit) || index-- > 0) continue;
+        *info = (tn_key_info){key->name, key->aliases, tn_key_kind_name(key->kind), key->standard, key->help};
+        return true;
+    }
+    return false;
+}
