@@ -1,0 +1,193 @@
+/* engine.c: opening in order, and allocation. Planning is in plan.c. */
+#include "train/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/thread.h"
+#include "train/lora_config.h"
+
+/* ---- Opening ------------------------------------------------------------------------------------- */
+
+static tn_status check_supported(const tn_settings *s) {
+    const char *what = s->load_in_4bit ? "load_in_4bit" : s->load_in_8bit ? "load_in_8bit" : s->load_in_fp8 ? "load_in_fp8" : NULL;
+    if (!what && s->full_finetuning) what = "full_finetuning";
+    if (!what) return TN_OK;
+    tn_fail(TN_USAGE, "%s is not supported by this version", what);
+    return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
+}
+
+/* The tree of config.json: from the model's files, or of a well-known shape where `model` is its name. */
+static tn_status open_model(tn_engine *e, bool weights, const tn_json **config) {
+    const char *model = e->settings->model, *shape;
+    if (!model) {
+        tn_fail(TN_USAGE, "no model is given");
+        return tn_remedy("--model DIRECTORY or --model FILE.gguf");
+    }
+    shape = tn_is_directory(model) || tn_is_file(model) ? NULL : tn_shape_config(model);
+    if (shape && weights) {
+        tn_fail(TN_USAGE, "%s is the name of a shape, not a model with weights", model);
+        return tn_remedy("shapes work with plan, bench and init");
+    }
+    if (shape) return tn_json_parse(&e->arena, shape, (int64_t)strlen(shape), TN_JSON_DEFAULT, model, config);
+    tn_status status = tn_model_files_open(model, weights, &e->files);
+    if (status == TN_USAGE && !weights) tn_remedy("a model directory, a config.json, a .gguf file, or one of: %s", tn_shape_names());
+    if (status != TN_OK) return status;
+    *config = tn_model_files_config(e->files);
+    return tn_model_files_hash(e->files, e->base_hash);
+}
+
+/* rope_scaling: the key, else what the adapter's run recorded, else the model's own. */
+static tn_status find_rope_scaling(tn_engine *e, const tn_json **scaling) {
+    *scaling = e->settings->rope_scaling;
+    if (*scaling || !e->adapter_directory) return TN_OK;
+    const char *path = tn_path_join(&e->arena, e->adapter_directory, "run.json");
+    const tn_json *run;
+    if (!path || !tn_is_file(path)) return TN_OK;
+    tn_status status = tn_json_read_file(&e->arena, path, TN_JSON_DEFAULT, &run);
+    if (status != TN_OK) return status;
+    const tn_json *found = tn_json_path(run, "config.rope_scaling");
+    if (found && found->type == TN_JSON_OBJECT) *scaling = found;
+    return TN_OK;
+}
+
+static tn_status set_max_length(tn_engine *e) {
+    e->max_length = e->settings->max_length;
+    if (e->max_length <= e->arch.trained_length) return TN_OK;
+    if (tn_config_setter(e->config, "max_length") == TN_SET_DEFAULT) {
+        e->max_length = e->arch.trained_length;
+        tn_info("max_length is lowered from %lld to the model's trained length of %lld", (long long)e->settings->max_length,
+                (long long)e->max_length);
+        return TN_OK;
+    }
+    if (e->settings->rope_scaling) return TN_OK;
+    tn_fail(TN_USAGE, "max_length %lld is beyond the model's trained length of %lld", (long long)e->max_length,
+            (long long)e->arch.trained_length);
+    return tn_remedy("lower max_length, or stretch the model with --rope_scaling '{\"rope_type\":\"yarn\",\"factor\":4}'");
+}
+
+static tn_status open_device(tn_engine *e) {
+    tn_dtype dtype = TN_DTYPE_F32;
+    bool any = strcmp(e->settings->dtype, "auto") == 0;
+    if (!any && !tn_dtype_from_name(e->settings->dtype, &dtype)) {
+        tn_fail(TN_USAGE, "dtype: \"%s\" is not a precision", e->settings->dtype);
+        return tn_remedy("auto, float32, bfloat16 or float16");
+    }
+    return tn_device_open(e->settings->device, dtype, any, &e->device);
+}
+
+static tn_status open_adapter(tn_engine *e) {
+    const tn_settings *s = e->settings;
+    tn_peft_config *config;
+    tn_status status;
+    const char *name = e->adapter_directory ? e->adapter_directory : "the adapter";
+    if (e->adapter_directory) status = tn_lora_config_continue(e->config, s, e->adapter_directory, &config);
+    else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, &config);
+    else return tn_adapter_empty(&e->adapter);
+    if (status != TN_OK) return status;
+    status = tn_adapter_new(&e->arch, config, tn_dtype_is_float(e->arch.stored_dtype) ? e->arch.stored_dtype : TN_DTYPE_F32, name,
+                            &e->adapter);
+    if (status != TN_OK) return status;
+    return tn_config_resolve(e->config, &e->settings); /* the adapter's values are inherited now */
+}
+
+static tn_status open_chat(tn_engine *e) {
+    tn_arena *arena = &e->arena;
+    const char *model = e->settings->model;
+    if (!e->files) return TN_OK;
+    if (tn_model_files_get_kind(e->files) == TN_MODEL_CONFIG_ONLY) return TN_OK;
+    /* An adapter that brought its own tokenizer (added tokens, another template) is read with it. */
+    if (e->adapter_directory && tn_is_file(tn_path_join(arena, e->adapter_directory, "tokenizer.json"))) model = e->adapter_directory;
+    else if (tn_is_directory(model) && !tn_is_file(tn_path_join(arena, model, "tokenizer.json"))) return TN_OK;
+    return tn_chat_open(model, &e->chat);
+}
+
+tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, tn_engine *e) {
+    const tn_json *tree, *scaling;
+    tn_status status;
+    *e = (tn_engine){.config = config, .use = use};
+    TN_TRY(tn_config_resolve(config, &e->settings));
+    tn_threads_set((int)e->settings->threads);
+    TN_TRY(check_supported(e->settings));
+    e->adapter_directory = e->settings->adapter;
+    TN_TRY(open_model(e, weights, &tree));
+    TN_TRY(find_rope_scaling(e, &scaling));
+    TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));
+    TN_TRY(set_max_length(e));
+    TN_TRY(open_device(e));
+    TN_TRY(open_adapter(e));
+    status = open_chat(e);
+done:
+    if (status != TN_OK) tn_engine_close(e);
+    return status;
+}
+
+void tn_engine_close(tn_engine *e) {
+    tn_pass_free(e->pass);
+    tn_model_free(e->model);
+    tn_adapter_free(e->adapter);
+    if (e->memory) e->device->backend->release(e->device, e->memory);
+    tn_chat_free(e->chat);
+    tn_device_close(e->device);
+    tn_model_files_close(e->files);
+    tn_arena_free(&e->arena);
+    *e = (tn_engine){0};
+}
+
+tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_t count, bool allow_unlabelled, tn_dataset **dataset) {
+    const tn_settings *s = e->settings;
+    tn_dataset_options options = {.paths = paths, .count = count, .format = s->dataset_format,
+                                  .stage = strcmp(s->stage, "cpt") == 0 ? TN_STAGE_CPT : TN_STAGE_SFT, .max_length = e->max_length,
+                                  .train_on_responses_only = s->train_on_responses_only, .allow_unlabelled = allow_unlabelled,
+                                  .vocab_size = e->arch.vocab};
+    if (options.stage == TN_STAGE_CPT && tn_config_setter(e->config, "train_on_responses_only") == TN_SET_DEFAULT)
+        options.train_on_responses_only = false;
+    if (count == 0) {
+        tn_fail(TN_USAGE, "no dataset is given");
+        return tn_remedy("--dataset FILE (.jsonl, .json, .csv or .txt)");
+    }
+    return tn_dataset_open(&options, e->chat, dataset);
+}
+
+/* ---- Allocation ---------------------------------------------------------------------------------- */
+
+static tn_status refuse(const tn_engine *e) {
+    char need[32], have[32];
+    tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need), e->device->name,
+            tn_bytes_text(e->plan.available, have), e->settings->memory_limit >= 0 ? " by memory_limit" : "");
+    if (e->plan.longest_context > 0)
+        return tn_remedy("one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",
+                         (long long)e->plan.longest_context, (long long)e->plan.longest_context);
+    return tn_remedy("use a smaller model, a quantised one, or a larger device");
+}
+
+tn_status tn_engine_allocate(tn_engine *e) {
+    const tn_backend *backend = e->device->backend;
+    tn_region region = {0};
+    tn_status status;
+    if (!e->plan.fits) {
+        if (e->use == TN_USE_TRAIN) TN_TRY(tn_engine_longest(e));
+        return refuse(e);
+    }
+    TN_TRY(backend->allocate(e->device, e->plan.region.used, &e->memory));
+    region.base = e->memory;
+    tn_model_place(e->model, &region);
+    tn_adapter_place(e->adapter, &region, e->use == TN_USE_TRAIN, 2);
+    tn_pass_place(e->pass, &region);
+    tn_model_bind_adapter(e->model);
+    TN_TRY(tn_model_load(e->model));
+    if (e->adapter->elements == 0) goto done;
+    int64_t bytes = e->adapter->elements * (int64_t)sizeof(float);
+    TN_TRY(backend->zero(e->device, e->adapter->values, bytes)); /* the gaps between tensors too */
+    if (e->use == TN_USE_TRAIN) {
+        TN_TRY(backend->zero(e->device, e->adapter->grads, bytes));
+        TN_TRY(backend->zero(e->device, e->adapter->m, bytes));
+        TN_TRY(backend->zero(e->device, e->adapter->v, bytes));
+    }
+    if (e->adapter_directory) TN_TRY(tn_adapter_load(e->adapter, e->device, e->adapter_directory));
+    else TN_TRY(tn_adapter_init(e->adapter, e->device, e->settings->seed, tn_model_base_values, e->model));
+    status = tn_model_refresh(e->model);
+done:
+    return status;
+}

@@ -1,0 +1,71 @@
+/* engine.h: everything a verb needs, opened in the right order and planned before it is allocated: configuration → model files and
+ * architecture → adapter → device → data → plan → one block of device memory → weights and adapter values in place.
+ *
+ * Invariants: device memory is taken once (tn_engine_allocate); nothing is loaded before the plan said that it fits; what an
+ * adapter's own configuration says wins over defaults, and contradicts explicit keys loudly.
+ */
+#ifndef TN_TRAIN_ENGINE_H
+#define TN_TRAIN_ENGINE_H
+
+#include "data/batch.h"
+#include "model/pass.h"
+#include "train/config.h"
+
+/* What the verb will do with the model. */
+typedef enum tn_use { TN_USE_TRAIN, TN_USE_EVAL, TN_USE_GENERATE } tn_use;
+
+typedef struct tn_memory_plan {
+    tn_region region;      /* bytes by segment, counted */
+    tn_pass_limits limits; /* what the pass was planned for, the chosen policy included */
+    int64_t device_bytes;  /* region + the driver's context */
+    int64_t available;     /* device bytes it may use */
+    int64_t host_bytes, pinned_bytes, disk_bytes;
+    int64_t longest_context; /* tokens of one document that would fit; 0 where not asked */
+    bool fits;
+} tn_memory_plan;
+
+typedef struct tn_engine {
+    tn_arena arena;
+    tn_config *config; /* not owned */
+    const tn_settings *settings;
+    tn_use use;
+    tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
+    tn_arch arch;
+    int64_t max_length;    /* after lowering a default to the trained length */
+    tn_device *device;
+    tn_chat *chat;         /* NULL where the model has no tokenizer */
+    tn_adapter *adapter;
+    const char *adapter_directory; /* values come from here; NULL = fresh */
+    tn_model *model;
+    tn_pass *pass;
+    tn_memory_plan plan;
+    void *memory;
+    char base_hash[33];
+} tn_engine;
+
+/* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or a shape's name
+ * is enough (plan, bench). */
+tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, tn_engine *engine);
+void tn_engine_close(tn_engine *engine);
+/* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits, or the one asked for).
+ * Sets plan.fits; never an error for lack of memory. `cache_length` as in tn_pass_limits. */
+tn_status tn_engine_plan(tn_engine *engine, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length);
+/* Longest context (one document a row, batch size 1) that fits, by bisection; into plan.longest_context. */
+tn_status tn_engine_longest(tn_engine *engine);
+/* TN_NO_FIT with what would fit, where the plan does not fit; else allocates, places and loads everything. */
+tn_status tn_engine_allocate(tn_engine *engine);
+/* The plan's "params" and "memory" members, as `plan` prints them. */
+void tn_engine_write_params(const tn_engine *engine, tn_json_writer *w);
+void tn_engine_write_memory(const tn_engine *engine, tn_json_writer *w);
+/* Floating-point operations of one training step over `tokens` tokens in documents of about `length`, `labelled` of them with a
+ * loss: products, attention and LoRA, with what the policy recomputes. */
+double tn_engine_step_flops(const tn_engine *engine, int64_t tokens, int64_t length, int64_t labelled);
+/* Text for people: model, hash, precision, groups, "trainable params: X || all params: Y || trainable%: Z". */
+tn_status tn_engine_describe(const tn_engine *engine, tn_str *out);
+/* Learning rate of a group at factor 1. */
+double tn_group_learning_rate(const tn_settings *settings, tn_group group);
+
+/* Opens the files of `paths` as data for this engine's tokenizer and length. */
+tn_status tn_engine_dataset(const tn_engine *engine, const char *const *paths, int64_t count, bool allow_unlabelled, tn_dataset **dataset);
+
+#endif

@@ -1,0 +1,192 @@
+/* plan.c: what a run will need and do, before a byte is allocated: the placing code is run over a counting region for each
+ * recompute policy until one fits. Also the work of a step in floating-point operations, and the text of the banner.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "train/engine.h"
+
+enum { HEAD_ROWS = 1024, LONGEST_TRIED = 1 << 24 };
+
+static void count(tn_engine *e, tn_region *region) {
+    *region = (tn_region){0};
+    tn_model_place(e->model, region);
+    tn_adapter_place(e->adapter, region, e->use == TN_USE_TRAIN, 2);
+    tn_pass_place(e->pass, region);
+}
+
+/* Policies worth trying for the setting, best first. */
+static int candidates(const char *setting, tn_policy out[TN_POLICIES]) {
+    for (int p = 0; p < TN_POLICIES; p++)
+        if (strcmp(setting, tn_policy_name((tn_policy)p)) == 0) {
+            out[0] = (tn_policy)p;
+            return 1;
+        }
+    for (int p = 0; p < TN_POLICIES; p++) out[p] = (tn_policy)p; /* auto */
+    return TN_POLICIES;
+}
+
+static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
+    tn_pass_free(e->pass);
+    e->pass = NULL;
+    tn_status status = tn_pass_new(e->model, limits, &e->pass);
+    if (status != TN_OK) return status;
+    plan->limits = *limits;
+    count(e, &plan->region);
+    plan->device_bytes = plan->region.used + e->device->context_bytes;
+    plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit : e->device->memory_free + e->device->context_bytes;
+    plan->fits = plan->device_bytes <= plan->available;
+    return TN_OK;
+}
+
+static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length, tn_memory_plan *plan) {
+    tn_policy policies[TN_POLICIES];
+    int n = candidates(e->settings->gradient_checkpointing, policies);
+    tn_status status = TN_OK;
+    for (int i = 0; i < n; i++) {
+        tn_pass_limits limits = {.rows = rows, .documents = documents, .longest = longest,
+                                 .head_rows = rows < HEAD_ROWS ? rows : HEAD_ROWS, .training = e->use == TN_USE_TRAIN,
+                                 .policy = policies[i], .dropout = e->adapter->config && e->adapter->config->lora_dropout > 0,
+                                 .cache_length = cache_length};
+        if (e->use == TN_USE_GENERATE) limits.head_rows = 1;
+        status = plan_with(e, &limits, plan);
+        if (status != TN_OK || plan->fits || !limits.training) return status;
+    }
+    return status;
+}
+
+static tn_status ensure_model(tn_engine *e) {
+    if (e->model) return TN_OK;
+    const tn_model_files *files = e->files && tn_model_files_count(e->files) > 0 ? e->files : NULL;
+    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, &e->model);
+}
+
+/* Optimizer state beside the adapter, in save_total_limit checkpoints and one being written. */
+static int64_t disk_bytes(const tn_engine *e) {
+    int64_t adapter = 0, kept = e->settings->save_total_limit > 0 ? e->settings->save_total_limit : 1;
+    for (int64_t i = 0; i < e->adapter->param_count; i++)
+        adapter += e->adapter->params[i].count * tn_dtype_block_bytes(e->adapter->params[i].dtype);
+    return adapter + (kept + 1) * (adapter + 3 * e->adapter->elements * (int64_t)sizeof(float));
+}
+
+tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {
+    int64_t largest = 0;
+    tn_status status;
+    TN_TRY(ensure_model(e));
+    TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
+    for (int64_t i = 0; i < e->adapter->param_count; i++)
+        if (e->adapter->params[i].count > largest) largest = e->adapter->params[i].count;
+    e->plan.host_bytes = largest * 6 + 64 * rows;
+    e->plan.disk_bytes = e->use == TN_USE_TRAIN ? disk_bytes(e) : 0;
+done:
+    return status;
+}
+
+tn_status tn_engine_longest(tn_engine *e) {
+    tn_memory_plan kept = e->plan, trial = {0};
+    int64_t low = 0, high = LONGEST_TRIED;
+    tn_status status = TN_OK;
+    while (high - low > (low > 4096 ? low / 256 : 16)) {
+        int64_t middle = low + (high - low) / 2;
+        TN_TRY(plan_shape(e, middle, 1, middle, 0, &trial));
+        if (trial.fits) low = middle;
+        else high = middle;
+    }
+    kept.longest_context = low;
+    status = plan_with(e, &kept.limits, &trial); /* back to the pass that was planned */
+done:
+    e->plan = kept;
+    return status;
+}
+
+/* ---- Work ---------------------------------------------------------------------------------------- */
+
+double tn_engine_step_flops(const tn_engine *e, int64_t tokens, int64_t length, int64_t labelled) {
+    const tn_arch *a = &e->arch;
+    double q = (double)tn_arch_q(a), kv = (double)tn_arch_kv(a), d = (double)a->hidden, f = (double)a->intermediate;
+    double layer = d * q + 2 * d * kv + q * d + 3 * d * f, head = (double)a->vocab * d;
+    double trained = (double)tn_adapter_group_count(e->adapter, TN_GROUP_LORA);
+    double full = (double)tn_adapter_group_count(e->adapter, TN_GROUP_FULL), full_head = (double)tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
+    double body = 4 * layer * (double)a->layers + 6 * trained + 2 * full;         /* forward and dX; LoRA three times; dW */
+    double attention = (double)a->layers * 3.5 * 2 * q * (double)length;          /* causal: half of 4·q·length, backward 2.5 forwards */
+    return (double)tokens * (body + attention) + (double)labelled * (4 * head + 2 * full_head);
+}
+
+/* ---- Reports ------------------------------------------------------------------------------------- */
+
+double tn_group_learning_rate(const tn_settings *s, tn_group group) {
+    if (group != TN_GROUP_EMBED && group != TN_GROUP_HEAD) return s->learning_rate;
+    return isnan(s->embedding_learning_rate) ? s->learning_rate / 10 : s->embedding_learning_rate;
+}
+
+static int64_t all_parameters(const tn_engine *e, int64_t *trainable) {
+    *trainable = 0;
+    for (int64_t i = 0; i < e->adapter->param_count; i++) *trainable += e->adapter->params[i].count;
+    return tn_arch_parameters(&e->arch) + *trainable; /* as PEFT counts: full modules beside their frozen originals */
+}
+
+void tn_engine_write_params(const tn_engine *e, tn_json_writer *w) {
+    int64_t trainable, all = all_parameters(e, &trainable);
+    tn_json_key(w, "params");
+    tn_json_begin(w, '{');
+    tn_json_integer_member(w, "trainable", trainable);
+    tn_json_integer_member(w, "all", all);
+    tn_json_key(w, "groups");
+    tn_json_begin(w, '[');
+    for (int g = 0; g < TN_GROUPS; g++) {
+        int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
+        if (n == 0) continue;
+        tn_json_begin(w, '{');
+        tn_json_string_member(w, "name", tn_group_name((tn_group)g));
+        tn_json_integer_member(w, "count", n);
+        tn_json_real_member(w, "learning_rate", tn_group_learning_rate(e->settings, (tn_group)g));
+        tn_json_end(w, '}');
+    }
+    tn_json_end(w, ']');
+    tn_json_end(w, '}');
+}
+
+void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
+    tn_json_key(w, "memory");
+    tn_json_begin(w, '{');
+    tn_json_integer_member(w, "device", e->plan.device_bytes);
+    tn_json_integer_member(w, "pinned", e->plan.pinned_bytes);
+    tn_json_integer_member(w, "host", e->plan.host_bytes);
+    tn_json_integer_member(w, "disk", e->plan.disk_bytes);
+    tn_json_integer_member(w, "available", e->plan.available);
+    tn_json_key(w, "segments");
+    tn_json_begin(w, '[');
+    for (int s = 0; s <= TN_SEGMENTS; s++) { /* the context behind the arena's own */
+        int64_t bytes = s < TN_SEGMENTS ? e->plan.region.segment[s] : e->device->context_bytes;
+        if (bytes == 0) continue;
+        tn_json_begin(w, '{');
+        tn_json_string_member(w, "name", s < TN_SEGMENTS ? tn_segment_name((tn_segment)s) : "context");
+        tn_json_integer_member(w, "bytes", bytes);
+        tn_json_end(w, '}');
+    }
+    tn_json_end(w, ']');
+    tn_json_end(w, '}');
+}
+
+tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
+    int64_t trainable, all = all_parameters(e, &trainable);
+    char text[32], other[32];
+    tn_str_printf(out, "model      %s (%s, %s parameters%s%s)\n", e->settings->model, tn_family_name(e->arch.family),
+                  tn_count_text(tn_arch_parameters(&e->arch), text), e->base_hash[0] ? ", hash " : "", e->base_hash);
+    tn_str_printf(out, "precision  %s on %s", tn_dtype_name(e->device->dtype), e->device->name);
+    if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
+    tn_str_putc(out, '\n');
+    if (e->use == TN_USE_TRAIN) {
+        tn_str_printf(out, "recompute  %s; %s of device memory planned\n", tn_policy_name(e->plan.limits.policy),
+                      tn_bytes_text(e->plan.device_bytes, text));
+        for (int g = 0; g < TN_GROUPS; g++) {
+            int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
+            if (n) tn_str_printf(out, "trains     %-14s %15s parameters at learning rate %g\n", tn_group_name((tn_group)g),
+                                 tn_count_text(n, text), tn_group_learning_rate(e->settings, (tn_group)g));
+        }
+        tn_str_printf(out, "trainable params: %s || all params: %s || trainable%%: %.4f\n", tn_count_text(trainable, text),
+                      tn_count_text(all, other), 100.0 * (double)trainable / (double)all);
+    }
+    return tn_str_check(out, "a description");
+}
