@@ -42,6 +42,7 @@ typedef struct tn_source {
     int64_t permuted_head_dim;
     uint64_t seed;
     float std;
+    bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own, not the mapping */
 } tn_source;
 /* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i is a function of
  * (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */

@@ -1,0 +1,201 @@
+/* linear.c: a group of projections with LoRA, forward and backward, for weights in any storage format.
+ *
+ *   x [rows, in + border]   columns in … in+rank-1 hold u = drop(x)·Aᵀ, part behind part
+ *   y [rows, out]           parts side by side
+ *   dy [rows, out + border] columns out … hold v = scale·dy·B
+ *
+ * Weights are decoded in pieces of CHUNK columns for BLOCK rows of x at a time, so nothing is stored
+ * beside the matrices themselves. Sums are in double, rounded once.
+ */
+#include <stddef.h>
+
+#include "base/rng.h"
+#include "op/ref/element.h"
+#include "op/ref/reference.h"
+
+enum { BLOCK = 16, CHUNK = 256 };
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+float tn_dropout_factor(const tn_dropout *dropout, const tn_linear *linear, int part, int64_t row,
+                        int64_t column) {
+    if (!dropout || dropout->p <= 0) return 1;
+    uint64_t stream = TN_STREAM(TN_PURPOSE_DROPOUT, dropout->step, (uint64_t)linear->site * 4 + (uint64_t)part);
+    uint64_t index = (uint64_t)((dropout->first_row + row) * linear->in + column);
+    return tn_random_uniform(dropout->seed, stream, index) < dropout->p ? 0 : 1 / (1 - dropout->p);
+}
+
+/* u[row, j] = Σ_k drop(x[row, k])·A[j, k], into the border of x at `column`. */
+static void lora_input(tn_dtype dtype, const tn_linear *linear, int index, int64_t rows, tn_view x,
+                       int64_t column, const tn_dropout *dropout) {
+    const tn_lora *lora = &linear->part[index].lora;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t j = 0; j < lora->r; j++) {
+            double sum = 0;
+            for (int64_t k = 0; k < linear->in; k++)
+                sum += (double)tn_load(dtype, tn_at(dtype, x, row, k), 0) * lora->a[j * linear->in + k] *
+                       tn_dropout_factor(dropout, linear, index, row, k);
+            tn_store(dtype, tn_at(dtype, x, row, column + j), 0, sum);
+        }
+}
+
+/* out[i] = Σ_k x[first+i, k]·W[n, k] for `count` rows. */
+static void dot_rows(tn_dtype dtype, const tn_weight *w, int64_t n, tn_view x, int64_t first, int64_t count,
+                     double out[BLOCK]) {
+    float weights[CHUNK];
+    for (int64_t i = 0; i < count; i++) out[i] = 0;
+    for (int64_t start = 0; start < w->cols; start += CHUNK) {
+        int64_t width = smaller(CHUNK, w->cols - start);
+        tn_decode_row(w, n, start, width, weights);
+        for (int64_t i = 0; i < count; i++) {
+            const void *values = tn_at(dtype, x, first + i, start);
+            for (int64_t k = 0; k < width; k++) out[i] += (double)tn_load(dtype, values, k) * weights[k];
+        }
+    }
+}
+
+tn_status tn_ref_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                              const tn_dropout *dropout) {
+    int64_t border = linear->in;
+    for (int p = 0; p < linear->parts; p++) {
+        lora_input(device->dtype, linear, p, rows, x, border, dropout);
+        border += linear->part[p].lora.r;
+    }
+    return TN_OK;
+}
+
+tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                                tn_view residual, float alpha, const tn_dropout *dropout) {
+    tn_dtype dtype = device->dtype;
+    int64_t output = 0, border = linear->in;
+    tn_ref_linear_inner(device, linear, rows, x, dropout);
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        const tn_lora *lora = &part->lora;
+#pragma omp parallel for schedule(static)
+        for (int64_t n = 0; n < part->weight.rows; n++)
+            for (int64_t first = 0; first < rows; first += BLOCK) {
+                double sums[BLOCK];
+                int64_t count = smaller(BLOCK, rows - first);
+                dot_rows(dtype, &part->weight, n, x, first, count, sums);
+                for (int64_t i = 0; i < count; i++) {
+                    const void *u = tn_at(dtype, x, first + i, border);
+                    double sum = sums[i] + (part->bias ? tn_load(dtype, part->bias, n) : 0);
+                    for (int64_t j = 0; j < lora->r; j++)
+                        sum += (double)lora->scale * tn_load(dtype, u, j) * lora->b[n * lora->r + j];
+                    sum *= alpha;
+                    if (residual.data) sum += tn_load(dtype, tn_at(dtype, residual, first + i, output + n), 0);
+                    tn_store(dtype, tn_at(dtype, y, first + i, output + n), 0, sum);
+                }
+            }
+        output += part->weight.rows;
+        border += lora->r;
+    }
+    return TN_OK;
+}
+
+/* v[row, j] = scale·Σ_n dy[row, n]·B[n, j], into the border of dy at `column`. */
+static void lora_output_gradient(tn_dtype dtype, const tn_part *part, int64_t rows, tn_view dy, int64_t output,
+                                 int64_t column) {
+    const tn_lora *lora = &part->lora;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t j = 0; j < lora->r; j++) {
+            double sum = 0;
+            for (int64_t n = 0; n < part->weight.rows; n++)
+                sum += (double)tn_load(dtype, tn_at(dtype, dy, row, output + n), 0) * lora->b[n * lora->r + j];
+            tn_store(dtype, tn_at(dtype, dy, row, column + j), 0, lora->scale * sum);
+        }
+}
+
+/* to[i, k] += factor·Σ_row a[row, i]·b[row, k]·drop, [m, n]. `dropped` names the part whose mask lies on b, or
+ * is -1. */
+static void outer_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
+                           double factor, float *to, const tn_linear *linear, int dropped,
+                           const tn_dropout *dropout) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t k = 0; k < n; k++) {
+            double sum = 0;
+            for (int64_t row = 0; row < rows; row++) {
+                double product = (double)tn_load(dtype, tn_at(dtype, a, row, i), 0) *
+                                 tn_load(dtype, tn_at(dtype, b, row, k), 0);
+                sum += dropped < 0 ? product : product * tn_dropout_factor(dropout, linear, dropped, row, k);
+            }
+            to[i * n + k] = (float)(to[i * n + k] + factor * sum);
+        }
+}
+
+static void parameter_gradients(tn_dtype dtype, const tn_linear *linear, int index, int64_t rows, tn_view x,
+                                tn_view dy, tn_view u, tn_view v, double alpha, const tn_dropout *dropout) {
+    const tn_part *part = &linear->part[index];
+    const tn_lora *lora = &part->lora;
+    int64_t out = part->weight.rows, in = linear->in;
+    if (lora->da) outer_products(dtype, rows, v, lora->r, x, in, alpha, lora->da, linear, index, dropout);
+    if (lora->db)
+        outer_products(dtype, rows, dy, out, u, lora->r, alpha * lora->scale, lora->db, linear, -1, NULL);
+    if (part->dweight) outer_products(dtype, rows, dy, out, x, in, alpha, part->dweight, linear, -1, NULL);
+    for (int64_t n = 0; part->dbias && n < out; n++) {
+        double sum = 0;
+        for (int64_t row = 0; row < rows; row++) sum += tn_load(dtype, tn_at(dtype, dy, row, n), 0);
+        part->dbias[n] = (float)(part->dbias[n] + alpha * sum);
+    }
+}
+
+/* dx[first … first+count, start … start+width) = alpha·(dy·W + drop(v·A)) of all parts. */
+static void input_gradient(tn_dtype dtype, const tn_linear *linear, tn_view dy, int64_t first, int64_t count,
+                           int64_t start, int64_t width, tn_view dx, bool accumulate, float alpha,
+                           const tn_dropout *dropout) {
+    double sums[BLOCK][CHUNK] = {{0}};
+    float weights[CHUNK];
+    int64_t output = 0, border = linear->out;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        for (int64_t n = 0; n < part->weight.rows; n++) {
+            tn_decode_row(&part->weight, n, start, width, weights);
+            for (int64_t i = 0; i < count; i++) {
+                double factor = tn_load(dtype, tn_at(dtype, dy, first + i, output + n), 0);
+                for (int64_t k = 0; k < width; k++) sums[i][k] += factor * weights[k];
+            }
+        }
+        for (int64_t j = 0; j < part->lora.r; j++)
+            for (int64_t i = 0; i < count; i++) {
+                double factor = tn_load(dtype, tn_at(dtype, dy, first + i, border + j), 0);
+                for (int64_t k = 0; k < width; k++)
+                    sums[i][k] += factor * part->lora.a[j * linear->in + start + k] *
+                                  tn_dropout_factor(dropout, linear, p, first + i, start + k);
+            }
+        output += part->weight.rows;
+        border += part->lora.r;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        void *to = tn_at(dtype, dx, first + i, start);
+        for (int64_t k = 0; k < width; k++)
+            tn_store(dtype, to, k, alpha * sums[i][k] + (accumulate ? tn_load(dtype, to, k) : 0));
+    }
+}
+
+tn_status tn_ref_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                 tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                 const tn_dropout *dropout) {
+    tn_dtype dtype = device->dtype;
+    int64_t output = 0, border = 0;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        lora_output_gradient(dtype, part, rows, dy, output, linear->out + border);
+        tn_view part_dy = {tn_at(dtype, dy, 0, output), dy.stride};
+        tn_view u = {tn_at(dtype, x, 0, linear->in + border), x.stride};
+        tn_view v = {tn_at(dtype, dy, 0, linear->out + border), dy.stride};
+        parameter_gradients(dtype, linear, p, rows, x, part_dy, u, v, alpha, dropout);
+        output += part->weight.rows;
+        border += part->lora.r;
+    }
+    if (!dx.data) return TN_OK;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t first = 0; first < rows; first += BLOCK)
+        for (int64_t start = 0; start < linear->in; start += CHUNK)
+            input_gradient(dtype, linear, dy, first, smaller(BLOCK, rows - first), start,
+                           smaller(CHUNK, linear->in - start), dx, accumulate, alpha, dropout);
+    return TN_OK;
+}
