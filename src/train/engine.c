@@ -103,14 +103,14 @@ static tn_status open_chat(tn_engine *e) {
     return tn_chat_open(model, &e->chat);
 }
 
-tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, tn_engine *e) {
+tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
     const tn_json *tree, *scaling;
     tn_status status;
     *e = (tn_engine){.config = config, .use = use};
     TN_TRY(tn_config_resolve(config, &e->settings));
     tn_threads_set((int)e->settings->threads);
     TN_TRY(check_supported(e->settings));
-    e->adapter_directory = e->settings->adapter;
+    e->adapter_directory = adapter ? adapter : e->settings->adapter;
     TN_TRY(open_model(e, weights, &tree));
     TN_TRY(find_rope_scaling(e, &scaling));
     TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));

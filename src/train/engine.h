@@ -44,8 +44,8 @@ typedef struct tn_engine {
 } tn_engine;
 
 /* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or a shape's name
- * is enough (plan, bench). */
-tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, tn_engine *engine);
+ * is enough (plan, bench). `adapter` is the directory the adapter comes from (a checkpoint); NULL = the key `adapter`. */
+tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
 /* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits, or the one asked for).
  * Sets plan.fits; never an error for lack of memory. `cache_length` as in tn_pass_limits. */
@@ -58,7 +58,7 @@ tn_status tn_engine_allocate(tn_engine *engine);
 void tn_engine_write_params(const tn_engine *engine, tn_json_writer *w);
 void tn_engine_write_memory(const tn_engine *engine, tn_json_writer *w);
 /* Floating-point operations of one training step over `tokens` tokens in documents of about `length`, `labelled` of them with a
- * loss: products, attention and LoRA, with what the policy recomputes. */
+ * loss: products, attention and LoRA. What is recomputed does not count. */
 double tn_engine_step_flops(const tn_engine *engine, int64_t tokens, int64_t length, int64_t labelled);
 /* Text for people: model, hash, precision, groups, "trainable params: X || all params: Y || trainable%: Z". */
 tn_status tn_engine_describe(const tn_engine *engine, tn_str *out);

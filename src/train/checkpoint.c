@@ -1,0 +1,341 @@
+/* checkpoint.c: saving, finding, checking and loading checkpoints. */
+#include "train/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+
+/* ---- Optimizer state ------------------------------------------------------------------------------ */
+
+/* optimizer.safetensors: for every parameter NAME its moments NAME.exp_avg and NAME.exp_avg_sq, and NAME.master, the exact fp32
+ * value, where the adapter file holds a rounded one. */
+typedef enum state_kind { STATE_M, STATE_V, STATE_MASTER, STATE_KINDS } state_kind;
+static const char *const state_names[STATE_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
+
+static bool has_state(const tn_param *p, state_kind kind) { return kind != STATE_MASTER || p->dtype != TN_DTYPE_F32; }
+
+static float *state_of(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
+    float *base = kind == STATE_M ? adapter->m : kind == STATE_V ? adapter->v : adapter->values;
+    return base + p->offset;
+}
+
+static const char *state_name(tn_arena *arena, const tn_param *p, state_kind kind) {
+    return tn_arena_printf(arena, "%s.%s", p->name, state_names[kind]);
+}
+
+typedef struct state_saver {
+    const tn_engine *engine;
+    float *values;
+    int64_t *params; /* declared index → parameter and kind */
+    state_kind *kinds;
+} state_saver;
+
+static tn_status give_state(void *user, int64_t index, const void **bytes) {
+    state_saver *s = user;
+    const tn_adapter *adapter = s->engine->adapter;
+    const tn_param *p = &adapter->params[s->params[index]];
+    *bytes = s->values;
+    return s->engine->device->backend->download(s->engine->device, s->values, state_of(adapter, p, s->kinds[index]),
+                                                p->count * (int64_t)sizeof *s->values);
+}
+
+static tn_status save_optimizer(const tn_engine *e, tn_arena *arena, const char *directory) {
+    const tn_adapter *adapter = e->adapter;
+    state_saver s = {.engine = e};
+    tn_safetensors_writer *writer = NULL;
+    int64_t largest = 1, n = 0;
+    tn_status status;
+    TN_TRY(tn_safetensors_writer_new(&writer));
+    TN_TRY(tn_alloc(&s.params, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.params, "optimizer state"));
+    TN_TRY(tn_alloc(&s.kinds, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.kinds, "optimizer state"));
+    for (int64_t i = 0; i < adapter->param_count; i++)
+        for (int kind = 0; kind < STATE_KINDS; kind++) {
+            const tn_param *p = &adapter->params[i];
+            if (!has_state(p, (state_kind)kind)) continue;
+            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, 2, p->shape));
+            s.params[n] = i, s.kinds[n++] = (state_kind)kind;
+            if (p->count > largest) largest = p->count;
+        }
+    TN_TRY(tn_alloc(&s.values, largest, (int64_t)sizeof *s.values, "optimizer state"));
+    status = tn_safetensors_write(writer, tn_path_join(arena, directory, "optimizer.safetensors"), give_state, &s);
+done:
+    free(s.values);
+    free(s.params);
+    free(s.kinds);
+    tn_safetensors_writer_free(writer);
+    return status;
+}
+
+static tn_status load_optimizer(tn_engine *e, tn_arena *arena, const char *directory) {
+    tn_safetensors *file = NULL;
+    const char *path = tn_path_join(arena, directory, "optimizer.safetensors");
+    tn_status status;
+    TN_TRY(tn_safetensors_open(path, &file));
+    for (int64_t i = 0; i < e->adapter->param_count; i++)
+        for (int kind = 0; kind < STATE_KINDS; kind++) {
+            const tn_param *p = &e->adapter->params[i];
+            if (!has_state(p, (state_kind)kind)) continue;
+            const tn_tensor_info *t = tn_safetensors_find(file, state_name(arena, p, (state_kind)kind));
+            if (!t || t->dtype != TN_DTYPE_F32 || t->elements != p->count)
+                TN_THROW(TN_BAD_DATA, "%s: the %s of %s is missing or of another size", path, state_names[kind], p->name);
+            TN_TRY(e->device->backend->upload(e->device, state_of(e->adapter, p, (state_kind)kind), t->data, t->bytes));
+        }
+done:
+    tn_safetensors_close(file);
+    return status;
+}
+
+/* ---- run.json and trainer_state.json -------------------------------------------------------------- */
+
+static void write_progress(tn_json_writer *w, const tn_progress *p) {
+    const struct {
+        const char *key;
+        int64_t value;
+    } members[] = {{"step", p->step},     {"epoch", p->epoch},       {"batch", p->batch},        {"micro_steps", p->micro_steps},
+                   {"tokens", p->tokens}, {"labelled", p->labelled}, {"log_bytes", p->log_bytes}};
+    tn_json_key(w, "progress");
+    tn_json_begin(w, '{');
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) tn_json_integer_member(w, members[i].key, members[i].value);
+    tn_json_end(w, '}');
+}
+
+tn_status tn_run_write(const tn_engine *e, const tn_progress *progress, const char *data_hash, int64_t max_steps, const char *directory) {
+    tn_arena arena = {0};
+    tn_str text = {0};
+    tn_json_writer w = tn_json_write_to(&text, 2);
+    tn_status status;
+    tn_json_begin(&w, '{');
+    tn_json_string_member(&w, "tenon", TENON_VERSION);
+    tn_json_string_member(&w, "model", e->settings->model);
+    tn_json_string_member(&w, "model_hash", e->base_hash);
+    tn_json_string_member(&w, "data_hash", data_hash);
+    tn_json_string_member(&w, "device", e->device->name);
+    tn_json_string_member(&w, "dtype", tn_dtype_name(e->device->dtype));
+    tn_json_string_member(&w, "gradient_checkpointing", tn_policy_name(e->plan.limits.policy));
+    tn_json_integer_member(&w, "max_steps", max_steps);
+    tn_json_string_member(&w, "random", "philox4x32-10, counters only: there is no state beside seed and progress");
+    if (progress) write_progress(&w, progress);
+    tn_engine_write_params(e, &w);
+    tn_json_key(&w, "config");
+    tn_config_write_json(e->config, &w);
+    tn_json_end(&w, '}');
+    tn_str_putc(&text, '\n');
+    TN_TRY(tn_str_check(&text, "run.json"));
+    status = tn_save_text(tn_path_join(&arena, directory, "run.json"), text.data, text.length);
+done:
+    tn_str_free(&text);
+    tn_arena_free(&arena);
+    return status;
+}
+
+/* train_log.jsonl up to here becomes log_history. */
+static tn_status write_trainer_state(const tn_engine *e, const tn_progress *p, int64_t max_steps, tn_arena *arena, const char *directory) {
+    tn_str text = {0}, log = {0};
+    tn_json_writer w = tn_json_write_to(&text, 2);
+    const char *log_path = tn_path_join(arena, e->settings->output_dir, "train_log.jsonl");
+    tn_status status = TN_OK;
+    if (tn_is_file(log_path)) TN_TRY(tn_read_file(log_path, INT64_MAX, &log));
+    tn_json_begin(&w, '{');
+    tn_json_integer_member(&w, "global_step", p->step);
+    tn_json_integer_member(&w, "max_steps", max_steps);
+    tn_json_real_member(&w, "epoch", (double)p->epoch);
+    tn_json_integer_member(&w, "num_input_tokens_seen", p->tokens);
+    tn_json_integer_member(&w, "train_batch_size", e->settings->per_device_train_batch_size);
+    tn_json_boolean_member(&w, "is_world_process_zero", true);
+    tn_json_key(&w, "log_history");
+    tn_json_begin(&w, '[');
+    for (const char *line = tn_str_text(&log), *end; (end = strchr(line, '\n')); line = end + 1) {
+        const tn_json *node;
+        TN_TRY(tn_json_parse(arena, line, end - line, TN_JSON_DEFAULT, log_path, &node));
+        tn_json_put(&w, node);
+    }
+    tn_json_end(&w, ']');
+    tn_json_end(&w, '}');
+    tn_str_putc(&text, '\n');
+    TN_TRY(tn_str_check(&text, "trainer_state.json"));
+    status = tn_save_text(tn_path_join(arena, directory, "trainer_state.json"), text.data, text.length);
+done:
+    tn_str_free(&text);
+    tn_str_free(&log);
+    return status;
+}
+
+tn_status tn_save_adapter_files(const tn_engine *e, const char *directory) {
+    tn_status status = tn_adapter_save(e->adapter, e->device, directory);
+    return status == TN_OK && e->chat ? tn_chat_save(e->chat, directory) : status;
+}
+
+/* ---- Manifest ------------------------------------------------------------------------------------ */
+
+static tn_status write_manifest(tn_arena *arena, const char *directory) {
+    const char **names;
+    int64_t count;
+    tn_str text = {0};
+    tn_json_writer w = tn_json_write_to(&text, 2);
+    tn_status status;
+    TN_TRY(tn_list_directory(arena, directory, &names, &count));
+    tn_json_begin(&w, '{');
+    tn_json_string_member(&w, "hash", "xxh128");
+    tn_json_key(&w, "files");
+    tn_json_begin(&w, '{');
+    for (int64_t i = 0; i < count; i++) {
+        const char *path = tn_path_join(arena, directory, names[i]);
+        char digits[33];
+        TN_TRY(tn_hash_file(path, digits));
+        tn_json_key(&w, names[i]);
+        tn_json_begin(&w, '{');
+        tn_json_integer_member(&w, "bytes", tn_file_size(path));
+        tn_json_string_member(&w, "xxh128", digits);
+        tn_json_end(&w, '}');
+    }
+    tn_json_end(&w, '}');
+    tn_json_end(&w, '}');
+    tn_str_putc(&text, '\n');
+    TN_TRY(tn_str_check(&text, "manifest.json"));
+    status = tn_save_text(tn_path_join(arena, directory, "manifest.json"), text.data, text.length);
+done:
+    tn_str_free(&text);
+    return status;
+}
+
+tn_status tn_checkpoint_verify(const char *path) {
+    tn_arena arena = {0};
+    const tn_json *manifest, *files;
+    tn_status status = TN_OK;
+    const char *name = tn_path_join(&arena, path, "manifest.json");
+    if (!tn_is_directory(path)) TN_THROW(TN_USAGE, "%s is not a directory", path);
+    if (!tn_is_file(name)) TN_THROW(TN_BAD_DATA, "%s has no manifest.json: it was never completed", path);
+    TN_TRY(tn_json_read_file(&arena, name, TN_JSON_UNIQUE_KEYS, &manifest));
+    files = tn_json_get(manifest, "files");
+    if (!files || files->type != TN_JSON_OBJECT || files->count == 0) TN_THROW(TN_BAD_DATA, "%s lists no files", name);
+    for (int64_t i = 0; i < files->count; i++) {
+        const tn_member *m = &files->members[i];
+        const char *file = tn_path_join(&arena, path, m->key);
+        char digits[33];
+        if (strchr(m->key, '/')) TN_THROW(TN_BAD_DATA, "%s names a file outside its directory: %s", name, m->key);
+        if (tn_file_size(file) != tn_json_integer(tn_json_get(&m->value, "bytes"), -1))
+            TN_THROW(TN_BAD_DATA, "%s is missing or of another size than the manifest says", file);
+        TN_TRY(tn_hash_file(file, digits));
+        if (!tn_json_is_string(tn_json_get(&m->value, "xxh128"), digits))
+            TN_THROW(TN_BAD_DATA, "%s is damaged: its hash differs from the manifest's", file);
+    }
+done:
+    tn_arena_free(&arena);
+    return status;
+}
+
+/* ---- Directories --------------------------------------------------------------------------------- */
+
+/* Number behind "checkpoint-", -1 for any other name. */
+static int64_t step_of(const char *name) {
+    char *end;
+    if (!tn_starts_with(name, "checkpoint-") || name[11] < '0' || name[11] > '9') return -1;
+    long long step = strtoll(name + 11, &end, 10);
+    return *end == '\0' ? step : -1;
+}
+
+/* Steps of all checkpoint directories, ascending. */
+static tn_status list_steps(tn_arena *arena, const char *output_dir, int64_t **steps, int64_t *count) {
+    const char **names;
+    int64_t n;
+    *count = 0;
+    *steps = NULL;
+    if (!tn_is_directory(output_dir)) return TN_OK;
+    tn_status status = tn_list_directory(arena, output_dir, &names, &n);
+    if (status != TN_OK) return status;
+    *steps = tn_arena_take(arena, (n + 1) * (int64_t)sizeof **steps);
+    if (!*steps) return tn_fail_memory(n * 8, "checkpoint numbers");
+    for (int64_t i = 0; i < n; i++) {
+        int64_t step = step_of(names[i]), at = *count;
+        if (step < 0) continue;
+        for (; at > 0 && (*steps)[at - 1] > step; at--) (*steps)[at] = (*steps)[at - 1];
+        (*steps)[at] = step;
+        (*count)++;
+    }
+    return TN_OK;
+}
+
+static const char *directory_of(tn_arena *arena, const char *output_dir, int64_t step) {
+    return tn_arena_printf(arena, "%s/checkpoint-%lld", output_dir, (long long)step);
+}
+
+tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const char **path) {
+    int64_t *steps, count;
+    *path = NULL;
+    tn_status status = list_steps(arena, output_dir, &steps, &count);
+    for (int64_t i = count - 1; status == TN_OK && i >= 0; i--) {
+        const char *candidate = directory_of(arena, output_dir, steps[i]);
+        if (tn_checkpoint_verify(candidate) == TN_OK) {
+            *path = candidate;
+            return TN_OK;
+        }
+        tn_warn("%s is passed over: %s", candidate, tn_error_message());
+    }
+    return status;
+}
+
+static tn_status rotate(const tn_engine *e, tn_arena *arena) {
+    int64_t *steps, count, limit = e->settings->save_total_limit;
+    tn_status status = list_steps(arena, e->settings->output_dir, &steps, &count);
+    for (int64_t i = 0; status == TN_OK && limit > 0 && i < count - limit; i++)
+        status = tn_remove_tree(directory_of(arena, e->settings->output_dir, steps[i]));
+    return status;
+}
+
+tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, const char *data_hash, int64_t max_steps) {
+    tn_arena arena = {0};
+    tn_status status;
+    const char *final = directory_of(&arena, e->settings->output_dir, progress->step);
+    const char *temporary = tn_arena_printf(&arena, "%s.tmp", final);
+    if (!final || !temporary) return tn_fail_memory(256, "a path");
+    TN_TRY(tn_remove_tree(temporary)); /* left by a run that was killed here */
+    TN_TRY(tn_make_directories(temporary));
+    TN_TRY(tn_save_adapter_files(e, temporary));
+    TN_TRY(save_optimizer(e, &arena, temporary));
+    TN_TRY(write_trainer_state(e, progress, max_steps, &arena, temporary));
+    TN_TRY(tn_run_write(e, progress, data_hash, max_steps, temporary));
+    TN_TRY(write_manifest(&arena, temporary));
+    TN_TRY(tn_sync_directory(temporary));
+    TN_TRY(tn_remove_tree(final)); /* an older one of the same step, from before a resume */
+    if (rename(temporary, final) != 0) {
+        status = tn_fail_errno("rename to", final);
+        goto done;
+    }
+    TN_TRY(tn_sync_directory(e->settings->output_dir));
+    status = rotate(e, &arena);
+done:
+    tn_arena_free(&arena);
+    return status;
+}
+
+/* ---- Loading ------------------------------------------------------------------------------------- */
+
+tn_status tn_checkpoint_read_run(tn_arena *arena, const char *path, const tn_json **run) {
+    const char *name = tn_path_join(arena, path, "run.json");
+    if (!name) return tn_fail_memory(256, "a path");
+    return tn_json_read_file(arena, name, TN_JSON_DEFAULT, run);
+}
+
+tn_status tn_checkpoint_load(tn_engine *e, const char *path, tn_progress *progress) {
+    tn_arena arena = {0};
+    const tn_json *run, *p;
+    tn_status status;
+    TN_TRY(load_optimizer(e, &arena, path)); /* the adapter's own values came in with the engine; masters follow here */
+    TN_TRY(tn_checkpoint_read_run(&arena, path, &run));
+    p = tn_json_get(run, "progress");
+    *progress = (tn_progress){.step = tn_json_integer(tn_json_get(p, "step"), -1), .epoch = tn_json_integer(tn_json_get(p, "epoch"), -1),
+                              .batch = tn_json_integer(tn_json_get(p, "batch"), -1),
+                              .micro_steps = tn_json_integer(tn_json_get(p, "micro_steps"), -1),
+                              .tokens = tn_json_integer(tn_json_get(p, "tokens"), 0),
+                              .labelled = tn_json_integer(tn_json_get(p, "labelled"), 0),
+                              .log_bytes = tn_json_integer(tn_json_get(p, "log_bytes"), 0)};
+    if (progress->step < 0 || progress->epoch < 0 || progress->batch < 0 || progress->micro_steps < 0)
+        TN_THROW(TN_BAD_DATA, "%s/run.json does not say where the run stood", path);
+    status = tn_model_refresh(e->model);
+done:
+    tn_arena_free(&arena);
+    return status;
+}

@@ -1,0 +1,81 @@
+/* step.c: the training step (docs/walkthrough.md follows it). */
+#include "train/step.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/thread.h"
+
+tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper) {
+    void *memory;
+    *stepper = (tn_stepper){.engine = engine};
+    tn_status status = engine->device->backend->allocate(engine->device, (int64_t)sizeof(double), &memory);
+    if (status == TN_OK) stepper->sum_squares = memory;
+    return status;
+}
+
+void tn_stepper_close(tn_stepper *stepper) {
+    if (stepper->sum_squares) stepper->engine->device->backend->release(stepper->engine->device, stepper->sum_squares);
+    *stepper = (tn_stepper){0};
+}
+
+void tn_step_measure(tn_step_work *work) {
+    double squares = 0;
+    work->tokens = work->labelled = 0;
+    for (int64_t i = 0; i < work->count; i++) {
+        const tn_batch *b = &work->batches[i];
+        work->tokens += b->tokens;
+        work->labelled += b->labelled;
+        for (int64_t d = 0; d < b->documents; d++) squares += pow((double)(b->cu_seqlens[d + 1] - b->cu_seqlens[d]), 2);
+    }
+    work->length = work->tokens ? squares / (double)work->tokens : 0;
+}
+
+/* One call a span: parameters of one group and one kind of decay lie together. */
+static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
+    const tn_engine *e = stepper->engine;
+    const tn_settings *s = e->settings;
+    const tn_backend *backend = e->device->backend;
+    const tn_adapter *adapter = e->adapter;
+    tn_status status;
+    TN_TRY(backend->zero(e->device, stepper->sum_squares, (int64_t)sizeof(double)));
+    TN_TRY(backend->sum_squares(e->device, adapter->elements, adapter->grads, stepper->sum_squares));
+    for (int i = 0; i < adapter->span_count; i++) {
+        const tn_span *span = &adapter->spans[i];
+        tn_optimizer_step step = {.learning_rate = factor * tn_group_learning_rate(s, span->group), .beta1 = s->adam_beta1,
+                                  .beta2 = s->adam_beta2, .epsilon = s->adam_epsilon, .weight_decay = span->decay ? s->weight_decay : 0,
+                                  .step = number, .grad_scale = 1, .max_norm = s->max_grad_norm, .sum_squares = stepper->sum_squares};
+        float *p = adapter->values + span->offset, *g = adapter->grads + span->offset, *m = adapter->m + span->offset;
+        if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, &step));
+        else if (strcmp(s->optim, "lion") == 0) TN_TRY(backend->lion(e->device, span->count, p, g, m, &step));
+        else TN_TRY(backend->adamw(e->device, span->count, p, g, m, adapter->v + span->offset, &step));
+    }
+    status = tn_model_refresh(e->model);
+done:
+    return status;
+}
+
+tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
+    const tn_engine *e = stepper->engine;
+    const tn_settings *s = e->settings;
+    const tn_backend *backend = e->device->backend;
+    tn_dropout dropout = {.p = e->adapter->config ? (float)e->adapter->config->lora_dropout : 0, .seed = s->seed};
+    double factor = tn_schedule_factor(&stepper->schedule, step), begun = tn_seconds(), loss, squares;
+    tn_status status;
+    TN_TRY(backend->zero(e->device, e->adapter->grads, e->adapter->elements * (int64_t)sizeof(float)));
+    TN_TRY(tn_pass_reset_loss(e->pass));
+    for (int64_t i = 0; i < work->count; i++) {
+        dropout.step = (uint32_t)(micro_step + i);
+        TN_TRY(tn_pass_train(e->pass, &work->batches[i], (float)(1.0 / (double)work->labelled), &dropout));
+    }
+    TN_TRY(optimize(stepper, factor, step + 1));
+    TN_TRY(tn_pass_read_loss(e->pass, &loss));
+    TN_TRY(backend->download(e->device, &squares, stepper->sum_squares, (int64_t)sizeof squares));
+    *result = (tn_step_result){loss / (double)work->labelled, sqrt(squares), factor * s->learning_rate, tn_seconds() - begun};
+    if (!isfinite(result->loss) || !isfinite(result->grad_norm)) {
+        status = tn_fail(TN_NUMERIC, "step %lld: loss %g, gradient norm %g", (long long)step + 1, result->loss, result->grad_norm);
+        tn_remedy("the last checkpoint stands and this step changed nothing; lower learning_rate, or compute in float32");
+    }
+done:
+    return status;
+}

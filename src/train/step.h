@@ -1,0 +1,35 @@
+/* step.h: one optimizer step, the piece that training and bench share: forward and backward of its micro-batches with the loss
+ * scaled by the number of labelled tokens, gradient norm, clipping, optimizer, refresh of the compute copies.
+ */
+#ifndef TN_TRAIN_STEP_H
+#define TN_TRAIN_STEP_H
+
+#include "train/engine.h"
+#include "train/schedule.h"
+
+typedef struct tn_stepper {
+    tn_engine *engine;
+    tn_schedule schedule;
+    double *sum_squares; /* on the device: Σ g² */
+} tn_stepper;
+tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper);
+void tn_stepper_close(tn_stepper *stepper);
+
+/* The micro-batches of one step. */
+typedef struct tn_step_work {
+    tn_batch *batches;
+    int64_t count, tokens, labelled;
+    double length; /* Σ length² / Σ length over the documents: what attention's work goes by */
+} tn_step_work;
+/* Adds up tokens, labels and lengths of the `count` batches. */
+void tn_step_measure(tn_step_work *work);
+
+typedef struct tn_step_result {
+    double loss, grad_norm, learning_rate, seconds;
+} tn_step_result;
+
+/* Optimizer step `step` (from 0); `micro_step` numbers its first micro-batch (dropout's counter). TN_NUMERIC where loss or norm is
+ * not finite: then no parameter and no moment was changed. */
+tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result);
+
+#endif

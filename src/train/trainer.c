@@ -1,0 +1,404 @@
+/* trainer.c: the training run. One optimizer step is: read its micro-batches, count their labels, run each forward and backward
+ * with the loss scaled by that count, clip, step, log. All state that a step changes is either in the adapter's flat arrays
+ * or in tn_progress, so a checkpoint is those two.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/thread.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/resume.h"
+#include "train/step.h"
+
+typedef struct trainer {
+    tn_engine e;
+    const tn_hooks *hooks;
+    tn_arena arena;
+    const char *checkpoint; /* resumed from, or NULL */
+    tn_dataset *data, *eval_data;
+    tn_loader *loader, *eval_loader;
+    tn_dataset_stats stats;
+    tn_batch *batches; /* of the step in hand */
+    tn_progress at;
+    tn_stepper stepper;
+    int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
+    FILE *log;
+    double ceiling, started, last_loss;
+    int64_t tokens_at_start;
+} trainer;
+
+/* ---- Setting up ---------------------------------------------------------------------------------- */
+
+static tn_status check_output_dir(const trainer *t) {
+    const char *directory = t->e.settings->output_dir;
+    tn_arena arena = {0};
+    bool holds_run = tn_is_file(tn_path_join(&arena, directory, "train_log.jsonl")) ||
+                     tn_is_file(tn_path_join(&arena, directory, "adapter_config.json"));
+    tn_arena_free(&arena);
+    if (!holds_run || t->checkpoint) return TN_OK;
+    tn_fail(TN_USAGE, "%s already holds a run", directory);
+    return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
+}
+
+/* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is the same on resume. */
+static tn_status split(trainer *t, int64_t **train, int64_t *train_count, int64_t **held, int64_t *held_count) {
+    const tn_settings *s = t->e.settings;
+    int64_t n = tn_dataset_samples(t->data), wanted = (int64_t)ceil(s->eval_split * (double)n);
+    if (wanted < 1 || wanted >= n) return tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split, (long long)n);
+    *train = tn_arena_take(&t->arena, n * (int64_t)sizeof **train);
+    *held = tn_arena_take(&t->arena, n * (int64_t)sizeof **held);
+    if (!*train || !*held) return tn_fail_memory(16 * n, "a split");
+    bool *is_held = tn_arena_take(&t->arena, n);
+    if (!is_held) return tn_fail_memory(n, "a split");
+    for (int64_t i = 0; i < wanted; i++) is_held[tn_random_permute(s->seed, TN_STREAM(TN_PURPOSE_SHUFFLE, 0, 0xE7A1), n, i)] = true;
+    for (int64_t i = 0; i < n; i++) {
+        if (is_held[i]) (*held)[(*held_count)++] = i;
+        else (*train)[(*train_count)++] = i;
+    }
+    return TN_OK;
+}
+
+static tn_status open_data(trainer *t) {
+    const tn_settings *s = t->e.settings;
+    tn_loader_options train = {.batch_size = s->per_device_train_batch_size, .max_length = t->e.max_length, .packing = s->packing,
+                               .shuffle = s->shuffle, .skip_unlabelled = true, .seed = s->seed};
+    tn_loader_options eval = {.batch_size = s->per_device_eval_batch_size, .max_length = t->e.max_length};
+    int64_t *train_side = NULL, *held_side = NULL;
+    tn_status status;
+    TN_TRY(tn_engine_dataset(&t->e, s->dataset, s->datasets, false, &t->data));
+    tn_dataset_get_stats(t->data, &t->stats);
+    if (!isnan(s->eval_split)) {
+        TN_TRY(split(t, &train_side, &train.subset_count, &held_side, &eval.subset_count));
+        train.subset = train_side, eval.subset = held_side;
+    }
+    TN_TRY(tn_loader_new(t->data, &train, &t->loader));
+    if (s->eval_datasets) TN_TRY(tn_engine_dataset(&t->e, s->eval_dataset, s->eval_datasets, false, &t->eval_data));
+    if (t->eval_data || eval.subset) TN_TRY(tn_loader_new(t->eval_data ? t->eval_data : t->data, &eval, &t->eval_loader));
+done:
+    return status;
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static tn_status plan(trainer *t) {
+    int64_t tokens, documents, longest, more_tokens = 0, more_documents = 0, longer = 0;
+    tn_loader_limits(t->loader, &tokens, &documents, &longest);
+    if (t->eval_loader) tn_loader_limits(t->eval_loader, &more_tokens, &more_documents, &longer);
+    return tn_engine_plan(&t->e, larger(tokens, more_tokens), larger(documents, more_documents), larger(longest, longer), 0);
+}
+
+/* Optimizer steps of an epoch: its micro-batches in groups, the last one possibly smaller. */
+static tn_status epoch_steps(trainer *t, int64_t epoch, int64_t *steps) {
+    int64_t batches, group = t->e.settings->gradient_accumulation_steps;
+    tn_status status = tn_loader_epoch_batches(t->loader, epoch, &batches);
+    *steps = (batches + group - 1) / group;
+    return status;
+}
+
+static tn_status count_steps(trainer *t) {
+    const tn_settings *s = t->e.settings;
+    int64_t steps, total = 0;
+    tn_status status = TN_OK;
+    if (s->max_steps >= 0) t->max_steps = s->max_steps;
+    else {
+        double left = s->num_train_epochs;
+        for (int64_t epoch = 0; left > 0 && status == TN_OK; epoch++, left -= 1) {
+            status = epoch_steps(t, epoch, &steps);
+            total += left >= 1 ? steps : (int64_t)ceil(left * (double)steps);
+        }
+        t->max_steps = total;
+    }
+    int64_t warmup = s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
+    t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps, isnan(s->min_lr) ? 0 : s->min_lr / s->learning_rate};
+    return status;
+}
+
+/* The log is cut back to the checkpoint: later lines belong to steps that did not survive. */
+static tn_status open_log(trainer *t) {
+    const char *path = tn_path_join(&t->arena, t->e.settings->output_dir, "train_log.jsonl");
+    if (!path) return tn_fail_memory(256, "a path");
+    if (t->checkpoint && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
+        return tn_fail_errno("cut", path);
+    t->log = fopen(path, "ae");
+    return t->log ? TN_OK : tn_fail_errno("write", path);
+}
+
+static tn_status write_resolved(trainer *t) {
+    tn_str yaml = {0};
+    char number[32];
+    tn_status status;
+    snprintf(number, sizeof number, "%lld", (long long)t->e.max_length);
+    TN_TRY(tn_config_used(t->e.config, "max_length", number));
+    TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));
+    TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
+    TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
+    TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
+    status = tn_save_text(tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml"), tn_str_text(&yaml), yaml.length);
+done:
+    tn_str_free(&yaml);
+    return status;
+}
+
+static tn_status banner(trainer *t) {
+    tn_str text = {0};
+    char count[32];
+    tn_status status = tn_engine_describe(&t->e, &text);
+    if (status != TN_OK) goto done;
+    const char *from = t->checkpoint ? t->checkpoint : t->e.adapter_directory;
+    tn_str_printf(&text, "data       %lld records, %s tokens, %.1f%% labelled%s\n", (long long)t->stats.records,
+                  tn_count_text(t->stats.tokens, count), 100.0 * (double)t->stats.labelled / (double)larger(t->stats.tokens, 1),
+                  t->stats.from_cache ? " (from the token cache)" : "");
+    if (t->stats.cut) tn_str_printf(&text, "           %lld records are cut to max_length %lld\n", (long long)t->stats.cut, (long long)t->e.max_length);
+    if (t->stats.unlabelled) tn_str_printf(&text, "           %lld records without a label are left out\n", (long long)t->stats.unlabelled);
+    tn_str_printf(&text, "steps      %lld of %lld x %lld rows%s%s", (long long)t->max_steps, (long long)t->e.settings->gradient_accumulation_steps,
+                  (long long)t->e.settings->per_device_train_batch_size, from ? (t->checkpoint ? ", resuming " : ", continuing ") : "",
+                  from ? from : "");
+    status = tn_str_check(&text, "a banner");
+    if (status == TN_OK && t->hooks && t->hooks->on_event)
+        t->hooks->on_event(t->hooks->user, &(tn_event){.kind = TN_EVENT_BANNER, .text = tn_str_text(&text), .steps = t->max_steps});
+done:
+    tn_str_free(&text);
+    return status;
+}
+
+static tn_status restore(trainer *t) {
+    const tn_json *run;
+    tn_status status;
+    if (!t->checkpoint) return TN_OK;
+    TN_TRY(tn_checkpoint_load(&t->e, t->checkpoint, &t->at));
+    TN_TRY(tn_checkpoint_read_run(&t->arena, t->checkpoint, &run));
+    if (!tn_json_is_string(tn_json_get(run, "data_hash"), t->stats.hash)) {
+        status = tn_fail(TN_USAGE, "the dataset is not the one %s was trained on", t->checkpoint);
+        tn_remedy("resuming needs the same files; to train on other data start a new run with --adapter %s", t->checkpoint);
+        goto done;
+    }
+    if (!tn_json_is_string(tn_json_get(run, "model_hash"), t->e.base_hash))
+        TN_THROW(TN_USAGE, "the base model %s is not the one %s was trained on", t->e.settings->model, t->checkpoint);
+    status = tn_resume_position(t->e.settings, run, &t->at.batch, &t->at.micro_steps);
+done:
+    return status;
+}
+
+static tn_status set_up(trainer *t, tn_config *config) {
+    tn_status status;
+    TN_TRY(tn_resume_prepare(config, &t->arena, &t->checkpoint));
+    TN_TRY(tn_engine_open(config, TN_USE_TRAIN, true, t->checkpoint, &t->e));
+    TN_TRY(check_output_dir(t));
+    TN_TRY(open_data(t));
+    TN_TRY(plan(t));
+    TN_TRY(tn_engine_allocate(&t->e));
+    TN_TRY(tn_stepper_open(&t->e, &t->stepper));
+    TN_TRY(count_steps(t));
+    TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches, "batches"));
+    TN_TRY(restore(t));
+    TN_TRY(tn_make_directories(t->e.settings->output_dir));
+    TN_TRY(open_log(t));
+    TN_TRY(write_resolved(t));
+    TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling));
+    status = banner(t);
+done:
+    return status;
+}
+
+static void tear_down(trainer *t) {
+    if (t->log) fclose(t->log);
+    for (int64_t i = 0; t->batches && i < t->e.settings->gradient_accumulation_steps; i++) tn_batch_free(&t->batches[i]);
+    free(t->batches);
+    tn_loader_free(t->loader);
+    tn_loader_free(t->eval_loader);
+    tn_dataset_free(t->data);
+    tn_dataset_free(t->eval_data);
+    tn_stepper_close(&t->stepper);
+    tn_engine_close(&t->e);
+    tn_arena_free(&t->arena);
+}
+
+/* ---- One step ------------------------------------------------------------------------------------ */
+
+/* Reads the micro-batches of the next step and moves the position behind them. */
+static tn_status next_batches(trainer *t, tn_step_work *work) {
+    const int64_t group = t->e.settings->gradient_accumulation_steps;
+    tn_status status;
+    *work = (tn_step_work){.batches = t->batches};
+    TN_TRY(tn_loader_epoch_batches(t->loader, t->at.epoch, &t->epoch_batches));
+    if (t->at.batch >= t->epoch_batches) {
+        t->at.epoch++, t->at.batch = 0;
+        TN_TRY(tn_loader_epoch_batches(t->loader, t->at.epoch, &t->epoch_batches));
+    }
+    while (work->count < group && t->at.batch < t->epoch_batches)
+        TN_TRY(tn_loader_get(t->loader, t->at.epoch, t->at.batch++, &t->batches[work->count++]));
+    tn_step_measure(work);
+    if (work->labelled == 0) TN_THROW(TN_BAD_DATA, "step %lld has no labelled token", (long long)t->at.step + 1);
+done:
+    return status;
+}
+
+static tn_status train_step(trainer *t, const tn_step_work *work, tn_step_result *result) {
+    tn_status status = tn_step_run(&t->stepper, work, t->at.step, t->at.micro_steps, result);
+    if (status != TN_OK) return status;
+    t->at.step++;
+    t->at.micro_steps += work->count;
+    t->at.tokens += work->tokens;
+    t->at.labelled += work->labelled;
+    t->last_loss = result->loss;
+    return TN_OK;
+}
+
+/* ---- Reporting ----------------------------------------------------------------------------------- */
+
+static tn_status log_line(trainer *t, tn_str *line) {
+    tn_str_putc(line, '\n');
+    tn_status status = tn_str_check(line, "a log line");
+    if (status == TN_OK && (fwrite(line->data, 1, (size_t)line->length, t->log) != (size_t)line->length || fflush(t->log) != 0))
+        status = tn_fail_errno("write", "train_log.jsonl");
+    tn_str_free(line);
+    return status;
+}
+
+static double epoch_now(const trainer *t) {
+    return (double)t->at.epoch + (t->epoch_batches ? (double)t->at.batch / (double)t->epoch_batches : 0);
+}
+
+static void send(const trainer *t, const tn_event *event) {
+    if (t->hooks && t->hooks->on_event) t->hooks->on_event(t->hooks->user, event);
+}
+
+static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step_result *r) {
+    const tn_settings *s = t->e.settings;
+    double rate = (double)work->tokens / r->seconds;
+    double flops = tn_engine_step_flops(&t->e, work->tokens, (int64_t)work->length, work->labelled);
+    if (t->at.step % larger(s->logging_steps, 1) != 0 && t->at.step != t->max_steps) return TN_OK;
+    tn_str line = {0};
+    tn_json_writer w = tn_json_write_to(&line, 0);
+    tn_json_begin(&w, '{');
+    tn_json_integer_member(&w, "step", t->at.step);
+    tn_json_real_member(&w, "loss", r->loss);
+    tn_json_real_member(&w, "grad_norm", r->grad_norm);
+    tn_json_real_member(&w, "learning_rate", r->learning_rate);
+    tn_json_real_member(&w, "epoch", epoch_now(t));
+    tn_json_integer_member(&w, "tokens", t->at.tokens);
+    tn_json_real_member(&w, "tokens_per_second", rate);
+    tn_json_integer_member(&w, "memory", t->e.plan.device_bytes);
+    tn_json_end(&w, '}');
+    double done = (double)(t->at.tokens - t->tokens_at_start), spent = tn_seconds() - t->started;
+    double per_step = done > 0 ? spent * (double)work->tokens / done : 0;
+    send(t, &(tn_event){.kind = TN_EVENT_STEP, .step = t->at.step, .steps = t->max_steps, .loss = r->loss, .grad_norm = r->grad_norm,
+                        .learning_rate = r->learning_rate, .epoch = epoch_now(t), .tokens_per_second = rate,
+                        .percent_of_ceiling = t->ceiling > 0 ? 100 * flops / r->seconds / t->ceiling : NAN,
+                        .seconds_left = per_step * (double)(t->max_steps - t->at.step), .tokens = t->at.tokens});
+    return log_line(t, &line);
+}
+
+static tn_status evaluate_now(trainer *t) {
+    tn_evaluation result;
+    tn_str line = {0};
+    tn_status status = tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, NULL, &result);
+    if (status != TN_OK) return status;
+    double loss = result.loss_sum / (double)larger(result.labelled, 1);
+    tn_json_writer w = tn_json_write_to(&line, 0);
+    tn_json_begin(&w, '{');
+    tn_json_integer_member(&w, "step", t->at.step);
+    tn_json_real_member(&w, "eval_loss", loss);
+    tn_json_end(&w, '}');
+    send(t, &(tn_event){.kind = TN_EVENT_EVAL, .step = t->at.step, .steps = t->max_steps, .loss = loss, .tokens = result.labelled});
+    return log_line(t, &line);
+}
+
+static tn_status save_now(trainer *t) {
+    if (fsync(fileno(t->log)) != 0) return tn_fail_errno("flush", "train_log.jsonl");
+    t->at.log_bytes = (int64_t)ftell(t->log);
+    tn_status status = tn_checkpoint_save(&t->e, &t->at, t->stats.hash, t->max_steps);
+    if (status != TN_OK) return tn_context(status, "checkpoint at step %lld", (long long)t->at.step);
+    char path[4096];
+    snprintf(path, sizeof path, "%s/checkpoint-%lld", t->e.settings->output_dir, (long long)t->at.step);
+    send(t, &(tn_event){.kind = TN_EVENT_SAVE, .text = path, .step = t->at.step, .steps = t->max_steps});
+    return TN_OK;
+}
+
+static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
+
+static tn_status loop(trainer *t) {
+    const tn_settings *s = t->e.settings;
+    tn_status status = TN_OK;
+    bool saved = true; /* nothing new since the last checkpoint */
+    t->started = tn_seconds();
+    t->tokens_at_start = t->at.tokens;
+    while (t->at.step < t->max_steps) {
+        tn_step_work work;
+        tn_step_result result;
+        TN_TRY(next_batches(t, &work));
+        TN_TRY(train_step(t, &work, &result));
+        TN_TRY(report_step(t, &work, &result));
+        saved = false;
+        bool last = t->at.step == t->max_steps;
+        if (t->eval_loader && (every(t->at.step, s->eval_steps) || last)) TN_TRY(evaluate_now(t));
+        bool stop = !last && t->hooks && t->hooks->should_stop && t->hooks->should_stop(t->hooks->user);
+        if (every(t->at.step, s->save_steps) || stop) {
+            TN_TRY(save_now(t));
+            saved = true;
+        }
+        if (!stop) continue;
+        status = tn_fail(TN_INTERRUPTED, "interrupted after step %lld of %lld", (long long)t->at.step, (long long)t->max_steps);
+        tn_remedy("continue with --output_dir %s --resume_from_checkpoint auto", s->output_dir);
+        goto done;
+    }
+    if (!saved && s->save_steps > 0) status = save_now(t);
+done:
+    return status;
+}
+
+static tn_status finish(trainer *t, tn_doc **doc) {
+    const tn_settings *s = t->e.settings;
+    tn_str text = {0};
+    tn_status status;
+    TN_TRY(tn_save_adapter_files(&t->e, s->output_dir));
+    TN_TRY(tn_run_write(&t->e, NULL, t->stats.hash, t->max_steps, s->output_dir));
+    send(t, &(tn_event){.kind = TN_EVENT_SAVE, .text = s->output_dir, .step = t->at.step, .steps = t->max_steps});
+    tn_json_writer w = tn_json_write_to(&text, 0);
+    tn_json_begin(&w, '{');
+    tn_json_integer_member(&w, "steps", t->at.step);
+    tn_json_key(&w, "loss");
+    if (t->at.step > 0 && !isnan(t->last_loss)) tn_json_put_real(&w, t->last_loss);
+    else tn_json_put_null(&w);
+    tn_json_string_member(&w, "output_dir", s->output_dir);
+    tn_json_integer_member(&w, "tokens", t->at.tokens);
+    tn_json_real_member(&w, "seconds", tn_seconds() - t->started);
+    tn_json_end(&w, '}');
+    status = tn_doc_from(&text, doc);
+done:
+    tn_str_free(&text);
+    return status;
+}
+
+/* The loss of the last logged step, for a run that is resumed behind its end. */
+static void recall_loss(trainer *t) {
+    tn_str text = {0};
+    const tn_json *line;
+    const char *path = tn_path_join(&t->arena, t->e.settings->output_dir, "train_log.jsonl");
+    t->last_loss = NAN;
+    if (!path || !tn_is_file(path) || tn_read_file(path, INT64_MAX, &text) != TN_OK) goto done;
+    for (char *at = text.data, *end; at && (end = strchr(at, '\n')); at = end + 1)
+        if (tn_json_parse(&t->arena, at, end - at, TN_JSON_DEFAULT, path, &line) == TN_OK && tn_json_get(line, "loss"))
+            t->last_loss = tn_json_number(tn_json_get(line, "loss"), NAN);
+done:
+    tn_str_free(&text);
+}
+
+tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
+    trainer t = {.hooks = hooks};
+    tn_status status;
+    *doc = NULL;
+    if (strcmp(tn_config_get(config, "dry_run"), "true") == 0) return tn_plan(config, doc);
+    TN_TRY(set_up(&t, config));
+    recall_loss(&t);
+    TN_TRY(loop(&t));
+    status = finish(&t, doc);
+done:
+    tear_down(&t);
+    return status;
+}
