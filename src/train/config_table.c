@@ -180,7 +180,7 @@ const tn_key tn_config_keys[] = {
     ROW("per_token", "", per_token, PATH, ANY, EVAL, "", NULL,
         "file that gets ids and log-probabilities, a JSON line for each record"),
     ROW("prompt", "", prompt, TEXT, ANY, GENERATE, "", NULL, "raw text to continue"),
-    ROW("messages", "", messages, PATH, ANY, SAMPLING, "", NULL,
+    ROW("messages", "", messages, PATH, ANY, GENERATE, "", NULL,
         "file with a JSON list of messages, or a record with `messages`"),
     ROW("max_new_tokens", "", max_new_tokens, INTEGER, AT_LEAST_ONE, SAMPLING, "256", NULL,
         "stop after so many tokens"),

@@ -1,0 +1,59 @@
+/* curve.c: a loss curve in braille characters, whose 2 x 4 dots give 120 x 40 points on 60 x 10 characters. */
+#include <math.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+enum { COLUMNS = 60, LINES = 10, WIDE = 2 * COLUMNS, HIGH = 4 * LINES };
+
+/* Mean of the losses that fall on dot column `x`; NAN where they are not finite. */
+static double column_mean(const double *losses, int64_t count, int x) {
+    int64_t from = x * count / WIDE, to = (x + 1) * count / WIDE;
+    double sum = 0;
+    if (to <= from) to = from + 1;
+    for (int64_t i = from; i < to; i++) sum += losses[i];
+    return sum / (double)(to - from);
+}
+
+static void set_dot(unsigned char cells[LINES][COLUMNS], int x, int y) {
+    static const unsigned char bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
+    cells[y / 4][x / 2] |= bits[y % 4][x % 2];
+}
+
+static void put_lines(FILE *file, unsigned char cells[LINES][COLUMNS], double low, double high, int64_t count) {
+    for (int line = 0; line < LINES; line++) {
+        if (line == 0 || line == LINES - 1) fprintf(file, "%9.4f ┤", line == 0 ? high : low);
+        else fprintf(file, "%9s │", line == LINES / 2 ? "loss" : "");
+        for (int column = 0; column < COLUMNS; column++) { /* U+2800 + bits in UTF-8 */
+            unsigned bits = cells[line][column];
+            fprintf(file, "%c%c%c", 0xE2, 0xA0 | (int)(bits >> 6), 0x80 | (int)(bits & 0x3F));
+        }
+        fputc('\n', file);
+    }
+    fprintf(file, "%9s └ step 1 … %lld\n", "", (long long)count);
+}
+
+void cli_draw_curve(FILE *file, const double *losses, int64_t count) {
+    unsigned char cells[LINES][COLUMNS];
+    double low = INFINITY, high = -INFINITY;
+    int before = -1;
+    memset(cells, 0, sizeof cells);
+    if (count < 2) return;
+    for (int x = 0; x < WIDE; x++) {
+        double mean = column_mean(losses, count, x);
+        if (!isfinite(mean)) continue;
+        low = fmin(low, mean);
+        high = fmax(high, mean);
+    }
+    if (!(low <= high)) return;
+    for (int x = 0; x < WIDE; x++) {
+        double mean = column_mean(losses, count, x);
+        if (!isfinite(mean)) continue;
+        int y = high > low ? (int)lround((high - mean) / (high - low) * (HIGH - 1)) : HIGH / 2;
+        int from = before < 0 ? y : before; /* steep parts are joined by a vertical stroke */
+        for (int dot = from; dot != y; dot += from < y ? 1 : -1) set_dot(cells, x, dot);
+        set_dot(cells, x, y);
+        before = y;
+    }
+    put_lines(file, cells, low, high, count);
+}

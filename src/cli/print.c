@@ -1,0 +1,217 @@
+/* print.c: numbers, tables and documents for the eye, and JSON text for programs. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+enum { OUTLINE_ITEMS = 8, OUTLINE_TEXT = 160, OUTLINE_DEPTH = 32, INPUT_LIMIT = 64 << 20 };
+
+void cli_put_document(const tn_doc *doc) {
+    fputs(tn_doc_text(doc), stdout);
+    fputc('\n', stdout);
+}
+
+int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc) {
+    if (status != TN_OK) return cli_fail(run->json, status);
+    if (run->json) cli_put_document(doc);
+    else cli_print_outline(tn_doc_text(doc), NULL);
+    tn_doc_free(doc);
+    return CLI_OK;
+}
+
+/* Bytes of the UTF-8 character at `text`, 0 where there is none (an error message may quote any path). */
+static int character_bytes(const unsigned char *text) {
+    int bytes = text[0] < 0x80 ? 1 : text[0] >= 0xF0 ? 4 : text[0] >= 0xE0 ? 3 : 2;
+    if (bytes == 1) return 1;
+    if (text[0] < 0xC2 || text[0] > 0xF4) return 0;
+    for (int i = 1; i < bytes; i++)
+        if ((text[i] & 0xC0) != 0x80) return 0;
+    bool overlong = (text[0] == 0xE0 && text[1] < 0xA0) || (text[0] == 0xF0 && text[1] < 0x90);
+    bool outside = (text[0] == 0xED && text[1] > 0x9F) || (text[0] == 0xF4 && text[1] > 0x8F);
+    return overlong || outside ? 0 : bytes;
+}
+
+void cli_put_json_string(FILE *file, const char *text) {
+    fputc('"', file);
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        int bytes = character_bytes(at);
+        if (*at == '"' || *at == '\\') fprintf(file, "\\%c", *at);
+        else if (*at == '\n') fputs("\\n", file);
+        else if (*at < 0x20) fprintf(file, "\\u%04x", *at);
+        else if (bytes == 0) fputs("\xEF\xBF\xBD", file); /* U+FFFD */
+        else fwrite(at, 1, (size_t)bytes, file);
+        at += bytes ? bytes : 1;
+    }
+    fputc('"', file);
+}
+
+const char *cli_count(int64_t count, char out[32]) {
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count), to = 0;
+    for (int i = 0; i < length; i++) {
+        if (i > 0 && digits[i - 1] != '-' && (length - i) % 3 == 0) out[to++] = ',';
+        out[to++] = digits[i];
+    }
+    out[to] = '\0';
+    return out;
+}
+
+const char *cli_bytes(int64_t bytes, char out[32]) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1024 && unit < 5; unit++) value /= 1024;
+    snprintf(out, 32, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
+    return out;
+}
+
+const char *cli_duration(double seconds, char out[32]) {
+    if (!(seconds >= 0 && seconds < 1e8)) return strcpy(out, "-");
+    long whole = lround(seconds), hours = whole / 3600, minutes = whole / 60 % 60;
+    if (hours > 0) snprintf(out, 32, "%ld:%02ld:%02ld", hours, minutes, whole % 60);
+    else snprintf(out, 32, "%ld:%02ld", minutes, whole % 60);
+    return out;
+}
+
+void cli_print_params(const tn_doc *doc) {
+    char path[96], count[32], rate[32];
+    int64_t groups = tn_doc_count(doc, "params.groups");
+    if (groups > 0) fprintf(stderr, "%-20s %18s %14s\n", "trained", "parameters", "learning rate");
+    for (int64_t i = 0; i < groups; i++) {
+        snprintf(path, sizeof path, "params.groups[%lld].name", (long long)i);
+        fprintf(stderr, "%-20s ", tn_doc_string(doc, path, "?"));
+        snprintf(path, sizeof path, "params.groups[%lld].count", (long long)i);
+        cli_count(tn_doc_integer(doc, path, 0), count);
+        snprintf(path, sizeof path, "params.groups[%lld].learning_rate", (long long)i);
+        double learning_rate = tn_doc_number(doc, path, NAN);
+        snprintf(rate, sizeof rate, isnan(learning_rate) ? "-" : "%g", learning_rate);
+        fprintf(stderr, "%18s %14s\n", count, rate);
+    }
+    int64_t trainable = tn_doc_integer(doc, "params.trainable", -1),
+            all = tn_doc_integer(doc, "params.all", -1);
+    if (trainable < 0 || all <= 0) return;
+    fprintf(stderr, "trainable params: %s || ", cli_count(trainable, count));
+    fprintf(stderr, "all params: %s || trainable%%: %.4f\n", cli_count(all, count),
+            100.0 * (double)trainable / (double)all);
+}
+
+/* ---- outline: the tenth of a YAML printer that reports need -------------------------------------- */
+
+static const char *skip_space(const char *at) { return at + strspn(at, " \t\r\n"); }
+
+/* Behind the value at `at`. */
+static const char *value_end(const char *at) {
+    int depth = 0;
+    bool quoted = false;
+    for (; *at; at++) {
+        if (quoted) {
+            if (*at == '\\' && at[1]) at++;
+            else if (*at == '"') quoted = false;
+        } else if (*at == '"') {
+            quoted = true;
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+        } else if (*at == '}' || *at == ']' || *at == ',') {
+            if (depth == 0) return at;
+            if (*at != ',') depth--;
+        }
+        if (depth == 0 && !quoted && strchr("}]\"", *at)) return at + 1;
+    }
+    return at;
+}
+
+static void print_scalar(const char *at, const char *end) {
+    bool text = *at == '"' && end - at >= 2;
+    if (text) at++, end--;
+    int length = end - at > OUTLINE_TEXT ? OUTLINE_TEXT : (int)(end - at);
+    while (length < end - at && length > 0 && ((unsigned char)at[length] & 0xC0) == 0x80) length--;
+    fprintf(stderr, "%.*s%s", length, at, length < end - at ? "…" : "");
+}
+
+static bool is_container(const char *at) { return *at == '{' || *at == '['; }
+
+static void print_value(const char *at, int depth, const char *skip);
+
+static void print_object(const char *at, int depth, const char *skip) {
+    for (at = skip_space(at + 1); *at == '"';) {
+        const char *end = value_end(at), *value = skip_space(end);
+        if (*value == ':') value = skip_space(value + 1);
+        bool skipped =
+            skip && (size_t)(end - at) == strlen(skip) + 2 && memcmp(at + 1, skip, strlen(skip)) == 0;
+        if (!skipped) {
+            fprintf(stderr, "%*s", 2 * depth, "");
+            print_scalar(at, end);
+            fputs(":", stderr);
+            print_value(value, depth + 1, NULL);
+        }
+        at = skip_space(value_end(value));
+        if (*at == ',') at = skip_space(at + 1);
+    }
+}
+
+static void print_array(const char *at, int depth) {
+    int64_t items = 0;
+    at = skip_space(at + 1);
+    if (*at && is_container(at)) {
+        fputc('\n', stderr);
+        for (; *at && *at != ']'; items++) {
+            if (items < OUTLINE_ITEMS) fprintf(stderr, "%*s-\n", 2 * depth, "");
+            if (items < OUTLINE_ITEMS && *at == '{') print_object(at, depth + 1, NULL);
+            at = skip_space(value_end(at));
+            if (*at == ',') at = skip_space(at + 1);
+        }
+    } else {
+        for (; *at && *at != ']'; items++) {
+            const char *end = value_end(at);
+            if (items < OUTLINE_ITEMS) fputs(items ? ", " : " ", stderr), print_scalar(at, end);
+            at = skip_space(end);
+            if (*at == ',') at = skip_space(at + 1);
+        }
+    }
+    if (items > OUTLINE_ITEMS) fprintf(stderr, "%s… (%lld in all)", items ? " " : "", (long long)items);
+    fputc('\n', stderr);
+}
+
+static void print_value(const char *at, int depth, const char *skip) {
+    if (depth > OUTLINE_DEPTH) {
+        fputs(" …\n", stderr);
+    } else if (*at == '{') {
+        if (depth > 0) fputc('\n', stderr);
+        print_object(at, depth, skip);
+    } else if (*at == '[') {
+        print_array(at, depth);
+    } else {
+        fputc(' ', stderr);
+        print_scalar(at, value_end(at));
+        fputc('\n', stderr);
+    }
+}
+
+void cli_print_outline(const char *json, const char *skip) { print_value(skip_space(json), 0, skip); }
+
+/* ---- files and log lines ------------------------------------------------------------------------- */
+
+char *cli_read_file(const char *path, bool json, int *code) {
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    char *text = NULL, buffer[4096];
+    size_t size = 0, got;
+    if (!file) {
+        *code = cli_error(json, CLI_USAGE, "check the path", "cannot open %s: %s", path, strerror(errno));
+        return NULL;
+    }
+    FILE *memory = open_memstream(&text, &size);
+    while (memory && (got = fread(buffer, 1, sizeof buffer, file)) > 0 && ftell(memory) <= INPUT_LIMIT)
+        fwrite(buffer, 1, got, memory);
+    int reason = ferror(file) ? errno : 0;
+    bool complete = memory && fclose(memory) == 0 && !reason && size <= INPUT_LIMIT;
+    if (file != stdin) fclose(file);
+    if (complete) return text;
+    free(text);
+    if (reason == EISDIR)
+        *code = cli_error(json, CLI_USAGE, "", "%s is a directory, a file was expected", path);
+    else if (reason) *code = cli_error(json, CLI_STORAGE, "", "cannot read %s: %s", path, strerror(reason));
+    else *code = cli_error(json, CLI_BAD_DATA, "", "%s is larger than %d MiB", path, INPUT_LIMIT >> 20);
+    return NULL;
+}

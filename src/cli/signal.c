@@ -1,0 +1,34 @@
+/* signal.c: SIGINT and SIGTERM. The first sets a flag that running jobs ask for between steps, and gives both
+ * signals back to the system, so that the second ends the program at once. */
+#include <signal.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static volatile sig_atomic_t caught;
+
+static void set_handlers(void (*handler)(int)) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler; /* no SA_RESTART: chat's wait for a line must end */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static void on_signal(int number) {
+    caught = number;
+    set_handlers(SIG_DFL);
+}
+
+void cli_catch_signals(void) { set_handlers(on_signal); }
+int cli_signal(void) { return caught; }
+
+void cli_clear_signal(void) {
+    caught = 0;
+    cli_catch_signals();
+}
+
+bool cli_should_stop(void *user) {
+    (void)user;
+    return caught != 0;
+}

@@ -1,0 +1,27 @@
+/* train.c: `tenon train`. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+static void print_summary(const tn_doc *doc) {
+    char tokens[32], time[32];
+    fprintf(stderr, "%lld steps, loss %.4f, %s tokens in %s; adapter in %s\n",
+            (long long)tn_doc_integer(doc, "steps", 0), tn_doc_number(doc, "loss", 0),
+            cli_count(tn_doc_integer(doc, "tokens", 0), tokens),
+            cli_duration(tn_doc_number(doc, "seconds", 0), time), tn_doc_string(doc, "output_dir", "?"));
+}
+
+int cli_train(const cli_run *run) {
+    cli_progress progress;
+    tn_hooks hooks;
+    tn_doc *doc = NULL;
+    if (strcmp(tn_config_get(run->config, "dry_run"), "true") == 0) return cli_plan(run);
+    cli_progress_start(&progress, run, &hooks);
+    tn_status status = tn_train(run->config, &hooks, &doc);
+    cli_progress_end(&progress);
+    if (status != TN_OK) return cli_fail(run->json, status);
+    if (run->json) cli_put_document(doc);
+    else print_summary(doc);
+    tn_doc_free(doc);
+    return CLI_OK;
+}
