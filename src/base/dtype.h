@@ -42,6 +42,8 @@ typedef enum tn_dtype {
 
 /* Name as users read it: "bfloat16", "q4_1". */
 const char *tn_dtype_name(tn_dtype dtype);
+/* Name as safetensors and GGUF files spell it: "BF16", "Q4_1". */
+const char *tn_dtype_code(tn_dtype dtype);
 /* Elements and bytes of one block (1 element for plain numbers). */
 int64_t tn_dtype_block(tn_dtype dtype);
 int64_t tn_dtype_block_bytes(tn_dtype dtype);

@@ -89,6 +89,8 @@ typedef struct tn_accounting {
     int64_t missing_count, unexpected_count, mismatched_count, nonfinite_count;
 } tn_accounting;
 tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena, tn_accounting *result);
+/* No NaN and no Inf in it. */
+bool tn_tensor_finite(const tn_tensor_info *tensor);
 /* The file's tensor of a parameter under any of the spellings in use (transformers 4 and 5, VLM prefixes); NULL where absent. */
 const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file);
 

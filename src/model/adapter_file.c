@@ -34,8 +34,9 @@ static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {
     return t->rank == 2 && t->shape[0] == p->shape[0] && t->shape[1] == p->shape[1] && tn_dtype_is_float(t->dtype);
 }
 
-static bool finite_values(const tn_tensor_info *t) {
+bool tn_tensor_finite(const tn_tensor_info *t) {
     float block[1024];
+    if (!tn_dtype_is_float(t->dtype)) return true;
     for (int64_t at = 0; at < t->elements; at += 1024) {
         int64_t n = t->elements - at < 1024 ? t->elements - at : 1024;
         tn_dequantize(t->dtype, t->data, at, n, block);
@@ -72,7 +73,7 @@ tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *fi
             TN_TRY(note(arena, &result->mismatched, &result->mismatched_count, most,
                         tn_arena_printf(arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name, tn_dtype_name(t->dtype),
                                         tn_shape_text(t, shape), (long long)p->shape[0], (long long)p->shape[1])));
-        else if (!finite_values(t)) TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
+        else if (!tn_tensor_finite(t)) TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
     }
     for (int64_t j = 0; j < n; j++)
         if (!used[j]) TN_TRY(note(arena, &result->unexpected, &result->unexpected_count, most, tn_safetensors_at(file, j)->name));

@@ -103,7 +103,8 @@ static tn_status open_chat(tn_engine *e) {
     return tn_chat_open(model, &e->chat);
 }
 
-tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
+/* Configuration, files and architecture. */
+static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
     const tn_json *tree, *scaling;
     tn_status status;
     *e = (tn_engine){.config = config, .use = use};
@@ -114,10 +115,35 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_model(e, weights, &tree));
     TN_TRY(find_rope_scaling(e, &scaling));
     TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));
-    TN_TRY(set_max_length(e));
+    status = set_max_length(e);
+done:
+    return status;
+}
+
+tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
+    tn_status status;
+    TN_TRY(open_arch(e, config, use, weights, adapter));
     TN_TRY(open_device(e));
     TN_TRY(open_adapter(e));
     status = open_chat(e);
+done:
+    if (status != TN_OK) tn_engine_close(e);
+    return status;
+}
+
+tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
+    tn_status status;
+    TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
+    status = open_chat(e);
+done:
+    if (status != TN_OK) tn_engine_close(e);
+    return status;
+}
+
+tn_status tn_engine_open_adapter(tn_config *config, tn_engine *e) {
+    tn_status status;
+    TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
+    status = open_adapter(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;

@@ -46,6 +46,10 @@ typedef struct tn_engine {
 /* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or a shape's name
  * is enough (plan, bench). `adapter` is the directory the adapter comes from (a checkpoint); NULL = the key `adapter`. */
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *engine);
+/* Less of it: only configuration, architecture and tokenizer (verb data); configuration, architecture and the existing adapter's
+ * parameters (verify). */
+tn_status tn_engine_open_data(tn_config *config, tn_engine *engine);
+tn_status tn_engine_open_adapter(tn_config *config, tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
 /* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits, or the one asked for).
  * Sets plan.fits; never an error for lack of memory. `cache_length` as in tn_pass_limits. */

@@ -1,0 +1,214 @@
+/* verb_init.c: writes a randomly initialised model directory: config.json as given, model.safetensors (sharded above 5 GB), and a
+ * copy of a tokenizer. The values are those `bench` and a fresh model with the same seed have.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "format/safetensors.h"
+#include "model/model.h"
+#include "train/config.h"
+
+typedef struct tensor {
+    const char *name;
+    int rank;
+    int64_t shape[2], count;
+    float std; /* as tn_source.std */
+} tensor;
+
+typedef struct writer {
+    tn_arena arena;
+    tensor *list;
+    int64_t count, capacity;
+    tn_dtype dtype;
+    uint64_t seed;
+    float *values;
+    uint16_t *narrow;
+    const int64_t *chosen; /* declared index → list index of the file in hand */
+} writer;
+
+static tn_status add(writer *w, int64_t rows, int64_t cols, float std, const char *format, int64_t layer) {
+    tn_status status = tn_grow(&w->list, &w->capacity, w->count + 1, (int64_t)sizeof *w->list, "tensors");
+    if (status != TN_OK) return status;
+    tensor *t = &w->list[w->count++];
+    *t = (tensor){.rank = cols ? 2 : 1, .shape = {rows, cols}, .count = cols ? rows * cols : rows, .std = std};
+    t->name = layer < 0 ? format : tn_arena_printf(&w->arena, "model.layers.%lld.%s", (long long)layer, format);
+    return t->name ? TN_OK : tn_fail_memory(64, "a name");
+}
+
+static tn_status add_layer(writer *w, const tn_arch *a, int64_t l) {
+    static const char *const names[TN_MODULES_PER_LAYER] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                                            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+    const float std = (float)a->initializer_range;
+    tn_status status;
+    TN_TRY(add(w, a->hidden, 0, -1, "input_layernorm.weight", l));
+    TN_TRY(add(w, a->hidden, 0, -1, "post_attention_layernorm.weight", l));
+    if (a->qk_norm) {
+        TN_TRY(add(w, a->head_dim, 0, -1, "self_attn.q_norm.weight", l));
+        TN_TRY(add(w, a->head_dim, 0, -1, "self_attn.k_norm.weight", l));
+    }
+    for (int m = 0; m < TN_MODULES_PER_LAYER; m++) {
+        int64_t rows, cols;
+        bool bias = m <= TN_MODULE_V ? a->qkv_bias : m == TN_MODULE_O ? a->o_bias : a->mlp_bias;
+        tn_module_shape(a, (tn_module)m, &rows, &cols);
+        const char *weight = tn_arena_printf(&w->arena, "%s.weight", names[m]), *vector = tn_arena_printf(&w->arena, "%s.bias", names[m]);
+        if (!weight || !vector) return tn_fail_memory(64, "a name");
+        TN_TRY(add(w, rows, cols, std, weight, l));
+        if (bias) TN_TRY(add(w, rows, 0, 0, vector, l));
+    }
+done:
+    return status;
+}
+
+static tn_status list_tensors(writer *w, const tn_arch *a) {
+    const float std = (float)a->initializer_range;
+    tn_status status;
+    TN_TRY(add(w, a->vocab, a->hidden, std, "model.embed_tokens.weight", -1));
+    for (int64_t l = 0; l < a->layers; l++) TN_TRY(add_layer(w, a, l));
+    TN_TRY(add(w, a->hidden, 0, -1, "model.norm.weight", -1));
+    if (!a->tied) TN_TRY(add(w, a->vocab, a->hidden, std, "lm_head.weight", -1));
+done:
+    return status;
+}
+
+static tn_status give(void *user, int64_t declared, const void **bytes) {
+    writer *w = user;
+    const tensor *t = &w->list[w->chosen[declared]];
+    tn_random_weights(w->seed ^ tn_random_name(t->name), t->std, t->count, w->values);
+    *bytes = w->values;
+    if (w->dtype == TN_DTYPE_F32) return TN_OK;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < t->count; i++)
+        w->narrow[i] = w->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(w->values[i]) : tn_f32_to_f16(w->values[i]);
+    *bytes = w->narrow;
+    return TN_OK;
+}
+
+static tn_status write_file(writer *w, const int64_t *chosen, int64_t count, const char *path) {
+    tn_safetensors_writer *file = NULL;
+    tn_status status;
+    w->chosen = chosen;
+    TN_TRY(tn_safetensors_writer_new(&file));
+    TN_TRY(tn_safetensors_metadata_add(file, "format", "pt"));
+    for (int64_t i = 0; i < count; i++) {
+        const tensor *t = &w->list[chosen[i]];
+        TN_TRY(tn_safetensors_declare(file, t->name, w->dtype, t->rank, t->shape));
+    }
+    status = tn_safetensors_write(file, path, give, w);
+done:
+    tn_safetensors_writer_free(file);
+    return status;
+}
+
+/* Splits the list in order into files of at most 5 GB. */
+static tn_status write_files(writer *w, const char *directory) {
+    const int64_t limit = 5000000000, width = tn_dtype_block_bytes(w->dtype);
+    int64_t *chosen, *ends, files = 0, bytes = 0, total = 0;
+    tn_str index = {0};
+    tn_status status;
+    chosen = tn_arena_take(&w->arena, w->count * (int64_t)sizeof *chosen);
+    ends = tn_arena_take(&w->arena, (w->count + 1) * (int64_t)sizeof *ends);
+    if (!chosen || !ends) return tn_fail_memory(w->count * 16, "a file list");
+    for (int64_t i = 0; i < w->count; i++) {
+        int64_t size = w->list[i].count * width;
+        if (bytes > 0 && bytes + size > limit) ends[files++] = i, bytes = 0;
+        chosen[i] = i, bytes += size, total += size;
+    }
+    ends[files++] = w->count;
+    if (files == 1) return write_file(w, chosen, w->count, tn_path_join(&w->arena, directory, "model.safetensors"));
+    tn_json_writer json = tn_json_write_to(&index, 2);
+    tn_json_begin(&json, '{');
+    tn_json_key(&json, "metadata");
+    tn_json_begin(&json, '{');
+    tn_json_integer_member(&json, "total_size", total);
+    tn_json_end(&json, '}');
+    tn_json_key(&json, "weight_map");
+    tn_json_begin(&json, '{');
+    for (int64_t f = 0, first = 0; f < files; first = ends[f++]) {
+        const char *name = tn_arena_printf(&w->arena, "model-%05lld-of-%05lld.safetensors", (long long)f + 1, (long long)files);
+        TN_TRY(write_file(w, chosen + first, ends[f] - first, tn_path_join(&w->arena, directory, name)));
+        for (int64_t i = first; i < ends[f]; i++) tn_json_string_member(&json, w->list[i].name, name);
+    }
+    tn_json_end(&json, '}');
+    tn_json_end(&json, '}');
+    TN_TRY(tn_str_check(&index, "an index"));
+    status = tn_save_text(tn_path_join(&w->arena, directory, "model.safetensors.index.json"), index.data, index.length);
+done:
+    tn_str_free(&index);
+    return status;
+}
+
+static tn_status copy_tokenizer(tn_arena *arena, const char *from, const char *to) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+                                        "chat_template.json", "generation_config.json"};
+    tn_status status = TN_OK;
+    tn_str text = {0};
+    if (!tn_is_file(tn_path_join(arena, from, names[0]))) TN_THROW(TN_USAGE, "%s holds no tokenizer.json", from);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *path = tn_path_join(arena, from, names[i]);
+        if (!tn_is_file(path)) continue;
+        tn_str_clear(&text);
+        TN_TRY(tn_read_file(path, (int64_t)1 << 30, &text));
+        TN_TRY(tn_save_text(tn_path_join(arena, to, names[i]), tn_str_text(&text), text.length));
+    }
+done:
+    tn_str_free(&text);
+    return status;
+}
+
+/* The configuration's text: of a file, of the config.json in a directory, or of a well-known shape. */
+static tn_status read_config(tn_arena *arena, const char *model, tn_str *text) {
+    if (tn_is_directory(model)) model = tn_path_join(arena, model, "config.json");
+    const char *shape = tn_is_file(model) ? NULL : tn_shape_config(model);
+    if (!shape) return tn_read_file(model, 1 << 24, text);
+    tn_str_puts(text, shape);
+    return tn_str_check(text, "a configuration");
+}
+
+tn_status tn_init(tn_config *config, tn_doc **doc) {
+    writer w = {0};
+    tn_str text = {0}, answer = {0};
+    const tn_settings *s;
+    const tn_json *tree;
+    tn_arch arch;
+    int64_t largest = 0;
+    tn_status status;
+    *doc = NULL;
+    TN_TRY(tn_config_resolve(config, &s));
+    TN_TRY(read_config(&w.arena, s->model, &text));
+    TN_TRY(tn_json_parse(&w.arena, tn_str_text(&text), text.length, TN_JSON_DEFAULT, s->model, &tree));
+    TN_TRY(tn_arch_read(&w.arena, tree, NULL, s->model, &arch));
+    w.seed = s->seed;
+    w.dtype = arch.stored_dtype;
+    if (strcmp(s->dtype, "auto") != 0) tn_dtype_from_name(s->dtype, &w.dtype);
+    if (tn_is_file(tn_path_join(&w.arena, s->output_dir, "config.json"))) {
+        status = tn_fail(TN_USAGE, "%s already holds a model", s->output_dir);
+        tn_remedy("choose another output_dir");
+        goto done;
+    }
+    TN_TRY(list_tensors(&w, &arch));
+    for (int64_t i = 0; i < w.count; i++)
+        if (w.list[i].count > largest) largest = w.list[i].count;
+    TN_TRY(tn_alloc(&w.values, largest, (int64_t)sizeof *w.values, "random weights"));
+    if (w.dtype != TN_DTYPE_F32) TN_TRY(tn_alloc(&w.narrow, largest, (int64_t)sizeof *w.narrow, "random weights"));
+    TN_TRY(tn_make_directories(s->output_dir));
+    TN_TRY(write_files(&w, s->output_dir));
+    if (s->tokenizer) TN_TRY(copy_tokenizer(&w.arena, s->tokenizer, s->output_dir));
+    TN_TRY(tn_save_text(tn_path_join(&w.arena, s->output_dir, "config.json"), tn_str_text(&text), text.length));
+    tn_json_writer j = tn_json_write_to(&answer, 0);
+    tn_json_begin(&j, '{');
+    tn_json_string_member(&j, "output", s->output_dir);
+    tn_json_integer_member(&j, "parameters", tn_arch_parameters(&arch));
+    tn_json_integer_member(&j, "tensors", w.count);
+    tn_json_string_member(&j, "dtype", tn_dtype_name(w.dtype));
+    tn_json_end(&j, '}');
+    status = tn_doc_from(&answer, doc);
+done:
+    free(w.list);
+    free(w.values);
+    free(w.narrow);
+    tn_str_free(&text);
+    tn_str_free(&answer);
+    tn_arena_free(&w.arena);
+    return status;
+}

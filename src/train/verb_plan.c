@@ -1,0 +1,53 @@
+/* verb_plan.c: everything `train` would do short of loading weights. */
+#include <string.h>
+
+#include "train/engine.h"
+
+/* Batches of the shape a full step has: rows of max_length, one document each; packing puts no more tokens into them. */
+static tn_status plan_full_rows(tn_engine *e) {
+    int64_t rows = e->settings->per_device_train_batch_size;
+    tn_status status = tn_engine_plan(e, rows * e->max_length, rows, e->max_length, 0);
+    return status == TN_OK ? tn_engine_longest(e) : status;
+}
+
+/* From the measured product rate and what each policy recomputes; half of the rate is what a step reaches on the CPU. */
+static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
+    int64_t rows = e->settings->per_device_train_batch_size, tokens = rows * e->max_length;
+    static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45};
+    double ceiling;
+    tn_status status = tn_device_ceiling(e->device, &ceiling);
+    double flops = tn_engine_step_flops(e, tokens, e->max_length, tokens) * recompute[e->plan.limits.policy];
+    *tokens_per_second = status == TN_OK ? 0.6 * ceiling * (double)tokens / flops : 0;
+    return status;
+}
+
+tn_status tn_plan(tn_config *config, tn_doc **doc) {
+    tn_engine e;
+    tn_str text = {0}, banner = {0};
+    double speed;
+    *doc = NULL;
+    tn_status status = tn_engine_open(config, TN_USE_TRAIN, false, NULL, &e);
+    if (status != TN_OK) return status;
+    TN_TRY(plan_full_rows(&e));
+    TN_TRY(expected_speed(&e, &speed));
+    TN_TRY(tn_engine_describe(&e, &banner));
+    tn_json_writer w = tn_json_write_to(&text, 0);
+    tn_json_begin(&w, '{');
+    tn_engine_write_params(&e, &w);
+    tn_engine_write_memory(&e, &w);
+    tn_json_boolean_member(&w, "fits", e.plan.fits);
+    tn_json_integer_member(&w, "longest_context", e.plan.longest_context);
+    tn_json_real_member(&w, "tokens_per_second", speed);
+    tn_json_string_member(&w, "gradient_checkpointing", tn_policy_name(e.plan.limits.policy));
+    tn_json_string_member(&w, "device", e.device->name);
+    tn_json_string_member(&w, "dtype", tn_dtype_name(e.device->dtype));
+    tn_json_integer_member(&w, "max_length", e.max_length);
+    tn_json_string_member(&w, "text", tn_str_text(&banner));
+    tn_json_end(&w, '}');
+    status = tn_doc_from(&text, doc);
+done:
+    tn_str_free(&text);
+    tn_str_free(&banner);
+    tn_engine_close(&e);
+    return status;
+}
