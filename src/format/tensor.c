@@ -1,0 +1,13 @@
+/* tensor.c: texts about tensors. */
+#include "format/tensor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *tn_shape_text(const tn_tensor_info *tensor, char out[128]) {
+    int at = snprintf(out, 128, "[");
+    for (int i = 0; i < tensor->rank && at < 100; i++)
+        at += snprintf(out + at, 128 - (size_t)at, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
+    snprintf(out + at, 128 - (size_t)at, "]");
+    return out;
+}

@@ -1,0 +1,286 @@
+/* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope kind
+ * (golden/, made by make_model_golden.py): logits, every adapter gradient, 50-step loss curves, and what must not change them:
+ * packing, accumulation, recomputation, resuming.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/engine.h"
+
+#define GOLDEN "tests/parity/golden/"
+
+static const char *const cases[] = {"llama", "llama_bias_tied", "llama_embed_head", "qwen2", "qwen2_yarn", "mistral_window", "qwen3",
+                                    "granite", "smollm3", "llama_linear", "llama_dynamic", "llama_longrope"};
+enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
+
+static void must(tn_status status) {
+    if (status != TN_OK) fail_msg("%s (%s)", tn_error_message(), tn_error_remedy());
+}
+
+static const char *path_of(const char *name, const char *rest) {
+    static char paths[8][256];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, 256, GOLDEN "%s/%s", name, rest);
+    return path;
+}
+
+static tn_config *configure(const char *verb, const char *name, const char *const *pairs) {
+    tn_config *config;
+    must(tn_config_new(verb, &config));
+    must(tn_config_set(config, "model", path_of(name, "model")));
+    must(tn_config_set(config, "device", "cpu"));
+    for (; pairs && *pairs; pairs += 2) must(tn_config_set(config, pairs[0], pairs[1]));
+    return config;
+}
+
+static double relative_l2(const float *got, const float *want, int64_t count) {
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < count; i++) {
+        error += pow((double)got[i] - want[i], 2);
+        norm += pow(want[i], 2);
+    }
+    return norm > 0 ? sqrt(error / norm) : sqrt(error);
+}
+
+static const float *golden_f32(const tn_safetensors *golden, const char *name, int64_t count) {
+    const tn_tensor_info *t = tn_safetensors_find(golden, name);
+    assert_non_null(t);
+    assert_int_equal(t->dtype, TN_DTYPE_F32);
+    assert_int_equal(t->elements, count);
+    return t->data;
+}
+
+/* A batch of the one record of the golden file. */
+static void golden_batch(const tn_safetensors *golden, tn_batch *batch) {
+    const tn_tensor_info *ids = tn_safetensors_find(golden, "input_ids"), *labels = tn_safetensors_find(golden, "labels");
+    must(tn_batch_set(batch, ids->data, labels->data, ids->elements));
+}
+
+static void check_logits(const char *name, const tn_safetensors *golden, bool adapter) {
+    tn_engine e;
+    tn_batch batch = {0};
+    const char *pairs[] = {"dtype", "float32", adapter ? "adapter" : NULL, path_of(name, "adapter"), NULL};
+    tn_config *config = configure("eval", name, pairs);
+    must(tn_config_set(config, "dataset", path_of(name, "train.jsonl")));
+    must(tn_engine_open(config, TN_USE_EVAL, true, NULL, &e));
+    golden_batch(golden, &batch);
+    must(tn_engine_plan(&e, batch.tokens, 1, batch.tokens, 0));
+    must(tn_engine_allocate(&e));
+    int64_t count = batch.tokens * e.arch.vocab;
+    float *logits = malloc((size_t)count * sizeof *logits);
+    must(tn_pass_all_logits(e.pass, &batch, logits));
+    double error = relative_l2(logits, golden_f32(golden, adapter ? "logits_adapter" : "logits_base", count), count);
+    print_message("%-18s logits %-7s relative L2 %.1e\n", name, adapter ? "adapter" : "base", error);
+    assert_true(error <= 1e-5);
+    free(logits);
+    tn_batch_free(&batch);
+    tn_engine_close(&e);
+    tn_config_free(config);
+}
+
+static void logits_agree_with_transformers(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        tn_safetensors *golden;
+        must(tn_safetensors_open(path_of(cases[i], "golden.safetensors"), &golden));
+        check_logits(cases[i], golden, false);
+        check_logits(cases[i], golden, true);
+        tn_safetensors_close(golden);
+    }
+}
+
+static void check_gradients(const char *name, const char *policy, double *worst) {
+    tn_engine e;
+    tn_batch batch = {0};
+    tn_safetensors *golden;
+    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "gradient_checkpointing", policy, NULL};
+    tn_config *config = configure("bench", name, pairs);
+    must(tn_safetensors_open(path_of(name, "golden.safetensors"), &golden));
+    must(tn_engine_open(config, TN_USE_TRAIN, true, NULL, &e));
+    golden_batch(golden, &batch);
+    must(tn_engine_plan(&e, batch.tokens, 1, batch.tokens, 0));
+    must(tn_engine_allocate(&e));
+    must(tn_pass_train(e.pass, &batch, 1.0f / (float)batch.labelled, NULL));
+    *worst = 0;
+    int64_t trainable = 0;
+    for (int64_t i = 0; i < e.adapter->param_count; i++) {
+        const tn_param *p = &e.adapter->params[i];
+        char key[256];
+        float *values = malloc((size_t)p->count * sizeof *values);
+        snprintf(key, sizeof key, "grad.%s", p->name);
+        must(e.device->backend->download(e.device, values, e.adapter->grads + p->offset, p->count * 4));
+        double error = relative_l2(values, golden_f32(golden, key, p->count), p->count);
+        if (error > 1e-4) fail_msg("%s: gradient of %s off by %g", name, p->name, error);
+        if (error > *worst) *worst = error;
+        trainable += p->count;
+        free(values);
+    }
+    assert_int_equal(trainable, *(const int64_t *)tn_safetensors_find(golden, "trainable")->data);
+    tn_safetensors_close(golden);
+    tn_batch_free(&batch);
+    tn_engine_close(&e);
+    tn_config_free(config);
+}
+
+static void every_adapter_gradient_agrees_with_peft(void **state) {
+    static const char *const policies[] = {"none", "selective", "full"};
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        double worst[3];
+        for (int p = 0; p < 3; p++) check_gradients(cases[i], policies[p], &worst[p]);
+        print_message("%-18s gradients worst relative L2 %.1e\n", cases[i], worst[0]);
+        assert_true(worst[0] == worst[1] && worst[0] == worst[2]); /* recomputation changes no bit */
+    }
+}
+
+/* ---- Curves through the public interface ---------------------------------------------------------- */
+
+typedef struct curve {
+    double loss[STEPS + 1], norm[STEPS + 1];
+    int64_t steps, stop_after;
+} curve;
+
+static void note_step(void *user, const tn_event *event) {
+    curve *c = user;
+    if (event->kind != TN_EVENT_STEP) return;
+    assert_in_range(event->step, 1, STEPS);
+    c->loss[event->step] = event->loss;
+    c->norm[event->step] = event->grad_norm;
+    c->steps = event->step;
+}
+
+static bool stop(void *user) {
+    const curve *c = user;
+    return c->stop_after && c->steps >= c->stop_after;
+}
+
+static char *fresh_directory(void) {
+    static char path[64];
+    snprintf(path, sizeof path, "/tmp/tenon-golden-XXXXXX");
+    assert_non_null(mkdtemp(path));
+    return path;
+}
+
+static tn_status train(const char *name, const char *output, const char *const *more, curve *c) {
+    const char *pairs[] = {"adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"), "output_dir", output, "learning_rate",
+                           "5e-3", "weight_decay", "0.01", "warmup_steps", "4", "max_steps", "50", "packing", "false", "shuffle", "false",
+                           "max_length", "32", "per_device_train_batch_size", "2", "gradient_accumulation_steps", "2", "save_steps", "0", NULL};
+    tn_config *config = configure("train", name, pairs);
+    tn_hooks hooks = {c, note_step, stop};
+    tn_doc *doc = NULL;
+    for (; more && *more; more += 2) must(tn_config_set(config, more[0], more[1]));
+    tn_status status = tn_train(config, &hooks, &doc);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    return status;
+}
+
+static double worst_difference(const curve *a, const double *want) {
+    double worst = 0;
+    for (int i = 0; i < STEPS; i++) worst = fmax(worst, fabs(a->loss[i + 1] - want[i]));
+    return worst;
+}
+
+static void fifty_steps_follow_peft(void **state) {
+    static const char *const curves[] = {"llama", "llama_embed_head", "qwen2"};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        tn_safetensors *golden;
+        must(tn_safetensors_open(path_of(curves[i], "golden.safetensors"), &golden));
+        for (int half = 0; half < 2; half++) {
+            const char *more[] = {"dtype", half ? "bfloat16" : "float32", NULL};
+            curve c = {0};
+            must(train(curves[i], fresh_directory(), more, &c));
+            double worst = worst_difference(&c, tn_safetensors_find(golden, half ? "curve_bf16" : "curve_fp32")->data);
+            print_message("%-18s 50 steps %s: loss %.4f to %.4f, worst difference %.1e\n", curves[i], half ? "bf16" : "fp32", c.loss[1],
+                          c.loss[STEPS], worst);
+            assert_true(worst <= (half ? 1e-2 : 1e-4));
+        }
+        tn_safetensors_close(golden);
+    }
+}
+
+static void accumulation_eight_times_one_is_one_times_eight(void **state) {
+    static const char *const one[] = {"dtype", "float32", "per_device_train_batch_size", "8", "gradient_accumulation_steps", "1", NULL};
+    static const char *const eight[] = {"dtype", "float32", "per_device_train_batch_size", "1", "gradient_accumulation_steps", "8", NULL};
+    curve a = {0}, b = {0};
+    (void)state;
+    must(train("llama", fresh_directory(), one, &a));
+    must(train("llama", fresh_directory(), eight, &b));
+    double worst = worst_difference(&a, b.loss + 1);
+    print_message("accumulation 1x8 against 8x1: worst loss difference %.1e\n", worst);
+    assert_true(worst <= 1e-6);
+}
+
+static double eval_loss(const char *name, const char *packing) {
+    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"), "packing", packing,
+                           NULL};
+    tn_config *config = configure("eval", name, pairs);
+    tn_doc *doc = NULL;
+    must(tn_eval(config, NULL, &doc));
+    double loss = tn_doc_number(doc, "loss", NAN);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    return loss;
+}
+
+/* One step over the same records, packed into rows and each in a row of its own: the same loss and the same gradient norm. */
+static void packed_equals_unpacked(void **state) {
+    static const char *const alone[] = {"dtype", "float32", "max_steps", "1", "per_device_train_batch_size", "12",
+                                        "gradient_accumulation_steps", "1", NULL};
+    static const char *const packed[] = {"dtype", "float32", "max_steps", "1", "packing", "true", "max_length", "64",
+                                         "per_device_train_batch_size", "12", "gradient_accumulation_steps", "1", NULL};
+    static const char *const names[] = {"llama", "mistral_window", "qwen3", "llama_longrope"};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        curve a = {0}, b = {0};
+        must(train(names[i], fresh_directory(), alone, &a));
+        must(train(names[i], fresh_directory(), packed, &b));
+        print_message("%-18s packed against unpacked: loss %.1e, gradient norm %.1e\n", names[i], fabs(a.loss[1] - b.loss[1]),
+                      fabs(a.norm[1] - b.norm[1]));
+        assert_true(fabs(a.loss[1] - b.loss[1]) <= 1e-6 && fabs(a.norm[1] - b.norm[1]) <= 1e-5 * a.norm[1]);
+        assert_true(fabs(eval_loss(names[i], "true") - eval_loss(names[i], "false")) == 0);
+    }
+}
+
+static void resume_is_bit_exact(void **state) {
+    static const char *const names[] = {"llama", "llama_embed_head"};
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (int half = 0; half < 2; half++) {
+            const char *dtype = half ? "bfloat16" : "float32", *whole_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL};
+            curve whole = {0}, parts = {.stop_after = 17};
+            must(train(names[i], fresh_directory(), whole_keys, &whole));
+            char *output = strdup(fresh_directory());
+            assert_int_equal(train(names[i], output, whole_keys, &parts), TN_INTERRUPTED);
+            assert_int_equal(parts.steps, 17);
+            parts.stop_after = 0;
+            const char *resume[] = {"dtype", dtype, "resume_from_checkpoint", "auto", NULL};
+            must(train(names[i], output, resume, &parts));
+            for (int s = 1; s <= STEPS; s++) {
+                assert_true(whole.loss[s] == parts.loss[s]);
+                assert_true(whole.norm[s] == parts.norm[s]);
+            }
+            free(output);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_agree_with_transformers),
+        cmocka_unit_test(every_adapter_gradient_agrees_with_peft),
+        cmocka_unit_test(fifty_steps_follow_peft),
+        cmocka_unit_test(packed_equals_unpacked),
+        cmocka_unit_test(accumulation_eight_times_one_is_one_times_eight),
+        cmocka_unit_test(resume_is_bit_exact),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
