@@ -1,6 +1,7 @@
 /* args.c: the words behind the verb: one optional configuration file, and keys with values. A boolean key may
  * stand alone; the next word is its value only where it is "true" or "false". */
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -69,6 +70,10 @@ int cli_read_arguments(cli_run *run, int count, char **words) {
         }
     }
     if (code != CLI_OK || !file) return code;
+    if (access(file, F_OK) != 0) {
+        const char *remedy = "a value belongs behind its key (--key value); booleans are true or false";
+        return cli_error(run->json, CLI_USAGE, remedy, "there is no configuration file '%s'", file);
+    }
     tn_status status = tn_config_load(run->config, file);
     return status == TN_OK ? CLI_OK : cli_fail(run->json, status);
 }

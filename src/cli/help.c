@@ -30,20 +30,14 @@ static const char *section_of(const char *key) {
 /* Wraps at spaces between HELP_COLUMN and WIDTH; the cursor stands at HELP_COLUMN. */
 static void put_wrapped(const char *text) {
     int column = HELP_COLUMN;
-    while (*text) {
+    for (; *text; text += *text == ' ') {
         int word = (int)strcspn(text, " ");
-        if (column + word > WIDTH && column > HELP_COLUMN) {
+        if (column + 1 + word > WIDTH) {
             printf("\n%*s", HELP_COLUMN, "");
             column = HELP_COLUMN;
         }
-        printf("%.*s", word, text);
-        column += word;
+        column += printf("%s%.*s", column > HELP_COLUMN ? " " : "", word, text);
         text += word;
-        if (*text == ' ') {
-            putchar(' ');
-            column++;
-            text++;
-        }
     }
     putchar('\n');
 }

@@ -60,9 +60,10 @@ const tn_key tn_config_keys[] = {
         "hold the base in FP8, on GPUs that have it"),
     ROW("dtype", "", dtype, CHOICE, ANY, LOADING | INIT, "auto",
         "auto,float32,bfloat16,float16,fp32=float32,bf16=bfloat16,fp16=float16",
-        "what plain base weights are held in and the base computes in; LoRA, optimizer and loss stay fp32"),
+        "float32, bfloat16 or float16: what plain base weights are held in and the base computes in; LoRA, "
+        "optimizer and loss stay fp32"),
     ROW("device", "", device, CHOICE, ANY, LOADING | ENV, "auto", "auto,cpu,cuda,cuda:N",
-        "auto falls back to the CPU and says so"),
+        "cpu, cuda or cuda:N; auto falls back to the CPU and says so"),
     ROW("threads", "", threads, INTEGER, NOT_NEGATIVE, ALL, "auto", "auto=0",
         "CPU threads; auto = OMP_NUM_THREADS, else all cores"),
     ROW("memory_limit", "", memory_limit, SIZE, ANY, LOADING, "", NULL, "device memory the plan may use"),
@@ -74,7 +75,8 @@ const tn_key tn_config_keys[] = {
         "messages,conversations,alpaca,prompt_completion,question_answer,text,input_ids,"
         "openai=messages,sharegpt=conversations,"
         "instruction/input/output=alpaca,prompt/completion=prompt_completion,question/answer=question_answer",
-        "shape of the records; none = found by looking"),
+        "shape of the records: messages, conversations, alpaca, prompt_completion, question_answer, text or "
+        "input_ids; none = found by looking"),
     PATHS("eval_dataset", "", eval_dataset, eval_datasets, TRAINING, "files to evaluate on while training"),
     ROW("eval_split", "", eval_split, REAL, UNIT_OPEN, TRAINING, "", NULL,
         "or: the part of the dataset kept back for evaluation, e.g. 0.05"),
@@ -104,7 +106,7 @@ const tn_key tn_config_keys[] = {
     ROW("use_rslora", "", use_rslora, BOOLEAN, ANY, TRAINING, "false", NULL, "scale by alpha / sqrt(r)"),
     ROW("use_dora", "", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA"),
     ROW("init_lora_weights", "", init_lora_weights, CHOICE, ANY, TRAINING, "true",
-        "true,gaussian,pissa,olora,loftq", "how A and B start"),
+        "true,gaussian,pissa,olora,loftq", "how A and B start: true, gaussian, pissa, olora or loftq"),
     ROW("layers_to_transform", "", layers_to_transform, LIST, ANY, TRAINING, "", NULL,
         "numbers of the layers that get LoRA; none = all"),
     ROW("layers_pattern", "", layers_pattern, LIST, ANY, TRAINING, "", NULL,
@@ -126,7 +128,8 @@ const tn_key tn_config_keys[] = {
     ROW("embedding_learning_rate", "embedding_lr", embedding_learning_rate, REAL, NOT_NEGATIVE, TRAINING, "",
         NULL,
         "for embed_tokens and lm_head; none = learning_rate / 10"),
-    ROW("optim", "", optim, CHOICE, ANY, TRAINING, "adamw", "adamw,adamw_8bit,sgd,lion", "optimizer"),
+    ROW("optim", "", optim, CHOICE, ANY, TRAINING, "adamw", "adamw,adamw_8bit,sgd,lion",
+        "adamw, adamw_8bit, sgd or lion"),
     ROW("weight_decay", "", weight_decay, REAL, NOT_NEGATIVE, TRAINING, "0", NULL,
         "on all that trains but biases and norms"),
     ROW("adam_beta1", "", adam_beta1, REAL, UNIT_OPEN_TOP, TRAINING, "0.9", NULL,
@@ -138,7 +141,8 @@ const tn_key tn_config_keys[] = {
     ROW("max_grad_norm", "", max_grad_norm, REAL, NOT_NEGATIVE, TRAINING, "1.0", NULL,
         "gradients are clipped to this norm; 0 = never"),
     ROW("lr_scheduler_type", "", lr_scheduler_type, CHOICE, ANY, TRAINING, "cosine",
-        "cosine,linear,constant,constant_with_warmup,cosine_with_min_lr", "how the rate falls"),
+        "cosine,linear,constant,constant_with_warmup,cosine_with_min_lr",
+        "how the rate falls: cosine, linear, constant, constant_with_warmup or cosine_with_min_lr"),
     ROW("min_lr", "", min_lr, REAL, NOT_NEGATIVE, TRAINING, "", NULL, "where cosine_with_min_lr ends"),
     ROW("warmup_ratio", "", warmup_ratio, REAL, UNIT, TRAINING, "0.03", NULL,
         "part of the steps in which the rate rises"),
@@ -156,8 +160,9 @@ const tn_key tn_config_keys[] = {
     ROW("max_steps", "", max_steps, INTEGER, AT_LEAST_ONE, TRAINING, "", NULL,
         "optimizer steps; wins over the epochs"),
     ROW("gradient_checkpointing", "", gradient_checkpointing, CHOICE, ANY, TRAINING, "auto",
-        "auto,none,selective,full,offload,true=full,false=none,unsloth=offload", "what is recomputed or "
-        "moved to save memory; auto = the fastest that fits"),
+        "auto,none,selective,full,offload,true=full,false=none,unsloth=offload",
+        "what is recomputed or moved to save memory: none, selective, full (or true), offload (or unsloth); "
+        "auto = the fastest that fits"),
 
     /* run */
     ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT, "", NULL, "where everything is written"),
@@ -172,7 +177,7 @@ const tn_key tn_config_keys[] = {
     ROW("save_total_limit", "", save_total_limit, INTEGER, AT_LEAST_ONE, TRAINING, "3", NULL,
         "checkpoints kept"),
     ROW("report_to", "", report_to, CHOICE, ANY, TRAINING, "jsonl", "jsonl,tensorboard",
-        "tensorboard writes runs/ beside train_log.jsonl"),
+        "jsonl, or tensorboard, which writes runs/ beside train_log.jsonl"),
     ROW("dry_run", "", dry_run, BOOLEAN, ANY, TRAINING, "false", NULL,
         "stop after the plan, as the verb plan does"),
 
