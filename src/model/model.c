@@ -66,6 +66,9 @@ static tn_status add_vector(finder *f, const char *name, int64_t cols, float std
     return TN_OK;
 }
 
+/* Stands for "trained in full" until tn_model_bind_adapter knows the place: backends size a weight by whether it has a master. */
+static const float unbound_master = 0;
+
 static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, bool bias, tn_source *source) {
     tn_model *model = f->model;
     tn_part *part = &linear->part[linear->parts++];
@@ -81,6 +84,7 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
         part->lora.scale = (float)a->scale;
         linear->rank += a->shape[0];
     }
+    if (tn_adapter_find(model->adapter, module, layer, TN_PARAM_WEIGHT)) part->master = &unbound_master;
     part->weight.dtype = model->device->dtype;
     if (source) {
         snprintf(name, sizeof name, "%s.weight", path);
@@ -237,6 +241,11 @@ static void sources_of(const tn_placement *p, const tn_source *out[TN_MAX_PARTS]
     for (int i = 0; i < TN_MAX_PARTS; i++) out[i] = p->shared ? NULL : &p->source[i];
 }
 
+/* The embedding where it trains: its values come from the adapter's masters (tn_model_refresh), never from mapped memory. */
+static bool is_trained_table(const tn_model *m, const tn_placement *p) {
+    return !p->linear && !p->vector && tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
+}
+
 void tn_model_place(tn_model *model, tn_region *region) {
     const tn_backend *backend = model->device->backend;
     for (int64_t i = 0; i < model->placement_count; i++) {
@@ -245,6 +254,7 @@ void tn_model_place(tn_model *model, tn_region *region) {
         int64_t bytes;
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
+        else if (is_trained_table(model, p)) bytes = model->arch->vocab * p->cols * tn_dtype_block_bytes(model->device->dtype);
         else bytes = backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
         p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
     }
@@ -294,6 +304,8 @@ tn_status tn_model_load(tn_model *m) {
         } else if (p->vector) {
             TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
             *p->vector = vector.data;
+        } else if (is_trained_table(m, p)) {
+            m->embed = (tn_weight){p->region, m->device->dtype, m->arch->vocab, p->cols, p->cols};
         } else TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
     }
     status = backend->load_finish(m->device);
