@@ -172,7 +172,7 @@ static char *fresh_directory(void) {
 static tn_status train(const char *name, const char *output, const char *const *more, curve *c) {
     const char *pairs[] = {"adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"), "output_dir", output, "learning_rate",
                            "5e-3", "weight_decay", "0.01", "warmup_steps", "4", "max_steps", "50", "packing", "false", "shuffle", "false",
-                           "max_length", "32", "per_device_train_batch_size", "2", "gradient_accumulation_steps", "2", "save_steps", "0", NULL};
+                           "max_length", "32", "per_device_train_batch_size", "2", "gradient_accumulation_steps", "2", NULL};
     tn_config *config = configure("train", name, pairs);
     tn_hooks hooks = {c, note_step, stop};
     tn_doc *doc = NULL;
@@ -195,7 +195,8 @@ static void fifty_steps_follow_peft(void **state) {
     for (int i = 0; i < 3; i++) {
         tn_safetensors *golden;
         must(tn_safetensors_open(path_of(curves[i], "golden.safetensors"), &golden));
-        for (int half = 0; half < 2; half++) {
+        /* PEFT steps full modules of a bf16 model in bf16, where small updates round away; ours have fp32 masters: no bf16 oracle. */
+        for (int half = 0; half < (strcmp(curves[i], "llama_embed_head") == 0 ? 1 : 2); half++) {
             const char *more[] = {"dtype", half ? "bfloat16" : "float32", NULL};
             curve c = {0};
             must(train(curves[i], fresh_directory(), more, &c));
