@@ -95,7 +95,8 @@ tn_status tn_save_begin(tn_save *save, const char *path) {
 tn_status tn_save_commit(tn_save *save) {
     tn_status status = TN_OK;
     const char *failed = NULL;
-    if (ferror(save->file) || fflush(save->file) != 0) failed = "write";
+    errno = 0; /* that of an earlier failed fwrite is gone; what stands there now may be anybody's */
+    if (fflush(save->file) != 0 || ferror(save->file)) failed = "write";
     else if (fsync(fileno(save->file)) != 0) failed = "flush";
     if (failed) {
         if (errno == 0) errno = EIO;
@@ -139,8 +140,9 @@ tn_status tn_save_text(const char *path, const char *text, int64_t length) {
 }
 
 tn_status tn_make_directories(const char *path) {
-    char *copy = strdup(path);
     tn_status status = TN_OK;
+    if (path[0] == '\0') return tn_fail(TN_USAGE, "cannot create a directory without a name");
+    char *copy = strdup(path);
     if (!copy) return tn_fail_memory((int64_t)strlen(path), "a path");
     for (char *p = copy + 1;; p++) {
         if (*p != '/' && *p != '\0') continue;
@@ -213,11 +215,15 @@ tn_status tn_list_directory(tn_arena *arena, const char *path, const char ***nam
     struct dirent *entry;
     DIR *directory = opendir(path);
     if (!directory) return tn_fail_errno("open directory", path);
-    while ((entry = readdir(directory))) {
+    while (errno = 0, (entry = readdir(directory))) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         TN_TRY(tn_grow(&list, &capacity, n + 1, (int64_t)sizeof *list, "directory names"));
         list[n] = tn_arena_text(arena, entry->d_name, (int64_t)strlen(entry->d_name));
         if (!list[n++]) TN_THROW(TN_FAILED, "out of memory while listing %s", path);
+    }
+    if (errno != 0) {
+        status = tn_fail_errno("list directory", path);
+        goto done;
     }
     *names = tn_arena_take(arena, (n > 0 ? n : 1) * (int64_t)sizeof *list);
     if (!*names) TN_THROW(TN_FAILED, "out of memory while listing %s", path);

@@ -13,7 +13,7 @@
 #include <yajl/yajl_parse.h>
 
 #include "base/file.h"
-#include "base/hash.h"
+#include "base/json_keys.h"
 #include "base/number.h"
 
 /* An entry is a finished value, or an open container: then value.count is the entry of the container around
@@ -29,8 +29,6 @@ typedef struct parser {
     bool keyed; /* the top entry is a key that waits for its value */
     char *strings;
     int64_t strings_used;
-    int32_t *table; /* hash table of member numbers, 0 = empty, for the search of duplicates */
-    int64_t table_capacity;
     tn_status status;
 } parser;
 
@@ -137,31 +135,17 @@ static int open_container(parser *p, tn_json_type type) {
     return 1;
 }
 
-static bool same_key(const tn_member *a, const tn_member *b) {
-    return a->key_length == b->key_length && memcmp(a->key, b->key, (size_t)a->key_length) == 0;
-}
-
-/* The first member whose key occurred before it; NULL where all differ. Linear time: many keys are hashed. */
-static const tn_member *find_duplicate(parser *p, const tn_member *members, int64_t count) {
-    enum { FEW = 8 };
-    if (count <= FEW) {
-        for (int64_t i = 1; i < count; i++)
-            for (int64_t j = 0; j < i; j++)
-                if (same_key(&members[i], &members[j])) return &members[i];
-        return NULL;
+/* A key that stands twice is named with the place where its object ends. */
+static bool keys_differ(parser *p, const tn_member *members, int64_t count) {
+    tn_key_set keys;
+    p->status = tn_key_set_begin(&keys, members, count);
+    for (int64_t i = 0; i < count && p->status == TN_OK; i++) {
+        if (tn_key_set_add(&keys, i)) continue;
+        stop(p, "a key stands twice in the object that ends here");
+        p->status = tn_context(p->status, "key \"%s\"", members[i].key);
     }
-    int64_t slots = 16;
-    while (slots < 2 * count) slots *= 2;
-    p->status = tn_grow(&p->table, &p->table_capacity, slots, sizeof *p->table, "JSON keys");
-    if (p->status != TN_OK) return NULL;
-    memset(p->table, 0, (size_t)slots * sizeof *p->table);
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t at = tn_hash64(members[i].key, members[i].key_length) & (uint64_t)(slots - 1);
-        for (; p->table[at]; at = (at + 1) & (uint64_t)(slots - 1))
-            if (same_key(&members[i], &members[p->table[at] - 1])) return &members[i];
-        p->table[at] = (int32_t)(i + 1);
-    }
-    return NULL;
+    tn_key_set_end(&keys);
+    return p->status == TN_OK;
 }
 
 static int close_array(void *context) {
@@ -186,14 +170,7 @@ static int close_object(void *context) {
     tn_member *members = tn_arena_take(p->arena, count * (int64_t)sizeof *members);
     if (!members) return p->status = tn_fail_memory(count * (int64_t)sizeof *members, "a JSON object"), 0;
     if (count > 0) memcpy(members, value + 1, (size_t)count * sizeof *members);
-    if (p->flags & TN_JSON_UNIQUE_KEYS) {
-        const tn_member *twice = find_duplicate(p, members, count);
-        if (p->status != TN_OK) return 0;
-        if (twice) {
-            stop(p, "a key stands twice in the object that ends here");
-            return p->status = tn_context(p->status, "key \"%s\"", twice->key), 0;
-        }
-    }
+    if ((p->flags & TN_JSON_UNIQUE_KEYS) && !keys_differ(p, members, count)) return 0;
     p->entries = p->open + 1;
     p->open = value->count;
     p->depth--;
@@ -354,7 +331,6 @@ done:
     if (p.yajl) yajl_free(p.yajl);
     if (p.mended != p.text) free((char *)(uintptr_t)p.mended);
     free(p.stack);
-    free(p.table);
     return status;
 }
 

@@ -8,6 +8,7 @@
 #define TN_BASE_JSON_H
 
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/str.h"
 
 typedef enum tn_json_type {
@@ -55,11 +56,15 @@ tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int f
                         const tn_json **root);
 tn_status tn_json_read_file(tn_arena *arena, const char *path, int flags, const tn_json **root);
 /* The same tree from YAML (the first document). Plain scalars resolve by YAML 1.2's core rules, which
- * are JSON's plus ~, True/False and .inf/.nan, plus 2e-4 style reals; anchors and aliases are expanded within bounds. */
-tn_status tn_yaml_parse(tn_arena *arena, const char *text, int64_t length, const char *name, const tn_json **root);
+ * are JSON's plus ~, True/False and .inf/.nan, plus 2e-4 style reals; anchors and aliases are expanded within
+ * bounds, and so is the merge key <<. Keys are the text of scalars. Errors: TN_BAD_DATA with the position;
+ * TN_USAGE for a key that stands twice, with its line. */
+tn_status tn_yaml_parse(tn_arena *arena, const char *text, int64_t length, const char *name,
+                        const tn_json **root);
 
 /* Reading. All accept a NULL node and answer as if it were absent. */
-const tn_json *tn_json_get(const tn_json *object, const char *key); /* NULL where absent; the last of equal keys */
+const tn_json *tn_json_get(const tn_json *object,
+                           const char *key); /* NULL where absent; the last of equal keys */
 const tn_json *tn_json_at(const tn_json *array, int64_t index);
 bool tn_json_is_null(const tn_json *node); /* absent or null */
 bool tn_json_is_string(const tn_json *node, const char *text);
@@ -96,11 +101,9 @@ void tn_json_integer_member(tn_json_writer *w, const char *key, int64_t value);
 void tn_json_real_member(tn_json_writer *w, const char *key, double value);
 void tn_json_boolean_member(tn_json_writer *w, const char *key, bool value);
 
-/* Appends `text` as a quoted JSON string; only what JSON demands is escaped (ensure_ascii=False). */
+/* Appends `text` as a quoted JSON string; only what JSON demands is escaped (ensure_ascii=False).
+ * Bytes that are not UTF-8 become U+FFFD, so that the output is valid whatever a file name held. */
 void tn_json_quote(tn_str *out, const char *text, int64_t length);
-/* Python's repr of a float: "1.0", "1e-05", "0.1". */
-const char *tn_real_text(double value, char out[40]);
-
 /* Wraps finished JSON text as a public document; takes over `text`'s memory. */
 tn_status tn_doc_from(tn_str *text, tn_doc **doc);
 

@@ -62,3 +62,56 @@ bool tn_parse_integer(const char *text, int64_t length, int64_t *value) {
     *value = negative ? sum : -sum;
     return true;
 }
+
+/* Digits and exponent as "d.ddde±xx" with the fewest digits that read back as `value` (finite, >= 0). Up to
+ * the digits that every number of the type carries (15, 6) more digits only add zeros, so the search starts
+ * there; subnormal numbers carry fewer. */
+static void find_shortest(double value, bool is_float, char text[40]) {
+    bool subnormal = value < (is_float ? 0x1p-126 : 0x1p-1022);
+    int digits = subnormal ? 1 : is_float ? 6 : 15, most = is_float ? 9 : 17, exponent;
+    bool power_of_two = frexp(value, &exponent) == 0.5;
+    for (;; digits++) {
+        snprintf(text, 40, "%.*e", digits - 1, value);
+        if (digits == most || (is_float ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value))
+            return;
+        /* Numbers lie twice as dense below a power of two: the decimal above may fit where the nearest does
+         * not. */
+        char *last = &text[digits > 1 ? digits : 0];
+        if (!power_of_two || *last == '9') continue;
+        ++*last;
+        if (is_float ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value) return;
+    }
+}
+
+/* "d.ddde±xx" as Python writes it: without an exponent where that lies in -4 … 15. */
+static void lay_out(const char *scientific, bool negative, char out[40]) {
+    char digits[24];
+    int count = 0, exponent = atoi(strchr(scientific, 'e') + 1), at = 0;
+    for (const char *p = scientific; *p != 'e'; p++)
+        if (*p != '.') digits[count++] = *p;
+    while (count > 1 && digits[count - 1] == '0') count--;
+    bool fixed = exponent >= -4 && exponent < 16;
+    int whole = fixed ? exponent + 1 : 1; /* digits before the point */
+    if (negative) out[at++] = '-';
+    if (whole <= 0) out[at++] = '0';
+    for (int i = 0; i < whole; i++) out[at++] = i < count ? digits[i] : '0';
+    if (fixed || count > 1) out[at++] = '.';
+    for (int i = whole; i < 0; i++) out[at++] = '0';
+    for (int i = whole > 0 ? whole : 0; i < count; i++) out[at++] = digits[i];
+    if (fixed && whole >= count) out[at++] = '0';
+    out[at] = '\0';
+    if (!fixed) snprintf(out + at, (size_t)(40 - at), "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
+}
+
+static const char *shortest_text(double value, bool is_float, char out[40]) {
+    char scientific[40];
+    if (!isfinite(value)) return strcpy(out, isnan(value) ? "nan" : value < 0 ? "-inf" : "inf");
+    locale_t before = enter_c_locale();
+    find_shortest(fabs(value), is_float, scientific);
+    uselocale(before);
+    lay_out(scientific, signbit(value) != 0, out);
+    return out;
+}
+
+const char *tn_real_text(double value, char out[40]) { return shortest_text(value, false, out); }
+const char *tn_float_text(float value, char out[40]) { return shortest_text((double)value, true, out); }

@@ -133,6 +133,10 @@ void tn_utf8_lossy(tn_str *out, const char *text, int64_t length) {
     uint32_t c;
     int prefix;
     int64_t start = 0;
+    if (tn_utf8_valid(text, length)) {
+        tn_str_add(out, text, length);
+        return;
+    }
     for (int64_t i = 0; i < length;) {
         int n = decode(text + i, length - i, &c, &prefix);
         if (n > 0) {
