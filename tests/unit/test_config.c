@@ -1,0 +1,420 @@
+/* test_config.c: what product.md promises of keys: names and aliases, kinds, precedence, conflicts, and that
+ * what was used can be written down and read back. */
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+/* clang-format on */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "train/config.h"
+
+static tn_config *new_config(const char *verb) {
+    tn_config *config = NULL;
+    assert_int_equal(tn_config_new(verb, &config), TN_OK);
+    return config;
+}
+
+static void assert_message(const char *part) {
+    if (!strstr(tn_error_message(), part)) fail_msg("'%s' lacks '%s'", tn_error_message(), part);
+}
+
+static void set(tn_config *config, const char *key, const char *value) {
+    if (tn_config_set(config, key, value) != TN_OK) fail_msg("%s=%s: %s", key, value, tn_error_message());
+}
+
+static tn_config *training(void) {
+    tn_config *config = new_config("train");
+    set(config, "model", "m");
+    set(config, "dataset", "d.jsonl");
+    set(config, "output_dir", "o");
+    return config;
+}
+
+static const tn_settings *resolve(tn_config *config) {
+    const tn_settings *settings = NULL;
+    if (tn_config_resolve(config, &settings) != TN_OK) fail_msg("%s", tn_error_message());
+    return settings;
+}
+
+/* Writes a configuration file and loads it. */
+static tn_status load(tn_config *config, const char *text) {
+    char path[] = "/tmp/tenon-config-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    tn_status status = tn_config_load(config, path);
+    unlink(path);
+    return status;
+}
+
+static void defaults_are_those_of_the_product(void **state) {
+    (void)state;
+    tn_config *config = training();
+    const tn_settings *s = resolve(config);
+    assert_int_equal(s->max_length, 2048);
+    assert_string_equal(s->dtype, "auto");
+    assert_string_equal(s->stage, "sft");
+    assert_int_equal(s->lora_r, 16);
+    assert_true(s->lora_alpha == 32 && s->lora_dropout == 0);
+    assert_string_equal(s->target_modules, "all-linear");
+    assert_null(s->modules_to_save);
+    assert_true(s->learning_rate == 2e-4 && s->embedding_learning_rate == 2e-4 / 10);
+    assert_true(s->adam_beta1 == 0.9 && s->adam_beta2 == 0.999 && s->adam_epsilon == 1e-8);
+    assert_true(s->max_grad_norm == 1.0 && s->weight_decay == 0 && s->warmup_ratio == 0.03);
+    assert_int_equal(s->warmup_steps, -1);
+    assert_int_equal(s->max_steps, -1);
+    assert_true(s->seed == 3407 && s->num_train_epochs == 1);
+    assert_int_equal(s->per_device_train_batch_size, 2);
+    assert_int_equal(s->gradient_accumulation_steps, 4);
+    assert_true(s->packing && s->train_on_responses_only && s->shuffle && !s->load_in_4bit);
+    assert_string_equal(s->gradient_checkpointing, "auto");
+    assert_int_equal(s->save_steps, 500);
+    assert_int_equal(s->save_total_limit, 3);
+    assert_true(isnan(s->eval_split) && s->memory_limit == -1 && s->eval_steps == -1);
+    tn_config_free(config);
+}
+
+static void every_alias_is_accepted(void **state) {
+    static const char *const pairs[][2] = {{"model_name_or_path", "model"},
+                                           {"base_model", "model"},
+                                           {"model_name", "model"},
+                                           {"adapter_name_or_path", "adapter"},
+                                           {"lora_model_dir", "adapter"},
+                                           {"dataset_name", "dataset"},
+                                           {"data", "dataset"},
+                                           {"train_file", "dataset"},
+                                           {"max_seq_length", "max_length"},
+                                           {"cutoff_len", "max_length"},
+                                           {"sequence_len", "max_length"},
+                                           {"r", "lora_r"},
+                                           {"lora_rank", "lora_r"},
+                                           {"embedding_lr", "embedding_learning_rate"},
+                                           {"random_state", "seed"},
+                                           {"batch_size", "per_device_train_batch_size"},
+                                           {"micro_batch_size", "per_device_train_batch_size"},
+                                           {"sample_packing", "packing"},
+                                           {"assistant_only_loss", "train_on_responses_only"},
+                                           {"completion_only_loss", "train_on_responses_only"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        tn_config *config = new_config("train");
+        set(config, pairs[i][0], tn_config_is_boolean(config, pairs[i][0]) ? "false" : "7");
+        assert_string_equal(tn_config_get(config, pairs[i][0]), tn_config_get(config, pairs[i][1]));
+        assert_int_equal(tn_config_setter(config, pairs[i][1]), TN_SET_FLAG);
+        tn_config_free(config);
+    }
+}
+
+static void an_unknown_key_names_the_nearest_and_the_verbs(void **state) {
+    (void)state;
+    tn_config *config = new_config("train");
+    assert_int_equal(tn_config_set(config, "lerning_rate", "1"), TN_USAGE);
+    assert_message("learning_rate");
+    assert_int_equal(tn_config_set(config, "learning-rate", "1"), TN_USAGE);
+    assert_message("learning_rate");
+    assert_int_equal(tn_config_set(config, "prompt", "x"), TN_USAGE);
+    assert_message("not a key of train");
+    assert_message("generate");
+    assert_null(tn_config_get(config, "prompt"));
+    assert_null(tn_config_get(config, "nothing"));
+    tn_config_free(config);
+    assert_int_equal(tn_config_new("trian", &config), TN_USAGE);
+    assert_null(config);
+}
+
+static void a_bad_value_names_key_value_and_form(void **state) {
+    static const char *const bad[][3] = {{"lora_r", "0", "at least 1"},
+                                         {"lora_r", "8x", "whole number"},
+                                         {"r", "1.5", "lora_r"},
+                                         {"lora_r", "", "whole number"},
+                                         {"lora_r", "99999999999999999999", "whole number"},
+                                         {"lora_dropout", "1", "not including, 1"},
+                                         {"learning_rate", "-1e-4", "at least 0"},
+                                         {"learning_rate", "nan", "number"},
+                                         {"learning_rate", "inf", "number"},
+                                         {"learning_rate", "1e-4 x", "number"},
+                                         {"learning_rate", "0,1", "number"},
+                                         {"learning_rate", "0x1", "number"},
+                                         {"learning_rate", "1e999", "number"},
+                                         {"packing", "yes", "true or false"},
+                                         {"dtype", "int4", "bfloat16"},
+                                         {"device", "cuda:", "cuda:N"},
+                                         {"device", "gpu", "cpu"},
+                                         {"memory_limit", "16 elephants", "16GB"},
+                                         {"memory_limit", "-1", "size"},
+                                         {"max_steps", "0", "or none"},
+                                         {"rope_scaling", "[1]", "map"},
+                                         {"rope_scaling", "{\"a\":", "map"},
+                                         {"gradient_checkpointing", "maybe", "offload"},
+                                         {"warmup_ratio", "1.1", "0 to 1"},
+                                         {"dataset_format", "parquet", "messages"},
+                                         {"seed", "-1", "at least 0"},
+                                         {"optim", "adam", "adamw_8bit"}};
+    (void)state;
+    tn_config *config = new_config("train");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (tn_config_set(config, bad[i][0], bad[i][1]) != TN_USAGE)
+            fail_msg("%s=%s passed", bad[i][0], bad[i][1]);
+        assert_message(bad[i][0]);
+        assert_message(bad[i][1]);
+        assert_message(bad[i][2]);
+        assert_int_equal(tn_config_setter(config, bad[i][0]), TN_SET_DEFAULT);
+    }
+    assert_int_equal(tn_config_set(config, "optim", "\xff"), TN_USAGE);
+    tn_config_free(config);
+}
+
+static void values_are_read_by_their_kind(void **state) {
+    (void)state;
+    tn_config *config = training();
+    set(config, "memory_limit", "1.5GiB");
+    set(config, "max_steps", "1e3");
+    set(config, "threads", "auto");
+    set(config, "dtype", "bf16");
+    set(config, "device", "cuda:12");
+    set(config, "gradient_checkpointing", "unsloth");
+    set(config, "dataset", "a.jsonl, b.json");
+    set(config, "override", "lora_alpha=16,use_rslora=true");
+    set(config, "rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4}");
+    set(config, "rank_pattern", "none");
+    const tn_settings *s = resolve(config);
+    assert_int_equal(s->memory_limit, 3 << 29);
+    assert_int_equal(s->max_steps, 1000);
+    assert_int_equal(s->threads, 0);
+    assert_string_equal(s->dtype, "bfloat16");
+    assert_string_equal(s->device, "cuda:12");
+    assert_string_equal(s->gradient_checkpointing, "offload");
+    assert_int_equal(s->datasets, 2);
+    assert_string_equal(s->dataset[1], "b.json");
+    assert_int_equal(tn_json_integer(tn_json_get(s->override_settings, "lora_alpha"), 0), 16);
+    assert_true(tn_json_boolean(tn_json_get(s->override_settings, "use_rslora"), false));
+    assert_int_equal(tn_json_integer(tn_json_get(s->rope_scaling, "factor"), 0), 4);
+    assert_null(s->rank_pattern);
+    set(config, "memory_limit", "24GB");
+    set(config, "gradient_checkpointing", "true");
+    s = resolve(config);
+    assert_int_equal(s->memory_limit, 24000000000);
+    assert_string_equal(s->gradient_checkpointing, "full");
+    tn_config_free(config);
+}
+
+static void a_prompt_is_taken_to_the_letter(void **state) {
+    (void)state;
+    tn_config *config = new_config("generate");
+    set(config, "model", "m");
+    set(config, "prompt", "none");
+    assert_string_equal(resolve(config)->prompt, "none");
+    set(config, "prompt", "");
+    assert_string_equal(resolve(config)->prompt, "");
+    set(config, "prompt", " a, b \n");
+    assert_string_equal(resolve(config)->prompt, " a, b \n");
+    tn_config_free(config);
+}
+
+static void flag_beats_file_beats_adapter_beats_checkpoint_beats_default(void **state) {
+    (void)state;
+    tn_config *config = training();
+    assert_string_equal(tn_config_get(config, "lora_r"), "16");
+    set(config, "lora_r", "4");
+    assert_int_equal(load(config, "lora_r: 5\nlora_alpha: 6\n"), TN_OK);
+    assert_int_equal(tn_config_inherit(config, "lora_alpha", "7", TN_SET_ADAPTER), TN_OK);
+    assert_int_equal(tn_config_inherit(config, "lora_dropout", "0.25", TN_SET_ADAPTER), TN_OK);
+    assert_int_equal(tn_config_inherit(config, "lora_dropout", "0.5", TN_SET_CHECKPOINT), TN_OK);
+    assert_int_equal(tn_config_inherit(config, "seed", "9", TN_SET_CHECKPOINT), TN_OK);
+    const tn_settings *s = resolve(config);
+    assert_int_equal(s->lora_r, 4);
+    assert_true(s->lora_alpha == 6 && s->lora_dropout == 0.25 && s->seed == 9);
+    assert_int_equal(tn_config_setter(config, "r"), TN_SET_FLAG);
+    assert_int_equal(tn_config_setter(config, "lora_alpha"), TN_SET_FILE);
+    assert_int_equal(tn_config_setter(config, "lora_dropout"), TN_SET_ADAPTER);
+    assert_string_equal(tn_config_given(config, "lora_r", TN_SET_FILE), "5");
+    assert_null(tn_config_given(config, "lora_r", TN_SET_CHECKPOINT));
+    tn_config_free(config);
+}
+
+static void an_explicit_none_beats_the_file(void **state) {
+    (void)state;
+    tn_config *config = training();
+    assert_int_equal(load(config, "adapter: old\nmax_steps: 5\neval_split: null\n"), TN_OK);
+    set(config, "adapter", "none");
+    const tn_settings *s = resolve(config);
+    assert_null(s->adapter);
+    assert_int_equal(s->max_steps, 5);
+    tn_config_free(config);
+}
+
+static void two_spellings_of_a_key_must_agree(void **state) {
+    (void)state;
+    tn_config *config = training();
+    set(config, "batch_size", "3");
+    set(config, "micro_batch_size", "3");
+    assert_int_equal(tn_config_set(config, "per_device_train_batch_size", "4"), TN_USAGE);
+    assert_message("3 and 4");
+    set(config, "lora_r", "1");
+    set(config, "lora_r", "2"); /* one spelling twice: the later counts */
+    assert_string_equal(tn_config_get(config, "r"), "2");
+    assert_int_equal(load(config, "max_seq_length: 10\ncutoff_len: 11\n"), TN_USAGE);
+    assert_message("cutoff_len");
+    assert_int_equal(load(config, "seed: 10\nseed: 11\n"), TN_USAGE);
+    assert_message("seed");
+    tn_config_free(config);
+}
+
+static void yaml_may_use_its_own_lists_and_maps(void **state) {
+    (void)state;
+    tn_config *config = new_config("train");
+    assert_int_equal(load(config,
+                          "model: m\noutput_dir: o\n"
+                          "dataset:\n  - a.jsonl\n  - b.jsonl\n"
+                          "target_modules: [q_proj, v_proj]\n"
+                          "rope_scaling:\n  rope_type: yarn\n  factor: 4.0\n"
+                          "learning_rate: 2e-5\npacking: False\nlora_r: 8\n"
+                          "gradient_checkpointing: true\ndevice: \"cpu\" # said\n"),
+                     TN_OK);
+    const tn_settings *s = resolve(config);
+    assert_int_equal(s->datasets, 2);
+    assert_string_equal(s->dataset[0], "a.jsonl");
+    assert_string_equal(s->target_modules, "q_proj,v_proj");
+    assert_string_equal(tn_json_string(tn_json_get(s->rope_scaling, "rope_type"), ""), "yarn");
+    assert_true(s->learning_rate == 2e-5 && !s->packing && s->lora_r == 8);
+    assert_string_equal(s->gradient_checkpointing, "full");
+    assert_string_equal(s->device, "cpu");
+    tn_config_free(config);
+}
+
+static void a_broken_file_is_a_usage_error(void **state) {
+    static const char *const broken[] = {"a: [1, 2",          "- 1\n- 2\n",     "just words",
+                                         "model: {a: b}",     "lora_r: [1, 2]", "lora_r:\n",
+                                         "lerning_rate: 1\n", "dataset: [[a]]", "packing: 1\n"};
+    (void)state;
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        tn_config *config = new_config("train");
+        if (load(config, broken[i]) != TN_USAGE) fail_msg("'%s' passed", broken[i]);
+        assert_message("/tmp/tenon-config-");
+        tn_config_free(config);
+    }
+    tn_config *config = new_config("train");
+    assert_int_equal(tn_config_load(config, "/nonexistent/x.yaml"), TN_USAGE);
+    assert_int_equal(load(config, ""), TN_OK);
+    tn_config_free(config);
+}
+
+static void contradictions_are_refused(void **state) {
+    static const char *const pairs[][4] = {{"load_in_4bit", "true", "load_in_8bit", "true"},
+                                           {"load_in_fp8", "true", "load_in_4bit", "true"},
+                                           {"full_finetuning", "true", "load_in_4bit", "true"},
+                                           {"full_finetuning", "true", "lora_r", "8"},
+                                           {"eval_dataset", "e.jsonl", "eval_split", "0.1"},
+                                           {"eval_steps", "10", "seed", "1"},
+                                           {"lr_scheduler_type", "cosine_with_min_lr", "seed", "1"},
+                                           {"min_lr", "1e-5", "lr_scheduler_type", "linear"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        tn_config *config = training();
+        const tn_settings *settings;
+        set(config, pairs[i][0], pairs[i][1]);
+        set(config, pairs[i][2], pairs[i][3]);
+        if (tn_config_resolve(config, &settings) != TN_USAGE)
+            fail_msg("%s and %s passed", pairs[i][0], pairs[i][2]);
+        tn_config_free(config);
+    }
+}
+
+static void a_verb_names_the_key_it_needs(void **state) {
+    static const char *const needs[][2] = {{"train", "model"}, {"eval", "model"},      {"verify", "adapter"},
+                                           {"init", "model"},  {"generate", "prompt"}, {"data", "model"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
+        tn_config *config = new_config(needs[i][0]);
+        const tn_settings *settings;
+        assert_int_equal(tn_config_resolve(config, &settings), TN_USAGE);
+        assert_message(needs[i][1]);
+        tn_config_free(config);
+    }
+    tn_config *config = new_config("train");
+    set(config, "model", "m");
+    set(config, "dry_run", "true"); /* a plan needs no data and writes nothing */
+    resolve(config);
+    tn_config_free(config);
+}
+
+static void raw_text_trains_on_every_token_unless_asked(void **state) {
+    (void)state;
+    tn_config *config = training();
+    set(config, "stage", "cpt");
+    assert_false(resolve(config)->train_on_responses_only);
+    set(config, "train_on_responses_only", "true");
+    assert_true(resolve(config)->train_on_responses_only);
+    tn_config_free(config);
+}
+
+static void what_was_used_reads_back_the_same(void **state) {
+    (void)state;
+    tn_config *config = training(), *again = new_config("train");
+    set(config, "dataset", "a: b.jsonl,c.jsonl");
+    set(config, "learning_rate", "3.0000000000000001e-5");
+    set(config, "rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4.0}");
+    set(config, "memory_limit", "2GiB");
+    set(config, "resume_from_checkpoint", "x\"y\\z");
+    set(config, "threads", "3");
+    assert_int_equal(tn_config_used(config, "device", "cpu"), TN_OK);
+    tn_str yaml = {0}, json = {0}, json_again = {0};
+    assert_int_equal(tn_config_write_yaml(config, &yaml), TN_OK);
+    if (load(again, tn_str_text(&yaml)) != TN_OK) fail_msg("%s", tn_error_message());
+    tn_json_writer w = tn_json_write_to(&json, 0), w_again = tn_json_write_to(&json_again, 0);
+    tn_config_write_json(config, &w);
+    tn_config_write_json(again, &w_again);
+    assert_string_equal(tn_str_text(&json), tn_str_text(&json_again));
+    assert_non_null(strstr(tn_str_text(&yaml), "device: \"cpu\"\n"));
+    assert_string_equal(tn_config_get(config, "device"), "auto");
+    assert_true(resolve(again)->learning_rate == 3e-5);
+    tn_str_free(&yaml);
+    tn_str_free(&json);
+    tn_str_free(&json_again);
+    tn_config_free(config);
+    tn_config_free(again);
+}
+
+static void every_row_of_the_table_is_whole(void **state) {
+    static const char *const verbs[] = {"train", "plan",    "eval",   "generate", "chat",  "tokenize",
+                                        "data",  "inspect", "verify", "init",     "bench", "env"};
+    tn_key_info info;
+    (void)state;
+    for (size_t v = 0; v < sizeof verbs / sizeof *verbs; v++) {
+        tn_config *config = new_config(verbs[v]);
+        int64_t rows = 0;
+        for (; tn_config_key(verbs[v], rows, &info); rows++) {
+            assert_true(*info.name && *info.kind && *info.help && info.aliases && info.default_value);
+            assert_non_null(tn_config_get(config, info.name));
+        }
+        assert_true(rows >= 2);
+        tn_config_free(config);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_those_of_the_product),
+        cmocka_unit_test(every_alias_is_accepted),
+        cmocka_unit_test(an_unknown_key_names_the_nearest_and_the_verbs),
+        cmocka_unit_test(a_bad_value_names_key_value_and_form),
+        cmocka_unit_test(values_are_read_by_their_kind),
+        cmocka_unit_test(a_prompt_is_taken_to_the_letter),
+        cmocka_unit_test(flag_beats_file_beats_adapter_beats_checkpoint_beats_default),
+        cmocka_unit_test(an_explicit_none_beats_the_file),
+        cmocka_unit_test(two_spellings_of_a_key_must_agree),
+        cmocka_unit_test(yaml_may_use_its_own_lists_and_maps),
+        cmocka_unit_test(a_broken_file_is_a_usage_error),
+        cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(a_verb_names_the_key_it_needs),
+        cmocka_unit_test(raw_text_trains_on_every_token_unless_asked),
+        cmocka_unit_test(what_was_used_reads_back_the_same),
+        cmocka_unit_test(every_row_of_the_table_is_whole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
