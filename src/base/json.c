@@ -261,14 +261,6 @@ static tn_status mend_specials(parser *p) {
     return TN_OK;
 }
 
-static tn_status check_utf8(const parser *p) {
-    uint32_t code_point;
-    int64_t at = 0;
-    if (tn_utf8_valid(p->text, p->length)) return TN_OK;
-    for (int n; at < p->length && (n = tn_utf8_decode(p->text + at, p->length - at, &code_point)) > 0;) at += n;
-    return fail_at(p, at, "bytes that are not UTF-8");
-}
-
 /* ---- The parser ---- */
 
 static tn_status fail_scan(const parser *p, int64_t offset) {
@@ -313,7 +305,11 @@ tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int f
                 .open = -1};
     tn_status status;
     *root = NULL;
-    TN_TRY(check_utf8(&p));
+    int64_t valid = tn_utf8_valid_prefix(text, length);
+    if (valid < length) {
+        status = fail_at(&p, valid, "bytes that are not UTF-8");
+        goto done;
+    }
     TN_TRY(mend_surrogates(&p));
     if (flags & TN_JSON_EXTENSIONS) TN_TRY(mend_specials(&p));
     p.strings = tn_arena_take(arena, length + 2);

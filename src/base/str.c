@@ -8,7 +8,8 @@
 #include "base/mem.h"
 
 void tn_str_add(tn_str *s, const char *bytes, int64_t length) {
-    if (s->failed || length < 0 || tn_grow(&s->data, &s->capacity, s->length + length + 1, 1, "text") != TN_OK) {
+    if (s->failed || length < 0 ||
+        tn_grow(&s->data, &s->capacity, s->length + length + 1, 1, "text") != TN_OK) {
         s->failed = true;
         return;
     }
@@ -111,9 +112,10 @@ int tn_utf8_decode(const char *text, int64_t length, uint32_t *code_point) {
     return decode(text, length, code_point, &prefix);
 }
 
-bool tn_utf8_valid(const char *text, int64_t length) {
+int64_t tn_utf8_valid_prefix(const char *text, int64_t length) {
     uint32_t c;
-    for (int64_t i = 0; i < length;) {
+    int64_t i = 0;
+    while (i < length) {
         uint64_t eight;
         if (length - i >= 8) { /* ASCII fast path */
             memcpy(&eight, text + i, 8);
@@ -123,11 +125,13 @@ bool tn_utf8_valid(const char *text, int64_t length) {
             }
         }
         int n = tn_utf8_decode(text + i, length - i, &c);
-        if (n == 0) return false;
+        if (n == 0) break;
         i += n;
     }
-    return true;
+    return i;
 }
+
+bool tn_utf8_valid(const char *text, int64_t length) { return tn_utf8_valid_prefix(text, length) == length; }
 
 void tn_utf8_lossy(tn_str *out, const char *text, int64_t length) {
     uint32_t c;
