@@ -199,7 +199,7 @@ const tn_key tn_config_keys[] = {
         "above 1 makes tokens already there less likely"),
     ROW("add_special_tokens", "", add_special_tokens, BOOLEAN, ANY, TOKENIZE, "true", NULL,
         "what the tokenizer puts round a text; a rendered chat never gets more"),
-    ROW("samples", "", samples, INTEGER, NOT_NEGATIVE, DATA, "3", NULL, "how many samples to show"),
+    ROW("samples", "", samples, INTEGER, NOT_NEGATIVE, DATA, "3", NULL, "how many samples to show; 0 = all"),
     ROW("reference", "", reference, PATH, ANY, VERIFY, "", NULL,
         "an earlier adapter: show which tensors moved, and how far"),
     ROW("tokenizer", "", tokenizer, PATH, ANY, INIT, "", NULL, "directory to copy a tokenizer from"),
