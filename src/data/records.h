@@ -1,0 +1,61 @@
+/* records.h: the shapes a record can have, told by its keys, and what each becomes: a conversation for the chat
+ * template, plain text, a plain prompt with its completion, or ids.
+ *
+ *   messages           {"messages": [{"role", "content", ...}]}, passed to the template as it is
+ *   conversations      {"conversations": [{"from": "human"|"gpt"|"system"|..., "value"}]} (ShareGPT)
+ *   alpaca             {"instruction", "input", "output"}; user = instruction, and "\n" + input where there is
+ * one; `history`
+ *                      ([[question, answer], ...]) comes before it
+ *   prompt_completion  {"prompt", "completion"}: strings, or lists of messages
+ *   question_answer    {"question", "answer"}
+ *   text               {"text"}
+ *   input_ids          {"input_ids"} and perhaps {"labels"}
+ *
+ * Beside a conversation may stand "system" (a string), "tools", "documents" and "kwargs" (or
+ * "chat_template_kwargs"). Lists and objects may also be strings that hold JSON, as in a CSV file. Other keys
+ * are ignored.
+ */
+#ifndef TN_DATA_RECORDS_H
+#define TN_DATA_RECORDS_H
+
+#include "base/json.h"
+
+typedef enum tn_shape {
+    TN_SHAPE_MESSAGES,
+    TN_SHAPE_CONVERSATIONS,
+    TN_SHAPE_ALPACA,
+    TN_SHAPE_PROMPT_COMPLETION,
+    TN_SHAPE_QUESTION_ANSWER,
+    TN_SHAPE_TEXT,
+    TN_SHAPE_INPUT_IDS,
+} tn_shape;
+
+const char *tn_shape_name(tn_shape shape);
+/* Errors: TN_USAGE with the known names. */
+tn_status tn_shape_from_name(const char *name, tn_shape *shape);
+/* The shape whose keys the record has. Errors: TN_BAD_DATA with the keys found and the accepted shapes. */
+tn_status tn_shape_detect(const tn_json *record, tn_shape *shape);
+
+typedef enum tn_record_kind {
+    TN_RECORD_CHAT,       /* `chat`: what tn_chat_render takes */
+    TN_RECORD_TEXT,       /* `text` */
+    TN_RECORD_COMPLETION, /* `text`: prompt and completion one behind the other; the first `prompt_bytes` are
+                             the prompt */
+    TN_RECORD_IDS,        /* `ids`, and `labels` or NULL: arrays of integers */
+} tn_record_kind;
+
+typedef struct tn_record {
+    tn_record_kind kind;
+    const tn_json *chat;
+    const char *text; /* [bytes], not terminated */
+    int64_t bytes, prompt_bytes;
+    const tn_json *ids, *labels;
+} tn_record;
+
+/* Converts; everything lives in the arena or in `json`. With `chat_template` false conversations of strings
+ * become plain completions. Errors: TN_BAD_DATA (a key missing or of a wrong type), TN_USAGE (needs a chat
+ * template; images). */
+tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,
+                            tn_record *record);
+
+#endif
