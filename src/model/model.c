@@ -328,13 +328,23 @@ done:
     return status;
 }
 
+/* Rows of a llama.cpp q or k matrix in Hugging Face's order: stored row 2j+p of a head is row p·(head_dim/2)+j. */
+static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *values) {
+    const int64_t cols = t->shape[1], half = head_dim / 2;
+    for (int64_t row = 0; row < t->shape[0]; row++) {
+        int64_t head = row / head_dim, p = row % head_dim / half, j = row % half;
+        tn_dequantize(t->dtype, t->data, (head * head_dim + 2 * j + p) * cols, cols, values + row * cols);
+    }
+}
+
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
     char path[96], name[128];
     tn_module_path(param->module, param->layer, path);
     snprintf(name, sizeof name, "%s.weight", param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
-    if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
+    if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
+    else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
     else tn_random_weights(m->seed ^ tn_random_name(name), (float)m->arch->initializer_range, param->count, values);
     return TN_OK;
 }

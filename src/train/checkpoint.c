@@ -95,7 +95,8 @@ static void write_progress(tn_json_writer *w, const tn_progress *p) {
         const char *key;
         int64_t value;
     } members[] = {{"step", p->step},     {"epoch", p->epoch},       {"batch", p->batch},        {"micro_steps", p->micro_steps},
-                   {"tokens", p->tokens}, {"labelled", p->labelled}, {"log_bytes", p->log_bytes}};
+                   {"tokens", p->tokens}, {"labelled", p->labelled}, {"log_bytes", p->log_bytes},
+                 {"loss_scale", p->loss_scale}, {"good_steps", p->good_steps}};
     tn_json_key(w, "progress");
     tn_json_begin(w, '{');
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) tn_json_integer_member(w, members[i].key, members[i].value);
@@ -331,7 +332,9 @@ tn_status tn_checkpoint_load(tn_engine *e, const char *path, tn_progress *progre
                               .micro_steps = tn_json_integer(tn_json_get(p, "micro_steps"), -1),
                               .tokens = tn_json_integer(tn_json_get(p, "tokens"), 0),
                               .labelled = tn_json_integer(tn_json_get(p, "labelled"), 0),
-                              .log_bytes = tn_json_integer(tn_json_get(p, "log_bytes"), 0)};
+                              .log_bytes = tn_json_integer(tn_json_get(p, "log_bytes"), 0),
+                              .loss_scale = tn_json_integer(tn_json_get(p, "loss_scale"), 1),
+                              .good_steps = tn_json_integer(tn_json_get(p, "good_steps"), 0)};
     if (progress->step < 0 || progress->epoch < 0 || progress->batch < 0 || progress->micro_steps < 0)
         TN_THROW(TN_BAD_DATA, "%s/run.json does not say where the run stood", path);
     status = tn_model_refresh(e->model);

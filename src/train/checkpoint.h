@@ -14,6 +14,7 @@ typedef struct tn_progress {
     int64_t micro_steps; /* micro-batches done (dropout's counter) */
     int64_t tokens, labelled;
     int64_t log_bytes;   /* length of train_log.jsonl */
+    int64_t loss_scale, good_steps; /* float16 only: tn_stepper's */
 } tn_progress;
 
 /* Writes output_dir/checkpoint-STEP and deletes the oldest beyond save_total_limit. `data_hash` names the dataset. */

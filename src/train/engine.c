@@ -12,10 +12,17 @@
 
 static tn_status check_supported(const tn_settings *s) {
     const char *what = s->load_in_4bit ? "load_in_4bit" : s->load_in_8bit ? "load_in_8bit" : s->load_in_fp8 ? "load_in_fp8" : NULL;
-    if (!what && s->full_finetuning) what = "full_finetuning";
+    if (what) {
+        tn_fail(TN_USAGE, "%s is not supported by this version", what);
+        return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
+    }
+    if (s->full_finetuning) what = "full_finetuning";
+    else if (strcmp(s->optim, "adamw_8bit") == 0) what = "optim adamw_8bit";
+    else if (strcmp(s->gradient_checkpointing, "offload") == 0) what = "gradient_checkpointing offload";
+    else if (strcmp(s->report_to, "jsonl") != 0) what = "report_to tensorboard";
     if (!what) return TN_OK;
     tn_fail(TN_USAGE, "%s is not supported by this version", what);
-    return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
+    return tn_remedy("nothing is substituted silently; leave it out");
 }
 
 /* The tree of config.json: from the model's files, or of a well-known shape where `model` is its name. */

@@ -4,13 +4,18 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/thread.h"
+
+/* As PyTorch's GradScaler: start high, halve on overflow, double after many good steps. */
+enum { FIRST_LOSS_SCALE = 65536, LARGEST_LOSS_SCALE = 1 << 24, GROWTH_INTERVAL = 2000 };
 
 tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper) {
     void *memory;
     *stepper = (tn_stepper){.engine = engine};
     tn_status status = engine->device->backend->allocate(engine->device, (int64_t)sizeof(double), &memory);
     if (status == TN_OK) stepper->sum_squares = memory;
+    stepper->loss_scale = engine->device->dtype == TN_DTYPE_F16 ? FIRST_LOSS_SCALE : 1;
     return status;
 }
 
@@ -44,7 +49,7 @@ static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
         const tn_span *span = &adapter->spans[i];
         tn_optimizer_step step = {.learning_rate = factor * tn_group_learning_rate(s, span->group), .beta1 = s->adam_beta1,
                                   .beta2 = s->adam_beta2, .epsilon = s->adam_epsilon, .weight_decay = span->decay ? s->weight_decay : 0,
-                                  .step = number, .grad_scale = 1, .max_norm = s->max_grad_norm, .sum_squares = stepper->sum_squares};
+                                  .step = number, .grad_scale = 1 / stepper->loss_scale, .max_norm = s->max_grad_norm, .sum_squares = stepper->sum_squares};
         float *p = adapter->values + span->offset, *g = adapter->grads + span->offset, *m = adapter->m + span->offset;
         if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, &step));
         else if (strcmp(s->optim, "lion") == 0) TN_TRY(backend->lion(e->device, span->count, p, g, m, &step));
@@ -55,27 +60,49 @@ done:
     return status;
 }
 
-tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
+/* Forward, backward and optimizer with the scale in force. */
+static tn_status attempt(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
     const tn_engine *e = stepper->engine;
     const tn_settings *s = e->settings;
     const tn_backend *backend = e->device->backend;
     tn_dropout dropout = {.p = e->adapter->config ? (float)e->adapter->config->lora_dropout : 0, .seed = s->seed};
-    double factor = tn_schedule_factor(&stepper->schedule, step), begun = tn_seconds(), loss, squares;
+    double factor = tn_schedule_factor(&stepper->schedule, step), loss, squares;
     tn_status status;
     TN_TRY(backend->zero(e->device, e->adapter->grads, e->adapter->elements * (int64_t)sizeof(float)));
     TN_TRY(tn_pass_reset_loss(e->pass));
     for (int64_t i = 0; i < work->count; i++) {
         dropout.step = (uint32_t)(micro_step + i);
-        TN_TRY(tn_pass_train(e->pass, &work->batches[i], (float)(1.0 / (double)work->labelled), &dropout));
+        TN_TRY(tn_pass_train(e->pass, &work->batches[i], (float)(stepper->loss_scale / (double)work->labelled), &dropout));
     }
     TN_TRY(optimize(stepper, factor, step + 1));
     TN_TRY(tn_pass_read_loss(e->pass, &loss));
     TN_TRY(backend->download(e->device, &squares, stepper->sum_squares, (int64_t)sizeof squares));
-    *result = (tn_step_result){loss / (double)work->labelled, sqrt(squares), factor * s->learning_rate, tn_seconds() - begun};
-    if (!isfinite(result->loss) || !isfinite(result->grad_norm)) {
-        status = tn_fail(TN_NUMERIC, "step %lld: loss %g, gradient norm %g", (long long)step + 1, result->loss, result->grad_norm);
-        tn_remedy("the last checkpoint stands and this step changed nothing; lower learning_rate, or compute in float32");
-    }
+    result->loss = loss / (double)work->labelled;
+    result->grad_norm = sqrt(squares) / stepper->loss_scale;
+    result->learning_rate = factor * s->learning_rate;
 done:
     return status;
+}
+
+tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
+    const bool scaled = stepper->engine->device->dtype == TN_DTYPE_F16;
+    double begun = tn_seconds();
+    tn_status status = attempt(stepper, work, step, micro_step, result);
+    while (status == TN_OK && scaled && isfinite(result->loss) && !isfinite(result->grad_norm) && stepper->loss_scale > 1) {
+        stepper->loss_scale /= 2;
+        stepper->good_steps = 0;
+        tn_info("step %lld: gradients overflow float16, the loss scale is now %g", (long long)step + 1, stepper->loss_scale);
+        status = attempt(stepper, work, step, micro_step, result);
+    }
+    if (status != TN_OK) return status;
+    result->seconds = tn_seconds() - begun;
+    if (!isfinite(result->loss) || !isfinite(result->grad_norm)) {
+        tn_fail(TN_NUMERIC, "step %lld: loss %g, gradient norm %g", (long long)step + 1, result->loss, result->grad_norm);
+        return tn_remedy("the last checkpoint stands and this step changed nothing; lower learning_rate, or compute in float32");
+    }
+    if (scaled && ++stepper->good_steps == GROWTH_INTERVAL) {
+        stepper->good_steps = 0;
+        if (stepper->loss_scale < LARGEST_LOSS_SCALE) stepper->loss_scale *= 2;
+    }
+    return TN_OK;
 }

@@ -11,6 +11,8 @@ typedef struct tn_stepper {
     tn_engine *engine;
     tn_schedule schedule;
     double *sum_squares; /* on the device: Σ g² */
+    double loss_scale;   /* 1 but for float16, where small gradients would vanish: a power of two, part of a run's state */
+    int64_t good_steps;  /* since the scale last changed */
 } tn_stepper;
 tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper);
 void tn_stepper_close(tn_stepper *stepper);

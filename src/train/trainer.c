@@ -171,6 +171,10 @@ static tn_status restore(trainer *t) {
     tn_status status;
     if (!t->checkpoint) return TN_OK;
     TN_TRY(tn_checkpoint_load(&t->e, t->checkpoint, &t->at));
+    if (t->e.device->dtype == TN_DTYPE_F16 && t->at.loss_scale >= 1) {
+        t->stepper.loss_scale = (double)t->at.loss_scale;
+        t->stepper.good_steps = t->at.good_steps;
+    }
     TN_TRY(tn_checkpoint_read_run(&t->arena, t->checkpoint, &run));
     if (!tn_json_is_string(tn_json_get(run, "data_hash"), t->stats.hash)) {
         status = tn_fail(TN_USAGE, "the dataset is not the one %s was trained on", t->checkpoint);
@@ -312,6 +316,8 @@ static tn_status evaluate_now(trainer *t) {
 static tn_status save_now(trainer *t) {
     if (fsync(fileno(t->log)) != 0) return tn_fail_errno("flush", "train_log.jsonl");
     t->at.log_bytes = (int64_t)ftell(t->log);
+    t->at.loss_scale = (int64_t)t->stepper.loss_scale;
+    t->at.good_steps = t->stepper.good_steps;
     tn_status status = tn_checkpoint_save(&t->e, &t->at, t->stats.hash, t->max_steps);
     if (status != TN_OK) return tn_context(status, "checkpoint at step %lld", (long long)t->at.step);
     char path[4096];
