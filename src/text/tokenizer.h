@@ -18,7 +18,8 @@ typedef struct tn_ids {
 tn_status tn_ids_push(tn_ids *ids, int32_t id);
 void tn_ids_free(tn_ids *ids);
 
-/* From tokenizer.json. Errors: TN_USAGE (missing), TN_BAD_DATA (damaged, or a component we do not know, named). */
+/* From tokenizer.json. Errors: TN_USAGE (missing), TN_BAD_DATA (damaged, or a component we do not know, named).
+ */
 tn_status tn_text_from_json(const char *path, tn_text **text);
 /* From a GGUF's tokenizer.ggml.* keys; `metadata` as tn_gguf_metadata gives it, kept alive by the caller only
  * during the call. */
@@ -32,10 +33,11 @@ typedef struct tn_spans {
     int64_t *starts_ends;
     int64_t count /* pairs */, capacity;
 } tn_spans;
-tn_status tn_text_encode(const tn_text *text, const char *input, int64_t bytes, bool add_special_tokens, tn_ids *out,
-                         tn_spans *spans);
+tn_status tn_text_encode(const tn_text *text, const char *input, int64_t bytes, bool add_special_tokens,
+                         tn_ids *out, tn_spans *spans);
 /* Appends the text of ids. Ids without a token give nothing. */
-tn_status tn_text_decode(const tn_text *text, const int32_t *ids, int64_t count, bool skip_special, tn_str *out);
+tn_status tn_text_decode(const tn_text *text, const int32_t *ids, int64_t count, bool skip_special,
+                         tn_str *out);
 
 /* Streaming decode: each call gives the bytes that can no longer change (never half a character). */
 typedef struct tn_text_stream tn_text_stream;
@@ -51,7 +53,13 @@ int32_t tn_text_id(const tn_text *text, const char *content);
 const char *tn_text_token(const tn_text *text, int32_t id, int64_t *length);
 bool tn_text_is_special(const tn_text *text, int32_t id);
 /* GGUF: bos/eos/pad/unk/eot ids as the file gives them, -1 where absent. Not for tokenizer.json. */
-typedef struct tn_special_ids { int32_t bos, eos, pad, unk, eot; bool add_bos, add_eos; } tn_special_ids;
+typedef struct tn_special_ids {
+    int32_t bos, eos, pad, unk, eot;
+    bool add_bos, add_eos;
+} tn_special_ids;
 void tn_text_special_ids(const tn_text *text, tn_special_ids *ids);
+/* The tokenizer.json that stands for a GGUF's keys (it lives as long as `text`), NULL where the tokenizer
+ * was read from a tokenizer.json. */
+const char *tn_text_json(const tn_text *text, int64_t *length);
 
 #endif

@@ -1,15 +1,14 @@
 /* test_tokenizer_golden.c: every line of the golden files made by Hugging Face's tokenizers comes out
  * exactly: ids, ids with special tokens, decoded text (whole and streamed).
  */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <setjmp.h>
-#include <cmocka.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -53,8 +52,9 @@ static void check_line(const tn_text *text, const tn_json *line, const char *fil
     }
     assert_int_equal(tn_text_stream_end(stream, &streamed), TN_OK);
     tn_text_stream_free(stream);
-    bool right = same_ids(tn_json_get(line, "ids"), &ids) && same_ids(tn_json_get(line, "ids_special"), &special) &&
-                 same_text(tn_json_get(line, "decoded"), &decoded) && same_text(tn_json_get(line, "decoded"), &streamed);
+    bool right =
+        same_ids(tn_json_get(line, "ids"), &ids) && same_ids(tn_json_get(line, "ids_special"), &special) &&
+        same_text(tn_json_get(line, "decoded"), &decoded) && same_text(tn_json_get(line, "decoded"), &streamed);
     if (!right) fail_msg("%s line %lld: %s", file, (long long)number, input->string);
     tn_ids_free(&ids);
     tn_ids_free(&special);
@@ -72,7 +72,9 @@ static void check_golden(const char *name, int64_t lines) {
         skip();
     }
     const char *file = tn_arena_printf(&arena, "%s/golden/tokenize_%s.jsonl", data, name);
-    assert_int_equal(tn_text_from_json(tn_arena_printf(&arena, "%s/tokenizers/%s/tokenizer.json", data, name), &text), TN_OK);
+    assert_int_equal(
+        tn_text_from_json(tn_arena_printf(&arena, "%s/tokenizers/%s/tokenizer.json", data, name), &text),
+        TN_OK);
     assert_int_equal(tn_map_open(file, &map), TN_OK);
     const char *at = (const char *)map.data, *end = at + map.bytes;
     while (at < end) {
@@ -95,14 +97,19 @@ static void every_line_of_gpt2_is_exact(void **state) { (void)state, check_golde
 static void every_line_of_llama3_2_is_exact(void **state) { (void)state, check_golden("llama3_2", 369); }
 static void every_line_of_qwen2_5_is_exact(void **state) { (void)state, check_golden("qwen2_5", 378); }
 static void every_line_of_qwen3_is_exact(void **state) { (void)state, check_golden("qwen3", 378); }
-static void every_line_of_mistral_nemo_is_exact(void **state) { (void)state, check_golden("mistral_nemo", 369); }
+static void every_line_of_mistral_nemo_is_exact(void **state) {
+    (void)state, check_golden("mistral_nemo", 369);
+}
 static void every_line_of_gemma3_is_exact(void **state) { (void)state, check_golden("gemma3", 378); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_line_of_gpt2_is_exact),         cmocka_unit_test(every_line_of_llama3_2_is_exact),
-        cmocka_unit_test(every_line_of_qwen2_5_is_exact),      cmocka_unit_test(every_line_of_qwen3_is_exact),
-        cmocka_unit_test(every_line_of_mistral_nemo_is_exact), cmocka_unit_test(every_line_of_gemma3_is_exact),
+        cmocka_unit_test(every_line_of_gpt2_is_exact),
+        cmocka_unit_test(every_line_of_llama3_2_is_exact),
+        cmocka_unit_test(every_line_of_qwen2_5_is_exact),
+        cmocka_unit_test(every_line_of_qwen3_is_exact),
+        cmocka_unit_test(every_line_of_mistral_nemo_is_exact),
+        cmocka_unit_test(every_line_of_gemma3_is_exact),
     };
     return cmocka_run_group_tests(tests, unpack, NULL);
 }

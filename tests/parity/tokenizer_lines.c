@@ -50,9 +50,10 @@ static tn_status answer(const tn_text *text, const tn_json *line, tn_json_writer
     tn_json_begin(w, '[');
     for (int64_t i = 0; i < 2 * spans.count; i++) tn_json_put_integer(w, spans.starts_ends[i]);
     tn_json_end(w, ']');
-    tn_json_boolean_member(w, "streamed",
-                           streamed.length == decoded.length &&
-                               memcmp(tn_str_text(&streamed), tn_str_text(&decoded), (size_t)decoded.length) == 0);
+    tn_json_boolean_member(
+        w, "streamed",
+        streamed.length == decoded.length &&
+            memcmp(tn_str_text(&streamed), tn_str_text(&decoded), (size_t)decoded.length) == 0);
 done:
     tn_ids_free(&ids);
     tn_ids_free(&special);
