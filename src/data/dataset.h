@@ -14,19 +14,20 @@ typedef enum tn_stage { TN_STAGE_SFT, TN_STAGE_CPT } tn_stage;
 typedef struct tn_dataset_options {
     const char *const *paths; /* .jsonl, .json, .csv, .txt */
     int64_t count;
-    const char *format; /* NULL = detect: messages, conversations, alpaca, prompt_completion, question_answer, text, input_ids */
+    const char *format; /* NULL = detect: messages, conversations, alpaca, prompt_completion, question_answer,
+                           text, input_ids */
     tn_stage stage;
-    int64_t max_length;            /* longer records are cut (sft) or split (cpt) */
+    int64_t max_length; /* longer records are cut (sft) or split (cpt) */
     bool train_on_responses_only;
-    bool allow_unlabelled;         /* false: all labels masked everywhere is TN_BAD_DATA with a sample shown */
-    int64_t vocab_size;            /* ids ≥ this are TN_BAD_DATA with the record's number; 0 = unchecked */
-    const char *cache_directory;   /* NULL = $XDG_CACHE_HOME/tenon or ~/.cache/tenon; "" = no cache on disk */
+    bool allow_unlabelled;       /* false: all labels masked everywhere is TN_BAD_DATA with a sample shown */
+    int64_t vocab_size;          /* ids ≥ this are TN_BAD_DATA with the record's number; 0 = unchecked */
+    const char *cache_directory; /* NULL = $XDG_CACHE_HOME/tenon or ~/.cache/tenon; "" = no cache on disk */
 } tn_dataset_options;
 
 typedef struct tn_dataset tn_dataset;
 
-/* `chat` may be NULL for input_ids data. Errors: TN_USAGE (missing file, unknown format), TN_BAD_DATA (a bad record,
- * with file and line; nothing labelled; empty). */
+/* `chat` may be NULL for input_ids data. Errors: TN_USAGE (missing file, unknown format), TN_BAD_DATA (a bad
+ * record, with file and line; nothing labelled; empty). */
 tn_status tn_dataset_open(const tn_dataset_options *options, const tn_chat *chat, tn_dataset **dataset);
 void tn_dataset_free(tn_dataset *dataset);
 

@@ -2,8 +2,8 @@
  *
  * The probe is user, assistant, user, assistant with words that occur nowhere else. What stands between an
  * answer and the next question is the end of the assistant's turn and the user's marker; what follows the last
- * answer is that end alone, so their difference is the marker. In the same way the assistant's marker is what stands
- * between question and answer, less what follows a question that has no answer yet. */
+ * answer is that end alone, so their difference is the marker. In the same way the assistant's marker is what
+ * stands between question and answer, less what follows a question that has no answer yet. */
 #include "data/labels.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ static const char probe[] =
     "{\"role\": \"user\", \"content\": \"QuestionProbeTwo\"},"
     "{\"role\": \"assistant\", \"content\": \"AnswerProbeTwo\"}]}";
 static const char unanswered[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"QuestionProbeOne\"}]}";
-static const char *const words[4] = {"QuestionProbeOne", "AnswerProbeOne", "QuestionProbeTwo", "AnswerProbeTwo"};
+static const char *const words[4] = {"QuestionProbeOne", "AnswerProbeOne", "QuestionProbeTwo",
+                                     "AnswerProbeTwo"};
 
 /* ---- The scans ---- */
 
@@ -24,9 +25,9 @@ static bool stands_at(const tn_ids *marker, const int32_t *ids, int64_t count, i
            memcmp(ids + at, marker->ids, (size_t)marker->count * sizeof *ids) == 0;
 }
 
-/* Quirks kept from the original: the last token ends a span even where a user marker begins at it, and is labelled;
- * behind a user marker the scan skips one token, so an assistant marker standing right there is missed;
- * an assistant marker at the very end gives no span. */
+/* Quirks kept from the original: the last token ends a span even where a user marker begins at it, and is
+ * labelled; behind a user marker the scan skips one token, so an assistant marker standing right there is
+ * missed; an assistant marker at the very end gives no span. */
 void tn_label_responses(const tn_markers *m, const int32_t *ids, int64_t count, int32_t *labels) {
     for (int64_t i = 0; i < count; i++) labels[i] = TN_NO_LABEL;
     for (int64_t at = 0; at < count; at++) {
@@ -40,8 +41,8 @@ void tn_label_responses(const tn_markers *m, const int32_t *ids, int64_t count, 
     }
 }
 
-void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends, const int32_t *ids,
-                     int64_t count, int32_t *labels) {
+void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends,
+                     const int32_t *ids, int64_t count, int32_t *labels) {
     for (int64_t i = 0, r = 0; i < count; i++) {
         int64_t start = starts_ends[2 * i], end = starts_ends[2 * i + 1];
         while (r < range_count && ranges[r].end <= start) r++;
@@ -52,7 +53,8 @@ void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int
 
 /* ---- The markers ---- */
 
-static tn_status render(const tn_chat *chat, const char *json, tn_str *out, bool *rejected, int64_t *generated) {
+static tn_status render(const tn_chat *chat, const char *json, tn_str *out, bool *rejected,
+                        int64_t *generated) {
     tn_arena arena = {0};
     const tn_json *record;
     tn_text_range *ranges = NULL;
@@ -85,8 +87,8 @@ static bool find_words(probing *p) {
     return true;
 }
 
-/* Bytes that `a` and `b` have in common at their start, moved back to where a token of `a` begins unless one of them is
- * used up: "<|end|>\n<|user|>" and "<|end|>\n<|endoftext|>" share "<|end|>\n". -1: failed. */
+/* Bytes that `a` and `b` have in common at their start, moved back to where a token of `a` begins unless one of
+ * them is used up: "<|end|>\n<|user|>" and "<|end|>\n<|endoftext|>" share "<|end|>\n". -1: failed. */
 static int64_t common_start(const tn_text *text, const char *a, const char *b) {
     int64_t n = 0, boundary = 0;
     tn_ids ids = {0};
@@ -149,7 +151,8 @@ static bool proves(const probing *p, const tn_markers *m, int32_t *labels) {
     return true;
 }
 
-/* A tokenizer may join the white space around a marker with its neighbours: then the marker is found without it. */
+/* A tokenizer may join the white space around a marker with its neighbours: then the marker is found without
+ * it. */
 static tn_status strip(tn_str *marker, int level) {
     const char *space = level == 0 ? "" : level == 1 ? " " : " \t\r\n";
     const char *text = tn_str_text(marker), *start = text + strspn(text, space);
@@ -169,16 +172,19 @@ static tn_status encode_marker(const tn_chat *chat, const tn_str *marker, tn_ids
 
 static tn_status fail_markers(const tn_markers *m) {
     tn_fail(TN_BAD_DATA,
-            "cannot tell the assistant's turns from the chat template: the texts \"%s\" and \"%s\" do not part a probe conversation",
+            "cannot tell the assistant's turns from the chat template: the texts \"%s\" and \"%s\" do not part "
+            "a probe conversation",
             tn_str_text(&m->user), tn_str_text(&m->assistant));
-    return tn_remedy("put {%% generation %%} ... {%% endgeneration %%} around the assistant's content in the chat template, "
-                     "or train on every token with train_on_responses_only false");
+    return tn_remedy(
+        "put {%% generation %%} ... {%% endgeneration %%} around the assistant's content in the chat template, "
+        "or train on every token with train_on_responses_only false");
 }
 
 static tn_status prove_markers(const tn_chat *chat, probing *p, tn_markers *m) {
     int32_t *labels = NULL;
     tn_status status;
-    TN_TRY(tn_text_encode(tn_chat_text(chat), tn_str_text(&p->text), p->text.length, false, &p->ids, &p->spans));
+    TN_TRY(
+        tn_text_encode(tn_chat_text(chat), tn_str_text(&p->text), p->text.length, false, &p->ids, &p->spans));
     TN_TRY(tn_alloc(&labels, p->ids.count, (int64_t)sizeof *labels, "labels"));
     for (int level = 0; level < 3; level++) {
         TN_TRY(strip(&m->user, level));

@@ -12,20 +12,20 @@
 enum { TN_NO_LABEL = -100 };
 
 typedef struct tn_markers {
-    bool generation;           /* the template has generation blocks: the markers below are not used */
-    tn_str user, assistant;    /* "<|im_start|>user\n", "<|im_start|>assistant\n" */
+    bool generation;        /* the template has generation blocks: the markers below are not used */
+    tn_str user, assistant; /* "<|im_start|>user\n", "<|im_start|>assistant\n" */
     tn_ids user_ids, assistant_ids;
 } tn_markers;
 
-/* Finds how this template marks the assistant's turns, and proves it on the probe. Errors: TN_BAD_DATA where no pair of
- * markers tells the turns of the probe apart. */
+/* Finds how this template marks the assistant's turns, and proves it on the probe. Errors: TN_BAD_DATA where no
+ * pair of markers tells the turns of the probe apart. */
 tn_status tn_markers_find(const tn_chat *chat, tn_markers *markers);
 void tn_markers_free(tn_markers *markers);
 
 /* labels[i] = ids[i] from behind each assistant marker to the next user marker or the end, else -100. */
 void tn_label_responses(const tn_markers *markers, const int32_t *ids, int64_t count, int32_t *labels);
 /* labels[i] = ids[i] for tokens whose bytes overlap one of the ranges, else -100. starts_ends: as tn_spans. */
-void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends, const int32_t *ids,
-                     int64_t count, int32_t *labels);
+void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends,
+                     const int32_t *ids, int64_t count, int32_t *labels);
 
 #endif

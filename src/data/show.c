@@ -1,5 +1,5 @@
-/* show.c: runs of tokens with and without labels, decoded one by one: a character whose bytes are shared between two
- * runs shows as U+FFFD. */
+/* show.c: runs of tokens with and without labels, decoded one by one: a character whose bytes are shared
+ * between two runs shows as U+FFFD. */
 #include "data/show.h"
 
 static tn_status show_run(const tn_chat *chat, const int32_t *ids, int64_t count, tn_str *out) {
