@@ -52,9 +52,9 @@ tn_status tn_context(tn_status status, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    size_t used = strlen(text);
-    snprintf(text + used, sizeof text - used, ": %s", message);
-    trim_partial_character(text);
+    size_t used = strlen(text), room = sizeof text - used;
+    bool cut = snprintf(text + used, room, ": %s", message) >= (int)room;
+    if (cut) trim_partial_character(text);
     memcpy(message, text, sizeof text);
     return status;
 }
