@@ -1,5 +1,6 @@
-/* gguf.c: the GGUF container (gguf.md section 1). A cursor with checked reads walks the mapped header; metadata becomes a JSON tree
- * whose strings point into the mapping's copies, so 128,000 vocabulary entries cost one pass.
+/* gguf.c: the GGUF container (gguf.md section 1). A cursor with checked reads walks the mapped header; metadata
+ * becomes a JSON tree in the file's arena, so 128,000 vocabulary entries cost one pass. Nothing is allocated
+ * for a count before the file was seen to have room for it.
  */
 #include "format/gguf.h"
 
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json_keys.h"
 #include "format/name_table.h"
 
 struct tn_gguf {
@@ -24,12 +26,25 @@ typedef struct cursor {
     int64_t at;
 } cursor;
 
-enum { LARGEST_COUNT = 1 << 30 };
-enum { TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_U32, TYPE_I32, TYPE_F32, TYPE_BOOL, TYPE_STRING, TYPE_ARRAY, TYPE_U64, TYPE_I64, TYPE_F64 };
+enum { LARGEST_COUNT = 1 << 30, NAME_BYTES = 64, LARGEST_ALIGNMENT = 1 << 20 };
+enum {
+    TYPE_U8,
+    TYPE_I8,
+    TYPE_U16,
+    TYPE_I16,
+    TYPE_U32,
+    TYPE_I32,
+    TYPE_F32,
+    TYPE_BOOL,
+    TYPE_STRING,
+    TYPE_ARRAY,
+    TYPE_U64,
+    TYPE_I64,
+    TYPE_F64
+};
 
 static tn_status damaged(const cursor *c, const char *what) {
-    tn_fail(TN_BAD_DATA, "%s: at byte %lld: %s", c->file->path, (long long)c->at, what);
-    return tn_remedy("the file is damaged or no GGUF file; fetch it again");
+    return tn_fail(TN_BAD_DATA, "%s: at byte %lld: %s", c->file->path, (long long)c->at, what);
 }
 
 /* A little-endian integer of `width` bytes. */
@@ -45,7 +60,8 @@ static tn_status take_count(cursor *c, int64_t *count, const char *what) {
     uint64_t value;
     tn_status status = take(c, 8, &value);
     if (status != TN_OK) return status;
-    if (value > LARGEST_COUNT || (int64_t)value > c->file->map.bytes) return damaged(c, what); /* each item has at least a byte */
+    if (value > LARGEST_COUNT || (int64_t)value > c->file->map.bytes)
+        return damaged(c, what); /* each item has at least a byte */
     *count = (int64_t)value;
     return TN_OK;
 }
@@ -65,6 +81,7 @@ static int width_of(uint64_t type) {
     return type < sizeof widths / sizeof *widths ? widths[type] : 0;
 }
 
+/* An UINT64 beyond INT64_MAX reads as the nearest double. */
 static void number(uint64_t type, uint64_t bits, tn_json *node) {
     float single;
     uint32_t low = (uint32_t)bits;
@@ -79,7 +96,10 @@ static void number(uint64_t type, uint64_t bits, tn_json *node) {
             break;
         case TYPE_F64: node->type = TN_JSON_REAL, memcpy(&node->real, &bits, sizeof bits); break;
         case TYPE_BOOL: node->type = TN_JSON_BOOLEAN, node->boolean = bits != 0; break;
-        default: node->integer = (int64_t)bits; break;
+        default:
+            if (bits > INT64_MAX) node->type = TN_JSON_REAL, node->real = (double)bits;
+            else node->integer = (int64_t)bits;
+            break;
     }
 }
 
@@ -114,24 +134,35 @@ done:
     return status;
 }
 
+static tn_status take_member(cursor *c, tn_member *m) {
+    tn_status status = take_string(c, &m->key, &m->key_length);
+    if (status != TN_OK) return status;
+    if ((int64_t)strlen(m->key) != m->key_length) return damaged(c, "a key holds a NUL byte");
+    return take_value(c, &m->value);
+}
+
 static tn_status take_metadata(cursor *c, int64_t count) {
     tn_gguf *f = c->file;
     tn_member *members;
+    tn_key_set keys = {0};
     tn_status status = TN_OK;
     if (count > f->map.bytes / 12) return damaged(c, "more keys than the file has room for");
     members = tn_arena_take(&f->arena, (count + 1) * (int64_t)sizeof *members);
     if (!members) return tn_fail_memory(count * (int64_t)sizeof *members, f->path);
     f->metadata = (tn_json){.type = TN_JSON_OBJECT, .members = members};
-    for (int64_t i = 0; i < count; i++) {
-        TN_TRY(take_string(c, &members[i].key, &members[i].key_length));
-        if (tn_json_get(&f->metadata, members[i].key)) TN_THROW(TN_BAD_DATA, "%s: the key %s stands twice", f->path, members[i].key);
-        TN_TRY(take_value(c, &members[i].value));
-        f->metadata.count++;
+    TN_TRY(tn_key_set_begin(&keys, members, count));
+    for (int64_t i = 0; i < count; i++, f->metadata.count++) {
+        TN_TRY(take_member(c, &members[i]));
+        if (!tn_key_set_add(&keys, i))
+            TN_THROW(TN_BAD_DATA, "%s: the key %s stands twice", f->path, members[i].key);
     }
-    f->alignment = tn_json_integer(tn_json_get(&f->metadata, "general.alignment"), 32);
-    if (f->alignment < 1 || f->alignment > 1 << 20 || (f->alignment & (f->alignment - 1)))
-        TN_THROW(TN_BAD_DATA, "%s: general.alignment %lld is no power of two", f->path, (long long)f->alignment);
+    const tn_json *alignment = tn_json_get(&f->metadata, "general.alignment");
+    f->alignment = alignment ? tn_json_integer(alignment, 0) : 32;
+    if (f->alignment < 1 || f->alignment > LARGEST_ALIGNMENT || (f->alignment & (f->alignment - 1)))
+        TN_THROW(TN_BAD_DATA, "%s: general.alignment (%lld) is no power of two up to %d", f->path,
+                 (long long)f->alignment, LARGEST_ALIGNMENT);
 done:
+    tn_key_set_end(&keys);
     return status;
 }
 
@@ -139,10 +170,11 @@ static bool dtype_of(uint64_t type, tn_dtype *dtype) {
     static const struct {
         int id;
         tn_dtype dtype;
-    } types[] = {{0, TN_DTYPE_F32},   {1, TN_DTYPE_F16},   {2, TN_DTYPE_Q4_0},  {3, TN_DTYPE_Q4_1},    {6, TN_DTYPE_Q5_0},
-                 {7, TN_DTYPE_Q5_1},  {8, TN_DTYPE_Q8_0},  {10, TN_DTYPE_Q2_K}, {11, TN_DTYPE_Q3_K},   {12, TN_DTYPE_Q4_K},
-                 {13, TN_DTYPE_Q5_K}, {14, TN_DTYPE_Q6_K}, {20, TN_DTYPE_IQ4_NL}, {23, TN_DTYPE_IQ4_XS}, {24, TN_DTYPE_I8},
-                 {25, TN_DTYPE_I16},  {26, TN_DTYPE_I32},  {27, TN_DTYPE_I64},  {28, TN_DTYPE_F64},    {30, TN_DTYPE_BF16}};
+    } types[] = {{0, TN_DTYPE_F32},     {1, TN_DTYPE_F16},     {2, TN_DTYPE_Q4_0},  {3, TN_DTYPE_Q4_1},
+                 {6, TN_DTYPE_Q5_0},    {7, TN_DTYPE_Q5_1},    {8, TN_DTYPE_Q8_0},  {10, TN_DTYPE_Q2_K},
+                 {11, TN_DTYPE_Q3_K},   {12, TN_DTYPE_Q4_K},   {13, TN_DTYPE_Q5_K}, {14, TN_DTYPE_Q6_K},
+                 {20, TN_DTYPE_IQ4_NL}, {23, TN_DTYPE_IQ4_XS}, {24, TN_DTYPE_I8},   {25, TN_DTYPE_I16},
+                 {26, TN_DTYPE_I32},    {27, TN_DTYPE_I64},    {28, TN_DTYPE_F64},  {30, TN_DTYPE_BF16}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if ((uint64_t)types[i].id == type) {
             *dtype = types[i].dtype;
@@ -151,36 +183,54 @@ static bool dtype_of(uint64_t type, tn_dtype *dtype) {
     return false;
 }
 
-/* One tensor entry; `offset` is its declared place behind the header. */
-static tn_status take_tensor(cursor *c, tn_tensor_info *t, int64_t *offset) {
-    tn_gguf *f = c->file;
-    uint64_t rank, type, value;
-    int64_t length;
-    tn_status status;
-    t->file = f->path;
-    TN_TRY(take_string(c, &t->name, &length));
-    if ((int64_t)strlen(t->name) != length || length > 4096) return damaged(c, "an impossible tensor name");
-    TN_TRY(take(c, 4, &rank));
-    if (rank > 4) TN_THROW(TN_BAD_DATA, "%s: tensor %s has %llu dimensions", f->path, t->name, (unsigned long long)rank);
+/* Types that exist but that we do not decode (i-quants, ternary, FP4) are no damage. */
+static tn_status refuse_type(const tn_tensor_info *t, uint64_t type) {
+    enum { NEWEST_TYPE = 40 };
+    if (type > NEWEST_TYPE)
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s has the unknown ggml type %llu", t->file, t->name,
+                       (unsigned long long)type);
+    tn_fail(TN_USAGE, "%s: tensor %s has the ggml type %llu, which is not supported", t->file, t->name,
+            (unsigned long long)type);
+    return tn_remedy("supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS");
+}
+
+static tn_status take_shape(cursor *c, tn_tensor_info *t) {
+    uint64_t rank, value;
+    tn_status status = take(c, 4, &rank);
+    if (status != TN_OK) return status;
+    if (rank > 4)
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s claims %llu dimensions; at most 4 are allowed", t->file,
+                       t->name, (unsigned long long)rank);
     t->rank = (int)rank;
     t->elements = 1;
     for (int i = t->rank - 1; i >= 0; i--) { /* the file's first dimension is the fastest: our last */
         TN_TRY(take(c, 8, &value));
         t->shape[i] = value > INT64_MAX ? -1 : (int64_t)value;
-        if (t->shape[i] < 0 || !tn_mul(t->elements, t->shape[i], &t->elements))
-            TN_THROW(TN_BAD_DATA, "%s: tensor %s: an impossible dimension", f->path, t->name);
+        if (!tn_mul(t->elements, t->shape[i], &t->elements))
+            TN_THROW(TN_BAD_DATA, "%s: tensor %s: a dimension of %llu is impossible", t->file, t->name,
+                     (unsigned long long)value);
     }
+done:
+    return status;
+}
+
+/* One tensor entry; `offset` is its declared place behind the header. */
+static tn_status take_tensor(cursor *c, tn_tensor_info *t, int64_t *offset) {
+    uint64_t type, value;
+    int64_t length;
+    tn_status status;
+    t->file = c->file->path;
+    TN_TRY(take_string(c, &t->name, &length));
+    if ((int64_t)strlen(t->name) != length || length >= NAME_BYTES)
+        return damaged(c, "a tensor name holds a NUL byte or has 64 bytes or more");
+    TN_TRY(take_shape(c, t));
     TN_TRY(take(c, 4, &type));
     TN_TRY(take(c, 8, &value));
-    if (!dtype_of(type, &t->dtype)) {
-        status = tn_fail(TN_USAGE, "%s: tensor %s has the ggml type %llu, which is not supported", f->path, t->name, (unsigned long long)type);
-        tn_remedy("supported: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS");
-        goto done;
-    }
+    if (!dtype_of(type, &t->dtype)) return refuse_type(t, type);
     int64_t row = t->rank ? t->shape[t->rank - 1] : 1;
     if (row % tn_dtype_block(t->dtype) || !tn_dtype_bytes(t->dtype, t->elements, &t->bytes))
-        TN_THROW(TN_BAD_DATA, "%s: tensor %s: rows of %lld elements are no whole %s blocks", f->path, t->name, (long long)row,
-                 tn_dtype_name(t->dtype));
+        TN_THROW(TN_BAD_DATA, "%s: tensor %s: rows of %lld elements are no whole %s blocks of %lld", t->file,
+                 t->name, (long long)row, tn_dtype_name(t->dtype), (long long)tn_dtype_block(t->dtype));
     *offset = value > INT64_MAX ? -1 : (int64_t)value;
 done:
     return status;
@@ -201,9 +251,11 @@ static tn_status take_tensors(cursor *c, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         tn_tensor_info *t = &f->tensors[i];
         if (offsets[i] != expected)
-            TN_THROW(TN_BAD_DATA, "%s: tensor %s lies at %lld, %lld was expected", f->path, t->name, (long long)offsets[i], (long long)expected);
+            TN_THROW(TN_BAD_DATA, "%s: tensor %s lies at offset %lld; the tensors before it end at %lld",
+                     f->path, t->name, (long long)offsets[i], (long long)expected);
         if (room < 0 || t->bytes > room || expected > room - t->bytes)
-            TN_THROW(TN_BAD_DATA, "%s: tensor %s reaches beyond the end of the file (truncated?)", f->path, t->name);
+            TN_THROW(TN_BAD_DATA, "%s: tensor %s reaches beyond the end of the file (truncated?)", f->path,
+                     t->name);
         t->data = f->map.data + start + expected;
         expected += padded(t->bytes, f->alignment);
     }
@@ -219,14 +271,17 @@ static tn_status read_file(tn_gguf *f) {
     int64_t tensors, keys;
     tn_status status;
     TN_TRY(take(&c, 4, &magic));
-    if (magic != 0x46554747) return damaged(&c, "the magic GGUF is missing");
+    if (magic != 0x46554747) TN_THROW(TN_BAD_DATA, "%s: the magic GGUF is missing at its beginning", f->path);
     TN_TRY(take(&c, 4, &version));
-    if (version != 2 && version != 3) TN_THROW(TN_BAD_DATA, "%s: GGUF version %llu; 2 and 3 are supported", f->path, (unsigned long long)version);
+    if (version != 2 && version != 3)
+        TN_THROW(TN_BAD_DATA, "%s: GGUF version %llu; 2 and 3 are supported", f->path,
+                 (unsigned long long)version);
     TN_TRY(take_count(&c, &tensors, "an impossible number of tensors"));
     TN_TRY(take_count(&c, &keys, "an impossible number of keys"));
     TN_TRY(take_metadata(&c, keys));
     status = take_tensors(&c, tensors);
 done:
+    if (status == TN_BAD_DATA) tn_remedy("the file is damaged or no GGUF file; fetch it again");
     return status;
 }
 
@@ -255,6 +310,8 @@ void tn_gguf_close(tn_gguf *f) {
 
 int64_t tn_gguf_count(const tn_gguf *f) { return f->count; }
 const tn_tensor_info *tn_gguf_at(const tn_gguf *f, int64_t index) { return &f->tensors[index]; }
-const tn_tensor_info *tn_gguf_find(const tn_gguf *f, const char *name) { return tn_name_table_find(&f->names, name); }
+const tn_tensor_info *tn_gguf_find(const tn_gguf *f, const char *name) {
+    return tn_name_table_find(&f->names, name);
+}
 const tn_json *tn_gguf_metadata(const tn_gguf *f) { return &f->metadata; }
 const tn_json *tn_gguf_get(const tn_gguf *f, const char *key) { return tn_json_get(&f->metadata, key); }

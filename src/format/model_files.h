@@ -14,7 +14,11 @@
 
 typedef struct tn_model_files tn_model_files;
 
-typedef enum tn_model_files_kind { TN_MODEL_DIRECTORY, TN_MODEL_GGUF, TN_MODEL_CONFIG_ONLY } tn_model_files_kind;
+typedef enum tn_model_files_kind {
+    TN_MODEL_DIRECTORY,
+    TN_MODEL_GGUF,
+    TN_MODEL_CONFIG_ONLY
+} tn_model_files_kind;
 
 /* `path`: a directory, a .gguf file (known by its magic), or a config.json (no tensors then).
  * `need_weights` false opens a directory with config.json alone. */

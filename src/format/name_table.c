@@ -12,14 +12,16 @@ static int64_t slot_of(const tn_name_table *table, const char *name) {
     return at;
 }
 
-tn_status tn_name_table_build(tn_name_table *table, tn_arena *arena, const tn_tensor_info *tensors, int64_t count) {
+tn_status tn_name_table_build(tn_name_table *table, tn_arena *arena, const tn_tensor_info *tensors,
+                              int64_t count) {
     table->size = 16;
     while (table->size < 2 * count) table->size *= 2;
     table->slots = tn_arena_take(arena, table->size * (int64_t)sizeof *table->slots);
     if (!table->slots) return tn_fail_memory(table->size * 8, "a table of names");
     for (int64_t i = 0; i < count; i++) {
         int64_t at = slot_of(table, tensors[i].name);
-        if (table->slots[at]) return tn_fail(TN_BAD_DATA, "%s: tensor %s stands twice", tensors[i].file, tensors[i].name);
+        if (table->slots[at])
+            return tn_fail(TN_BAD_DATA, "%s: tensor %s stands twice", tensors[i].file, tensors[i].name);
         table->slots[at] = &tensors[i];
     }
     return TN_OK;

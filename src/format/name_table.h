@@ -11,7 +11,8 @@ typedef struct tn_name_table {
 } tn_name_table;
 
 /* TN_BAD_DATA for a name that stands twice. `tensors` must outlive the table. */
-tn_status tn_name_table_build(tn_name_table *table, tn_arena *arena, const tn_tensor_info *tensors, int64_t count);
+tn_status tn_name_table_build(tn_name_table *table, tn_arena *arena, const tn_tensor_info *tensors,
+                              int64_t count);
 const tn_tensor_info *tn_name_table_find(const tn_name_table *table, const char *name);
 
 #endif

@@ -8,7 +8,7 @@
 
 /* A list of names, or one regular expression (PEFT allows both for targets). */
 typedef struct tn_name_rule {
-    const char *regex;       /* NULL where it is a list */
+    const char *regex; /* NULL where it is a list */
     const char **names;
     int64_t count;
 } tn_name_rule;
@@ -26,9 +26,9 @@ typedef struct tn_peft_config {
     tn_name_rule target_modules, exclude_modules, modules_to_save;
     bool all_linear; /* target_modules was the word "all-linear" */
     bool use_rslora, use_dora;
-    const char *bias;              /* "none", "all", "lora_only" */
-    const char *init_lora_weights; /* "true", "false", "gaussian", … */
-    const char *base_model;        /* base_model_name_or_path, may be NULL */
+    const char *bias;                           /* "none", "all", "lora_only" */
+    const char *init_lora_weights;              /* "true", "false", "gaussian", … */
+    const char *base_model;                     /* base_model_name_or_path, may be NULL */
     int64_t *layers_to_transform, layers_count; /* 0 = all layers */
     tn_name_rule layers_pattern;
     tn_pattern *rank_pattern, *alpha_pattern;
@@ -37,7 +37,8 @@ typedef struct tn_peft_config {
     const char *unsupported; /* first key whose value we cannot honour ("lora_bias"), else NULL */
 } tn_peft_config;
 
-/* Defaults of PEFT where a key is absent. Unknown keys: a warning naming them. Errors: TN_USAGE (missing), TN_BAD_DATA. */
+/* Defaults of PEFT where a key is absent. Unknown keys: a warning naming them. Errors: TN_USAGE (missing),
+ * TN_BAD_DATA. */
 tn_status tn_peft_config_read(const char *directory, tn_peft_config **config);
 tn_status tn_peft_config_new(tn_peft_config **config);
 /* JSON, indent 2, sorted keys, inference_mode true: the stable subset older PEFT releases read. */
@@ -54,7 +55,8 @@ typedef struct tn_targeting tn_targeting;
 tn_status tn_targeting_new(const tn_peft_config *config, tn_targeting **targeting);
 /* Does LoRA go on the linear module `name` ("model.layers.0.self_attn.q_proj")? `is_output` marks lm_head,
  * which all-linear leaves out. `*r` and `*alpha` get the module's own values after the patterns. */
-bool tn_targeting_lora(const tn_targeting *targeting, const char *name, bool is_output, int64_t *r, double *alpha);
+bool tn_targeting_lora(const tn_targeting *targeting, const char *name, bool is_output, int64_t *r,
+                       double *alpha);
 /* Is the module trained in full (modules_to_save)? */
 bool tn_targeting_full(const tn_targeting *targeting, const char *name);
 /* First name of a target or modules_to_save list that no call so far has matched; NULL where all did. */

@@ -1,5 +1,6 @@
-/* safetensors.c: reading. A file is accepted only if its header obeys every rule of formats.md section 1, so that no later code
- * has to doubt an offset.
+/* safetensors.c: reading. A file is accepted only if its header obeys every rule of formats.md section 1, so
+ * that no later code has to doubt an offset. Duplicate names, which the reference library lets pass, are
+ * refused.
  */
 #include "format/safetensors.h"
 
@@ -21,8 +22,7 @@ struct tn_safetensors {
 };
 
 static tn_status damaged(const tn_safetensors *f, const char *what) {
-    tn_fail(TN_BAD_DATA, "%s: %s", f->path, what);
-    return tn_remedy("the file is damaged or no safetensors file; fetch it again");
+    return tn_fail(TN_BAD_DATA, "%s: %s", f->path, what);
 }
 
 static bool find_dtype(const tn_json *name, tn_dtype *dtype) {
@@ -34,43 +34,57 @@ static bool find_dtype(const tn_json *name, tn_dtype *dtype) {
     return false;
 }
 
-static tn_status read_shape(const tn_safetensors *f, const tn_json *shape, tn_tensor_info *t) {
+static tn_status read_shape(const tn_json *shape, tn_tensor_info *t) {
     t->elements = 1;
     if (!shape || shape->type != TN_JSON_ARRAY || shape->count > TN_MAX_RANK)
-        return tn_fail(TN_BAD_DATA, "%s: tensor %s: shape is not a list of up to %d numbers", f->path, t->name, TN_MAX_RANK);
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s: its shape is not a list of up to %d numbers", t->file,
+                       t->name, TN_MAX_RANK);
     t->rank = (int)shape->count;
     for (int i = 0; i < t->rank; i++) {
-        const tn_json *item = tn_json_at(shape, i);
+        const tn_json *item = &shape->items[i];
         t->shape[i] = item->type == TN_JSON_INTEGER ? item->integer : -1;
-        if (t->shape[i] < 0 || !tn_mul(t->elements, t->shape[i], &t->elements))
-            return tn_fail(TN_BAD_DATA, "%s: tensor %s: dimension %d of its shape is impossible", f->path, t->name, i);
+        if (!tn_mul(t->elements, t->shape[i], &t->elements))
+            return tn_fail(TN_BAD_DATA,
+                           "%s: tensor %s: dimension %d of its shape is no size or makes it too large", t->file,
+                           t->name, i);
     }
     return TN_OK;
 }
 
+/* [begin, end) within the `area` bytes of tensor data. */
+static tn_status read_offsets(const tn_json *offsets, int64_t area, const tn_tensor_info *t, int64_t *begin,
+                              int64_t *end) {
+    const bool pair = offsets && offsets->type == TN_JSON_ARRAY && offsets->count == 2 &&
+                      offsets->items[0].type == TN_JSON_INTEGER && offsets->items[1].type == TN_JSON_INTEGER;
+    if (!pair)
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s: data_offsets is not a pair of integers", t->file, t->name);
+    *begin = offsets->items[0].integer;
+    *end = offsets->items[1].integer;
+    if (*begin >= 0 && *begin <= *end && *end <= area) return TN_OK;
+    return tn_fail(TN_BAD_DATA,
+                   "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %lld bytes of tensor data",
+                   t->file, t->name, (long long)*begin, (long long)*end, (long long)area);
+}
+
 /* One header entry. `data` is the tensor area of `area` bytes. */
-static tn_status read_entry(tn_safetensors *f, const tn_member *m, const unsigned char *data, int64_t area, tn_tensor_info *t) {
-    const tn_json *offsets = tn_json_get(&m->value, "data_offsets");
-    int64_t begin = -1, end = -1, bytes;
+static tn_status read_entry(const tn_safetensors *f, const tn_member *m, const unsigned char *data,
+                            int64_t area, tn_tensor_info *t) {
+    const tn_json *dtype = tn_json_get(&m->value, "dtype");
+    int64_t begin, end;
+    char shape[128];
     tn_status status;
-    t->name = m->key;
-    t->file = f->path;
-    if (m->value.type != TN_JSON_OBJECT) TN_THROW(TN_BAD_DATA, "%s: tensor %s: its entry is not an object", f->path, m->key);
-    if ((int64_t)strlen(m->key) != m->key_length) TN_THROW(TN_BAD_DATA, "%s: a tensor name holds a NUL byte", f->path);
-    if (!find_dtype(tn_json_get(&m->value, "dtype"), &t->dtype))
-        TN_THROW(TN_BAD_DATA, "%s: tensor %s: dtype \"%s\" is not known", f->path, t->name,
-                 tn_json_string(tn_json_get(&m->value, "dtype"), "(none)"));
-    TN_TRY(read_shape(f, tn_json_get(&m->value, "shape"), t));
-    if (offsets && offsets->type == TN_JSON_ARRAY && offsets->count == 2) {
-        begin = offsets->items[0].type == TN_JSON_INTEGER ? offsets->items[0].integer : -1;
-        end = offsets->items[1].type == TN_JSON_INTEGER ? offsets->items[1].integer : -1;
-    }
-    if (begin < 0 || end < begin || end > area)
-        TN_THROW(TN_BAD_DATA, "%s: tensor %s: data_offsets lie outside the file's %lld tensor bytes", f->path, t->name, (long long)area);
-    if (!tn_dtype_bytes(t->dtype, t->elements, &bytes) || bytes != end - begin)
-        TN_THROW(TN_BAD_DATA, "%s: tensor %s: %lld bytes for %lld elements of %s", f->path, t->name, (long long)(end - begin),
-                 (long long)t->elements, tn_dtype_code(t->dtype));
-    t->bytes = bytes;
+    *t = (tn_tensor_info){.name = m->key, .file = f->path};
+    if ((int64_t)strlen(m->key) != m->key_length) return damaged(f, "a tensor name holds a NUL byte");
+    if (m->value.type != TN_JSON_OBJECT)
+        TN_THROW(TN_BAD_DATA, "%s: tensor %s: its entry is not an object", f->path, t->name);
+    if (!find_dtype(dtype, &t->dtype))
+        TN_THROW(TN_BAD_DATA, "%s: tensor %s: dtype \"%s\" is not supported", f->path, t->name,
+                 tn_json_string(dtype, "(none)"));
+    TN_TRY(read_shape(tn_json_get(&m->value, "shape"), t));
+    TN_TRY(read_offsets(tn_json_get(&m->value, "data_offsets"), area, t, &begin, &end));
+    if (!tn_dtype_bytes(t->dtype, t->elements, &t->bytes) || t->bytes != end - begin)
+        TN_THROW(TN_BAD_DATA, "%s: tensor %s: its data_offsets span %lld bytes, which is not what %s %s takes",
+                 f->path, t->name, (long long)(end - begin), tn_dtype_code(t->dtype), tn_shape_text(t, shape));
     t->data = data + begin;
 done:
     return status;
@@ -89,12 +103,15 @@ static tn_status check_tiling(const tn_safetensors *f, const unsigned char *data
         const tn_tensor_info *t = &f->tensors[i];
         int64_t begin = (const unsigned char *)t->data - data;
         if (begin != at)
-            return tn_fail(TN_BAD_DATA, "%s: tensor %s begins at byte %lld of the data, %lld was expected (%s)", f->path, t->name,
-                           (long long)begin, (long long)at, begin > at ? "a hole" : "an overlap");
+            return tn_fail(TN_BAD_DATA,
+                           "%s: tensor %s begins at byte %lld of the data, the one before it ends at %lld (%s)",
+                           f->path, t->name, (long long)begin, (long long)at,
+                           begin > at ? "a hole" : "an overlap");
         at += t->bytes;
     }
     if (at != area)
-        return tn_fail(TN_BAD_DATA, "%s: %lld bytes stand behind the last tensor", f->path, (long long)(area - at));
+        return tn_fail(TN_BAD_DATA, "%s: %lld bytes stand behind the last tensor", f->path,
+                       (long long)(area - at));
     return TN_OK;
 }
 
@@ -102,7 +119,8 @@ static tn_status check_metadata(const tn_safetensors *f, const tn_json *metadata
     if (metadata->type == TN_JSON_NULL) return TN_OK;
     if (metadata->type != TN_JSON_OBJECT) return damaged(f, "__metadata__ is not an object");
     for (int64_t i = 0; i < metadata->count; i++)
-        if (metadata->members[i].value.type != TN_JSON_STRING) return damaged(f, "a value of __metadata__ is not a string");
+        if (metadata->members[i].value.type != TN_JSON_STRING)
+            return damaged(f, "a value of __metadata__ is not a string");
     return TN_OK;
 }
 
@@ -113,11 +131,13 @@ static tn_status read_header(tn_safetensors *f) {
     if (f->map.bytes < 8) return damaged(f, "shorter than the 8 bytes of a header length");
     for (int i = 7; i >= 0; i--) length = length << 8 | f->map.data[i];
     if (length > LARGEST_HEADER) return damaged(f, "the header claims more than 100,000,000 bytes");
-    if ((int64_t)length > f->map.bytes - 8) return damaged(f, "the header is longer than the file (truncated?)");
+    if ((int64_t)length > f->map.bytes - 8)
+        return damaged(f, "the header is longer than the file (truncated?)");
     const char *text = (const char *)f->map.data + 8;
     const unsigned char *data = f->map.data + 8 + length;
     const int64_t area = f->map.bytes - 8 - (int64_t)length;
     if (length == 0 || text[0] != '{') return damaged(f, "the header does not begin with '{'");
+    if (!tn_utf8_valid(text, (int64_t)length)) return damaged(f, "the header is not valid UTF-8");
     TN_TRY(tn_json_parse(&f->arena, text, (int64_t)length, TN_JSON_UNIQUE_KEYS, f->path, &root));
     f->tensors = tn_arena_take(&f->arena, (root->count + 1) * (int64_t)sizeof *f->tensors);
     if (!f->tensors) return tn_fail_memory(root->count * (int64_t)sizeof *f->tensors, f->path);
@@ -143,7 +163,9 @@ tn_status tn_safetensors_open(const char *path, tn_safetensors **file) {
     f->path = tn_arena_text(&f->arena, path, (int64_t)strlen(path));
     if (!f->path) TN_THROW(TN_FAILED, "out of memory opening %s", path);
     TN_TRY(tn_map_open(path, &f->map));
-    TN_TRY(read_header(f));
+    status = read_header(f);
+    if (status == TN_BAD_DATA) tn_remedy("the file is damaged or no safetensors file; fetch it again");
+    if (status != TN_OK) goto done;
     *file = f;
     f = NULL;
 done:
@@ -160,6 +182,8 @@ void tn_safetensors_close(tn_safetensors *f) {
 
 int64_t tn_safetensors_count(const tn_safetensors *f) { return f->count; }
 const tn_tensor_info *tn_safetensors_at(const tn_safetensors *f, int64_t index) { return &f->tensors[index]; }
-const tn_tensor_info *tn_safetensors_find(const tn_safetensors *f, const char *name) { return tn_name_table_find(&f->names, name); }
+const tn_tensor_info *tn_safetensors_find(const tn_safetensors *f, const char *name) {
+    return tn_name_table_find(&f->names, name);
+}
 const tn_json *tn_safetensors_metadata(const tn_safetensors *f) { return f->metadata; }
 const char *tn_safetensors_path(const tn_safetensors *f) { return f->path; }

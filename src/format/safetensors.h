@@ -21,8 +21,8 @@ const tn_tensor_info *tn_safetensors_find(const tn_safetensors *file, const char
 const tn_json *tn_safetensors_metadata(const tn_safetensors *file); /* object, may be NULL */
 const char *tn_safetensors_path(const tn_safetensors *file);
 
-/* Writing: declare all tensors, then give their data in the order declared (the writer orders the file by
- * dtype then name as the reference library does). Saves atomically. */
+/* Writing: declare all tensors, then give each one's data when asked (the writer orders the file by dtype, then
+ * name, as the reference library does). Plain dtypes only; a name twice is an error. Saves atomically. */
 typedef struct tn_safetensors_writer tn_safetensors_writer;
 tn_status tn_safetensors_writer_new(tn_safetensors_writer **writer);
 tn_status tn_safetensors_declare(tn_safetensors_writer *writer, const char *name, tn_dtype dtype, int rank,
@@ -31,7 +31,8 @@ tn_status tn_safetensors_metadata_add(tn_safetensors_writer *writer, const char 
 /* Calls `data(user, index_of_declaration, …)` for each tensor in file order; it returns the bytes
  * (whole tensor) which must stay valid until the next call. */
 typedef tn_status tn_tensor_source(void *user, int64_t declared, const void **bytes);
-tn_status tn_safetensors_write(tn_safetensors_writer *writer, const char *path, tn_tensor_source *data, void *user);
+tn_status tn_safetensors_write(tn_safetensors_writer *writer, const char *path, tn_tensor_source *data,
+                               void *user);
 void tn_safetensors_writer_free(tn_safetensors_writer *writer);
 
 #endif

@@ -1,4 +1,6 @@
-/* safetensors_write.c: writing, in the reference library's order (by dtype, then name) and with its padding.
+/* safetensors_write.c: writing, in the reference library's order (by dtype, then name) and with its padding, so
+ * that the same tensors give the same bytes. Data is asked for tensor by tensor: nothing is held but the
+ * header.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,11 +34,13 @@ void tn_safetensors_writer_free(tn_safetensors_writer *w) {
     free(w);
 }
 
-tn_status tn_safetensors_declare(tn_safetensors_writer *w, const char *name, tn_dtype dtype, int rank, const int64_t *shape) {
+tn_status tn_safetensors_declare(tn_safetensors_writer *w, const char *name, tn_dtype dtype, int rank,
+                                 const int64_t *shape) {
     tn_status status = tn_grow(&w->tensors, &w->capacity, w->count + 1, (int64_t)sizeof *w->tensors, "tensors");
     if (status != TN_OK) return status;
     declared *t = &w->tensors[w->count];
     int64_t elements = 1;
+    if (rank < 0 || rank > TN_MAX_RANK) return tn_fail(TN_FAILED, "tensor %s has %d dimensions", name, rank);
     *t = (declared){.dtype = dtype, .rank = rank, .index = w->count};
     for (int i = 0; i < rank; i++) {
         t->shape[i] = shape[i];
@@ -59,9 +63,10 @@ tn_status tn_safetensors_metadata_add(tn_safetensors_writer *w, const char *key,
 }
 
 static int dtype_rank(tn_dtype dtype) {
-    static const tn_dtype order[] = {TN_DTYPE_U64, TN_DTYPE_I64, TN_DTYPE_F64, TN_DTYPE_C64, TN_DTYPE_F32, TN_DTYPE_U32,
-                                     TN_DTYPE_I32, TN_DTYPE_BF16, TN_DTYPE_F16, TN_DTYPE_U16, TN_DTYPE_I16, TN_DTYPE_F8_E4M3,
-                                     TN_DTYPE_F8_E5M2, TN_DTYPE_I8, TN_DTYPE_U8, TN_DTYPE_BOOL};
+    static const tn_dtype order[] = {TN_DTYPE_U64,     TN_DTYPE_I64, TN_DTYPE_F64, TN_DTYPE_C64,
+                                     TN_DTYPE_F32,     TN_DTYPE_U32, TN_DTYPE_I32, TN_DTYPE_BF16,
+                                     TN_DTYPE_F16,     TN_DTYPE_U16, TN_DTYPE_I16, TN_DTYPE_F8_E4M3,
+                                     TN_DTYPE_F8_E5M2, TN_DTYPE_I8,  TN_DTYPE_U8,  TN_DTYPE_BOOL};
     int at = 0;
     while (at < (int)(sizeof order / sizeof *order) && order[at] != dtype) at++;
     return at;
@@ -73,14 +78,26 @@ static int in_file_order(const void *x, const void *y) {
     return difference ? difference : strcmp(a->name, b->name);
 }
 
+static int by_name(const void *x, const void *y) {
+    return strcmp(((const declared *)x)->name, ((const declared *)y)->name);
+}
+
+static tn_status sort_tensors(tn_safetensors_writer *w) {
+    if (w->count == 0) return TN_OK;
+    qsort(w->tensors, (size_t)w->count, sizeof *w->tensors, by_name);
+    for (int64_t i = 1; i < w->count; i++)
+        if (by_name(&w->tensors[i - 1], &w->tensors[i]) == 0)
+            return tn_fail(TN_FAILED, "tensor %s is declared twice", w->tensors[i].name);
+    qsort(w->tensors, (size_t)w->count, sizeof *w->tensors, in_file_order);
+    return TN_OK;
+}
+
 static tn_status build_header(const tn_safetensors_writer *w, tn_str *header) {
     int64_t at = 0;
     tn_str_putc(header, '{');
     if (w->metadata.length) tn_str_printf(header, "\"__metadata__\":{%s}", w->metadata.data);
     for (int64_t i = 0; i < w->count; i++) {
         const declared *t = &w->tensors[i];
-        if (i > 0 && strcmp(t->name, w->tensors[i - 1].name) == 0 && t->dtype == w->tensors[i - 1].dtype)
-            return tn_fail(TN_FAILED, "tensor %s is declared twice", t->name);
         if (header->length > 1) tn_str_putc(header, ',');
         tn_json_quote(header, t->name, (int64_t)strlen(t->name));
         tn_str_printf(header, ":{\"dtype\":\"%s\",\"shape\":[", tn_dtype_code(t->dtype));
@@ -93,25 +110,30 @@ static tn_status build_header(const tn_safetensors_writer *w, tn_str *header) {
     return tn_str_check(header, "a header");
 }
 
+static tn_status write_tensors(const tn_safetensors_writer *w, FILE *file, const char *path,
+                               tn_tensor_source *data, void *user) {
+    for (int64_t i = 0; i < w->count; i++) {
+        const size_t size = (size_t)w->tensors[i].bytes;
+        const void *bytes = NULL;
+        tn_status status = data(user, w->tensors[i].index, &bytes);
+        if (status != TN_OK) return status;
+        if (size > 0 && fwrite(bytes, 1, size, file) != size) return tn_fail_errno("write", path);
+    }
+    return TN_OK;
+}
+
 tn_status tn_safetensors_write(tn_safetensors_writer *w, const char *path, tn_tensor_source *data, void *user) {
     tn_save save = {0};
     tn_str header = {0};
     unsigned char length[8];
     tn_status status;
-    if (w->count) qsort(w->tensors, (size_t)w->count, sizeof *w->tensors, in_file_order);
+    TN_TRY(sort_tensors(w));
     TN_TRY(build_header(w, &header));
     TN_TRY(tn_save_begin(&save, path));
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)header.length >> (8 * i));
-    fwrite(length, 1, 8, save.file);
+    fwrite(length, 1, 8, save.file); /* a failure is found at commit */
     fwrite(header.data, 1, (size_t)header.length, save.file);
-    for (int64_t i = 0; i < w->count; i++) {
-        const void *bytes;
-        TN_TRY(data(user, w->tensors[i].index, &bytes));
-        if (fwrite(bytes, 1, (size_t)w->tensors[i].bytes, save.file) != (size_t)w->tensors[i].bytes) {
-            status = tn_fail_errno("write", path);
-            goto done;
-        }
-    }
+    TN_TRY(write_tensors(w, save.file, path, data, user));
     status = tn_save_commit(&save);
 done:
     tn_save_abort(&save);

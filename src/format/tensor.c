@@ -1,8 +1,7 @@
-/* tensor.c: texts about tensors. */
+/* tensor.c: a tensor's shape as text. */
 #include "format/tensor.h"
 
 #include <stdio.h>
-#include <string.h>
 
 const char *tn_shape_text(const tn_tensor_info *tensor, char out[128]) {
     int at = snprintf(out, 128, "[");

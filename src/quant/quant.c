@@ -1,5 +1,5 @@
-/* quant.c: decoding of GGUF block types. Layouts and formulas: gguf.md sections 4 and 5, fp32 in ggml's order of operations, so the
- * results are the same bits. Each decoder turns one block into its 32 or 256 values.
+/* quant.c: decoding of GGUF block types. Layouts and formulas: gguf.md sections 4 and 5, fp32 in ggml's order
+ * of operations, so the results are the same bits. Each decoder turns one block into its 32 or 256 values.
  */
 #include "quant/quant.h"
 
@@ -9,25 +9,30 @@ static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 
 
 static float half_at(const uint8_t *p) { return tn_f16_to_f32((uint16_t)(p[0] | p[1] << 8)); }
 
-static uint32_t word_at(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t word_at(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 
 /* ---- Blocks of 32: element t < 16 is the low nibble of byte t, t >= 16 the high nibble of byte t - 16 --- */
 
 static void q4_0(const uint8_t *b, float *y) {
     float d = half_at(b);
-    for (int i = 0; i < 16; i++) y[i] = (float)((b[2 + i] & 15) - 8) * d, y[i + 16] = (float)((b[2 + i] >> 4) - 8) * d;
+    for (int i = 0; i < 16; i++)
+        y[i] = (float)((b[2 + i] & 15) - 8) * d, y[i + 16] = (float)((b[2 + i] >> 4) - 8) * d;
 }
 
 static void q4_1(const uint8_t *b, float *y) {
     float d = half_at(b), m = half_at(b + 2);
-    for (int i = 0; i < 16; i++) y[i] = (float)(b[4 + i] & 15) * d + m, y[i + 16] = (float)(b[4 + i] >> 4) * d + m;
+    for (int i = 0; i < 16; i++)
+        y[i] = (float)(b[4 + i] & 15) * d + m, y[i + 16] = (float)(b[4 + i] >> 4) * d + m;
 }
 
 static void q5_0(const uint8_t *b, float *y) {
     float d = half_at(b);
     uint32_t high = word_at(b + 2);
     for (int i = 0; i < 16; i++) {
-        int low = (b[6 + i] & 15) | (int)((high >> i) & 1) << 4, top = (b[6 + i] >> 4) | (int)((high >> (i + 16)) & 1) << 4;
+        int low = (b[6 + i] & 15) | (int)((high >> i) & 1) << 4,
+            top = (b[6 + i] >> 4) | (int)((high >> (i + 16)) & 1) << 4;
         y[i] = (float)(low - 16) * d, y[i + 16] = (float)(top - 16) * d;
     }
 }
@@ -36,7 +41,8 @@ static void q5_1(const uint8_t *b, float *y) {
     float d = half_at(b), m = half_at(b + 2);
     uint32_t high = word_at(b + 4);
     for (int i = 0; i < 16; i++) {
-        int low = (b[8 + i] & 15) | (int)((high >> i) & 1) << 4, top = (b[8 + i] >> 4) | (int)((high >> (i + 16)) & 1) << 4;
+        int low = (b[8 + i] & 15) | (int)((high >> i) & 1) << 4,
+            top = (b[8 + i] >> 4) | (int)((high >> (i + 16)) & 1) << 4;
         y[i] = (float)low * d + m, y[i + 16] = (float)top * d + m;
     }
 }
@@ -48,7 +54,8 @@ static void q8_0(const uint8_t *b, float *y) {
 
 static void iq4_nl(const uint8_t *b, float *y) {
     float d = half_at(b);
-    for (int i = 0; i < 16; i++) y[i] = d * (float)iq4_values[b[2 + i] & 15], y[i + 16] = d * (float)iq4_values[b[2 + i] >> 4];
+    for (int i = 0; i < 16; i++)
+        y[i] = d * (float)iq4_values[b[2 + i] & 15], y[i + 16] = d * (float)iq4_values[b[2 + i] >> 4];
 }
 
 /* ---- Blocks of 256 ------------------------------------------------------------------------------- */
@@ -118,16 +125,17 @@ static void iq4_xs(const uint8_t *b, float *y) {
         float dl = d * (float)(scale - 32);
         for (int l = 0; l < 16; l++) {
             int byte = qs[16 * g + l];
-            y[32 * g + l] = dl * (float)iq4_values[byte & 15], y[32 * g + l + 16] = dl * (float)iq4_values[byte >> 4];
+            y[32 * g + l] = dl * (float)iq4_values[byte & 15],
+                       y[32 * g + l + 16] = dl * (float)iq4_values[byte >> 4];
         }
     }
 }
 
 typedef void decoder(const uint8_t *block, float *values);
 static decoder *const decoders[TN_DTYPE_COUNT] = {
-    [TN_DTYPE_Q4_0] = q4_0, [TN_DTYPE_Q4_1] = q4_1, [TN_DTYPE_Q5_0] = q5_0, [TN_DTYPE_Q5_1] = q5_1,     [TN_DTYPE_Q8_0] = q8_0,
-    [TN_DTYPE_Q2_K] = q2_k, [TN_DTYPE_Q3_K] = q3_k, [TN_DTYPE_Q4_K] = q4_k, [TN_DTYPE_Q5_K] = q5_k,     [TN_DTYPE_Q6_K] = q6_k,
-    [TN_DTYPE_IQ4_NL] = iq4_nl,             [TN_DTYPE_IQ4_XS] = iq4_xs,
+    [TN_DTYPE_Q4_0] = q4_0, [TN_DTYPE_Q4_1] = q4_1, [TN_DTYPE_Q5_0] = q5_0,     [TN_DTYPE_Q5_1] = q5_1,
+    [TN_DTYPE_Q8_0] = q8_0, [TN_DTYPE_Q2_K] = q2_k, [TN_DTYPE_Q3_K] = q3_k,     [TN_DTYPE_Q4_K] = q4_k,
+    [TN_DTYPE_Q5_K] = q5_k, [TN_DTYPE_Q6_K] = q6_k, [TN_DTYPE_IQ4_NL] = iq4_nl, [TN_DTYPE_IQ4_XS] = iq4_xs,
 };
 
 static void widen(tn_dtype dtype, const void *data, int64_t first, int64_t count, float *out) {
