@@ -1,11 +1,132 @@
-/* backend.c: the CPU backend's table: the reference with faster operations put over it. */
-#include "op/ref/reference.h"
+/* backend.c: the CPU backend's table and device: the reference with faster operations put over it, and the
+ * kernels of the best instruction set found when the device opens.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-const tn_backend *tn_backend_cpu(void) {
-    static tn_backend table;
-    if (!table.name) {
-        table = *tn_backend_reference();
-        table.name = "cpu";
-    }
-    return &table;
+#include "base/mem.h"
+#include "base/thread.h"
+#include "op/cpu/cpu.h"
+#include "op/cpu/gemm.h"
+
+enum { ALIGNMENT = 64 };
+
+int64_t tn_scratch_room(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+tn_scratch tn_scratch_of(const tn_device *device) {
+    return (tn_scratch){device->scratch, device->scratch_size};
 }
+
+tn_status tn_scratch_take(tn_scratch *scratch, int64_t bytes, void *piece) {
+    bytes = tn_scratch_room(bytes);
+    if (bytes > scratch->left)
+        return tn_fail(TN_FAILED, "the CPU's scratch is %lld bytes too small for this shape",
+                       (long long)(bytes - scratch->left));
+    memcpy(piece, &scratch->next, sizeof scratch->next);
+    scratch->next += bytes;
+    scratch->left -= bytes;
+    return TN_OK;
+}
+
+static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
+    return tn_cpu_linear_scratch(device, limits);
+}
+
+static const tn_kernels *best_kernels(const char **name) {
+#if defined(__x86_64__)
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx512 && tn_gemm_has_bf16()) {
+        *name = "AVX-512 BF16";
+        return &tn_kernels_avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+        *name = avx512 ? "AVX-512" : "AVX2";
+        return &tn_kernels_avx2;
+    }
+#endif
+    *name = "no vector extensions used";
+    return &tn_kernels_base;
+}
+
+/* "AMD EPYC" from the operating system, "CPU" where it does not say. */
+static void processor_name(char *out, size_t size) {
+    char line[256];
+    snprintf(out, size, "CPU");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    if (!file) return;
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
+            snprintf(out, size, "%.64s", strchr(line, ':') + 2);
+            out[strcspn(out, "\n")] = '\0';
+            break;
+        }
+    fclose(file);
+}
+
+/* In F16 the reference computes everything; it reads no kernels. */
+static const tn_backend *table_for(tn_dtype dtype);
+
+static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtype, tn_device **device) {
+    tn_cpu_device *cpu;
+    char processor[80];
+    const char *instructions;
+    (void)backend;
+    tn_status status = tn_alloc(&cpu, 1, sizeof *cpu, "device");
+    if (status != TN_OK) return status;
+    cpu->kernels = best_kernels(&instructions);
+    cpu->base.backend = table_for(dtype);
+    cpu->base.dtype = dtype;
+    cpu->base.index = index;
+    processor_name(processor, sizeof processor);
+    snprintf(cpu->base.name, sizeof cpu->base.name, "%s, %s, %d threads", processor, instructions,
+             tn_threads());
+    tn_host_memory(&cpu->base);
+    *device = &cpu->base;
+    return TN_OK;
+}
+
+static void override(tn_backend *table) {
+    table->scratch_bytes = scratch_bytes;
+    table->linear_bytes = tn_cpu_linear_bytes;
+    table->linear_load = tn_cpu_linear_load;
+    table->linear_refresh = tn_cpu_linear_refresh;
+    table->weight_refresh = tn_cpu_weight_refresh;
+    table->embed_forward = tn_cpu_embed_forward;
+    table->rmsnorm_forward = tn_cpu_rmsnorm_forward;
+    table->rmsnorm_backward = tn_cpu_rmsnorm_backward;
+    table->linear_forward = tn_cpu_linear_forward;
+    table->linear_backward = tn_cpu_linear_backward;
+    table->linear_inner = tn_cpu_linear_inner;
+    table->rope = tn_cpu_rope;
+    table->gated_forward = tn_cpu_gated_forward;
+    table->gated_backward = tn_cpu_gated_backward;
+    table->add = tn_cpu_add;
+    table->widen = tn_cpu_widen;
+    table->cross_entropy = tn_cpu_cross_entropy;
+    table->sum = tn_cpu_sum;
+    table->sum_squares = tn_cpu_sum_squares;
+    table->adamw = tn_cpu_adamw;
+    table->sgd = tn_cpu_sgd;
+    table->lion = tn_cpu_lion;
+}
+
+static tn_backend simple, fast;
+
+static void fill_tables(void) {
+    simple = *tn_backend_reference();
+    simple.name = "cpu";
+    simple.open = open_device;
+    fast = simple;
+    override(&fast);
+}
+
+static const tn_backend *table_for(tn_dtype dtype) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_tables);
+    return dtype == TN_DTYPE_F16 ? &simple : &fast;
+}
+
+const tn_backend *tn_backend_cpu(void) { return table_for(TN_DTYPE_F32); }

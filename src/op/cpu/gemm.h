@@ -1,0 +1,28 @@
+/* gemm.h: matrix products on the CPU, whatever library makes them. Row-major, `ld` elements from row to row. */
+#ifndef TN_OP_CPU_GEMM_H
+#define TN_OP_CPU_GEMM_H
+
+#include "op/op.h"
+
+/* C[m, n] = added + alpha·(A·B + bias), where A is stored [m, k] ([k, m] if a_transposed) and B [k, n]
+ * ([n, k] if b_transposed). A and B are of type `in`, C and bias of type `out`; sums are fp32 and rounded once.
+ */
+typedef struct tn_gemm {
+    tn_dtype in, out;
+    bool a_transposed, b_transposed;
+    int64_t m, n, k, lda, ldb, ldc;
+    float alpha;
+    bool accumulate;  /* adds C as it was */
+    bool biased;      /* bias [n] */
+    tn_dtype added;   /* type of `added` */
+    int64_t ld_added; /* its row stride; 0 = nothing is added */
+} tn_gemm;
+
+/* Errors: TN_FAILED with the library's status. The prepared product is kept for the next call of the same
+ * shape. `in` is F32, or BF16 where tn_gemm_has_bf16(). */
+tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
+                      const void *bias);
+/* Whether products of bf16 matrices are made in hardware here. */
+bool tn_gemm_has_bf16(void);
+
+#endif

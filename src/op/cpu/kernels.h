@@ -1,0 +1,44 @@
+/* kernels.h: the inner loops of the CPU backend. kernels.inc holds them in plain C written for the vectoriser;
+ * it is compiled once for every instruction set (kernels_base.c, kernels_avx2.c, kernels_avx512.c) into one
+ * table of function pointers each, and the device picks its table when it opens. [2] is indexed by
+ * `dtype == BF16`: 0 works on float rows, 1 on bfloat16 rows; arithmetic is fp32 in both.
+ */
+#ifndef TN_OP_CPU_KERNELS_H
+#define TN_OP_CPU_KERNELS_H
+
+#include "op/op.h"
+
+typedef struct tn_kernels {
+    /* Conversions of `count` numbers. */
+    void (*widen[2])(int64_t count, const void *from, float *to);
+    void (*narrow[2])(int64_t count, const float *from, void *to);
+    void (*scale[2])(int64_t count, float factor, const float *from, void *to);
+    void (*add[2])(int64_t count, const void *a, const void *b, void *to);
+    void (*accumulate[2])(int64_t count, const void *from, float *to);
+    /* Σ a·b. */
+    float (*dot[2])(int64_t count, const void *a, const float *b);
+    double (*sum)(int64_t count, const float *values);
+    double (*sum_squares)(int64_t count, const float *values);
+
+    /* One segment; op.h has the formulas. `offset` is 0 or 1, what is added to the weights. */
+    void (*rmsnorm[2])(int64_t cols, const void *x, const void *w, float offset, float eps, void *y,
+                       float *rstd);
+    void (*rmsnorm_backward[2])(int64_t cols, const void *x, const void *w, float offset, float rstd,
+                                const void *dy, void *dx, bool accumulate);
+    /* dw += dy·x·rstd. */
+    void (*rmsnorm_weight[2])(int64_t cols, const void *x, float rstd, const void *dy, float *dw);
+    void (*rope[2])(int64_t half, void *x, const float *cosines, const float *sines, float sign);
+    /* One row of op.h's gated activation, for TN_SILU and TN_GELU_TANH. */
+    void (*gated[2][2])(int64_t cols, const void *gate, const void *up, void *y);
+    void (*gated_backward[2][2])(int64_t cols, const void *gate, const void *up, const void *dy, void *d_gate,
+                                 void *d_up);
+    void (*cross_entropy[2])(int64_t vocab, const void *logits, int64_t target, float softcap, float grad_scale,
+                             float *loss, void *d_logits);
+} tn_kernels;
+
+extern const tn_kernels tn_kernels_base;
+#if defined(__x86_64__)
+extern const tn_kernels tn_kernels_avx2, tn_kernels_avx512;
+#endif
+
+#endif

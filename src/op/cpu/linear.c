@@ -1,0 +1,498 @@
+/* linear.c: a group of projections with LoRA through the matrix-product library.
+ *
+ *   u = drop(x)·Aᵀ          into the border of x, part behind part
+ *   y = residual + alpha·(x·Wᵀ + bias + scale·u·Bᵀ)
+ *   v = scale·dy·B          into the border of dy
+ *   dx = alpha·(dy·W + drop(v·A)),  dA += alpha·vᵀ·drop(x),  dB += alpha·scale·dyᵀ·u,  dW += alpha·dyᵀ·x
+ *
+ * Weights stay where they are (the mapped file, at best): a bordered copy [W|sB] would save the pass over y
+ * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). The LoRA product
+ * runs first, so the rounding between the two hits the small summand; dx is summed in an fp32 scratch and
+ * rounded once. Block weights are decoded in tiles of rows right before their product. Up to FEW rows
+ * (generation) bypass the library: every output is a dot product, decoded on the way.
+ *
+ * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] and B [out, r] of each
+ * part.
+ */
+#include <stddef.h>
+
+#include "op/cpu/cpu.h"
+#include "op/cpu/gemm.h"
+
+enum {
+    FEW = 8,        /* rows up to which dot products beat a prepared product */
+    TILE = 1 << 22, /* elements of a decoded tile */
+    CHUNK = 256,    /* elements decoded at a time */
+    STRIP = 64      /* columns of a bias gradient per task */
+};
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static bool drops(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
+
+static tn_view shifted(tn_dtype dtype, tn_view view, int64_t columns) {
+    return (tn_view){tn_at(dtype, view, 0, columns), view.stride};
+}
+
+/* ---- Compute copies of A and B ---------------------------------------------------------------------- */
+
+static int64_t copy_bytes(const tn_device *device, const tn_linear *linear, int parts) {
+    int64_t bytes = 0;
+    for (int p = 0; p < parts && tn_is_bf16(device); p++)
+        bytes += tn_scratch_room(2 * linear->part[p].lora.r * (linear->in + linear->part[p].weight.rows));
+    return bytes;
+}
+
+/* A [r, in] and B [out, r] of the compute dtype. */
+static void lora_operands(const tn_device *device, const tn_linear *linear, int p, const void **a,
+                          const void **b) {
+    const tn_lora *lora = &linear->part[p].lora;
+    *a = lora->a, *b = lora->b;
+    if (!tn_is_bf16(device)) return;
+    const uint16_t *copy = (const uint16_t *)((const char *)linear->fused + copy_bytes(device, linear, p));
+    *a = copy, *b = copy + lora->r * linear->in;
+}
+
+int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
+    return tn_ref_linear_bytes(device, linear, sources) + copy_bytes(device, linear, linear->parts);
+}
+
+tn_status tn_cpu_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],
+                             void *region) {
+    int64_t before = tn_ref_linear_bytes(device, linear, sources);
+    tn_status status = tn_ref_linear_load(device, linear, sources, region);
+    linear->fused = copy_bytes(device, linear, linear->parts) ? (char *)region + before : NULL;
+    return status;
+}
+
+tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        int64_t rows = part->weight.rows, r = part->lora.r;
+        const void *a, *b;
+        if (part->master)
+            tn_cpu_weight_refresh(device, rows * linear->in, part->master,
+                                  (void *)(uintptr_t)part->weight.data);
+        lora_operands(device, linear, p, &a, &b);
+        if (a == part->lora.a) continue;
+        tn_cpu_weight_refresh(device, r * linear->in, part->lora.a, (void *)(uintptr_t)a);
+        tn_cpu_weight_refresh(device, rows * r, part->lora.b, (void *)(uintptr_t)b);
+    }
+    return TN_OK;
+}
+
+/* ---- Scratch ------------------------------------------------------------------------------------------ */
+
+static int64_t tile_rows(int64_t rows, int64_t cols) { return smaller(rows, larger(1, TILE / cols)); }
+
+int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) {
+    int64_t body = larger(larger(limits->hidden, limits->intermediate), limits->heads * limits->head_dim);
+    int64_t inputs = larger(limits->rows * body, limits->head_rows * limits->hidden);
+    int64_t size = tn_element_bytes(device->dtype), bytes = tn_scratch_room(FEW * body * 4);
+    if (limits->block_weights)
+        bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
+    if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
+    if (limits->backward) bytes += tn_scratch_room(inputs * 4);    /* dx before it is rounded */
+    return bytes;
+}
+
+/* ---- Dropout -------------------------------------------------------------------------------------------- */
+
+/* to [rows, in] = x·mask. */
+static void drop_rows(const tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
+                      void *to, const tn_dropout *dropout) {
+    int64_t in = linear->in;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t k = 0; k < in; k++)
+            tn_store(device->dtype, to, row * in + k,
+                     tn_load(device->dtype, tn_at(device->dtype, x, row, 0), k) *
+                         tn_dropout_factor(dropout, linear, p, row, k));
+}
+
+/* to += from·mask, both [rows, in]. */
+static void add_dropped(const tn_linear *linear, int p, int64_t rows, const float *from, float *to,
+                        const tn_dropout *dropout) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t k = 0; k < linear->in; k++)
+            to[row * linear->in + k] +=
+                from[row * linear->in + k] * tn_dropout_factor(dropout, linear, p, row, k);
+}
+
+/* x itself, or part p's dropped copy of it in `buffer`. */
+static tn_view lora_source(const tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
+                           void *buffer, const tn_dropout *dropout) {
+    if (!drops(dropout)) return x;
+    drop_rows(device, linear, p, rows, x, buffer, dropout);
+    return (tn_view){buffer, linear->in};
+}
+
+static tn_status take_dropped(const tn_device *device, const tn_linear *linear, int64_t rows,
+                              const tn_dropout *dropout, tn_scratch *scratch, void **buffer) {
+    *buffer = NULL;
+    if (!drops(dropout) || linear->rank == 0) return TN_OK;
+    return tn_scratch_take(scratch, rows * linear->in * tn_element_bytes(device->dtype), buffer);
+}
+
+/* ---- Weights as operands -----------------------------------------------------------------------------------
+ */
+
+/* Rows first … first+count-1 of the weight, in the compute dtype: in place, or decoded into `tile`. */
+static tn_view weight_rows(const tn_device *device, const tn_weight *w, int64_t first, int64_t count,
+                           void *tile) {
+    if (!tn_dtype_is_block(w->dtype))
+        return (tn_view){(char *)(uintptr_t)w->data + first * w->stride * tn_element_bytes(device->dtype),
+                         w->stride};
+    const tn_kernels *kernels = tn_kernels_of(device);
+    tn_view view = {tile, w->cols};
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < count; row++)
+        for (int64_t k = 0; k < w->cols; k += CHUNK) {
+            float values[CHUNK];
+            int64_t width = smaller(CHUNK, w->cols - k);
+            tn_decode_row(w, first + row, k, width, values);
+            kernels->narrow[tn_is_bf16(device)](width, values, tn_at(device->dtype, view, row, k));
+        }
+    return view;
+}
+
+/* Rows taken at a time: all of a plain weight. */
+static int64_t step_of(const tn_weight *w) {
+    return tn_dtype_is_block(w->dtype) ? tile_rows(w->rows, w->cols) : w->rows;
+}
+
+static tn_status take_tile(const tn_device *device, const tn_linear *linear, tn_scratch *scratch, void **tile) {
+    int64_t elements = 0;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_weight *w = &linear->part[p].weight;
+        if (tn_dtype_is_block(w->dtype)) elements = larger(elements, step_of(w) * w->cols);
+    }
+    *tile = NULL;
+    return elements ? tn_scratch_take(scratch, elements * tn_element_bytes(device->dtype), tile) : TN_OK;
+}
+
+/* ---- Few rows: dot products
+ * ---------------------------------------------------------------------------------- */
+
+/* out[i] = Σ_k x[i, k]·W[n, k] for `rows` ≤ FEW rows of floats. */
+static void dot_rows(const tn_kernels *kernels, const tn_weight *w, int64_t n, int64_t rows, const float *x,
+                     float out[FEW]) {
+    int64_t bytes = tn_dtype_block_bytes(w->dtype);
+    bool plain = w->dtype == TN_DTYPE_F32 || w->dtype == TN_DTYPE_BF16;
+    for (int64_t i = 0; i < rows; i++) out[i] = 0;
+    for (int64_t k = 0; k < w->cols; k += CHUNK) {
+        float values[CHUNK];
+        const void *piece = values;
+        int64_t width = smaller(CHUNK, w->cols - k);
+        if (plain) piece = (const char *)w->data + (n * w->stride + k) * bytes;
+        else tn_decode_row(w, n, k, width, values);
+        for (int64_t i = 0; i < rows; i++)
+            out[i] += kernels->dot[plain && w->dtype == TN_DTYPE_BF16](width, piece, x + i * w->cols + k);
+    }
+}
+
+static tn_status few_rows(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                          tn_view residual, float alpha, const tn_dropout *dropout) {
+    const tn_kernels *kernels = tn_kernels_of(device);
+    tn_dtype dtype = device->dtype;
+    tn_scratch scratch = tn_scratch_of(device);
+    int64_t output = 0, border = linear->in;
+    float *wide;
+    tn_status status = tn_scratch_take(&scratch, rows * linear->in * 4, &wide);
+    if (status != TN_OK) return status;
+    tn_ref_linear_inner(device, linear, rows, x, dropout);
+    for (int64_t row = 0; row < rows; row++)
+        kernels->widen[tn_is_bf16(device)](linear->in, tn_at(dtype, x, row, 0), wide + row * linear->in);
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        const tn_lora *lora = &part->lora;
+#pragma omp parallel for schedule(static)
+        for (int64_t n = 0; n < part->weight.rows; n++) {
+            float sums[FEW];
+            dot_rows(kernels, &part->weight, n, rows, wide, sums);
+            for (int64_t i = 0; i < rows; i++) {
+                const void *u = tn_at(dtype, x, i, border);
+                float value = sums[i] + (part->bias ? tn_load(dtype, part->bias, n) : 0), delta = 0;
+                for (int64_t j = 0; j < lora->r; j++) delta += tn_load(dtype, u, j) * lora->b[n * lora->r + j];
+                value = alpha * (value + lora->scale * delta);
+                if (residual.data) value += tn_load(dtype, tn_at(dtype, residual, i, output + n), 0);
+                tn_store(dtype, tn_at(dtype, y, i, output + n), 0, value);
+            }
+        }
+        output += part->weight.rows;
+        border += lora->r;
+    }
+    return TN_OK;
+}
+
+/* ---- Forward
+ * ---------------------------------------------------------------------------------------------------- */
+
+tn_status tn_cpu_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                              const tn_dropout *dropout) {
+    if (rows <= FEW) return tn_ref_linear_inner(device, linear, rows, x, dropout);
+    tn_dtype dtype = device->dtype;
+    tn_scratch scratch = tn_scratch_of(device);
+    int64_t border = linear->in;
+    void *buffer;
+    tn_status status;
+    TN_TRY(take_dropped(device, linear, rows, dropout, &scratch, &buffer));
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_lora *lora = &linear->part[p].lora;
+        const void *a, *b;
+        if (lora->r == 0) continue;
+        tn_view from = lora_source(device, linear, p, rows, x, buffer, dropout);
+        lora_operands(device, linear, p, &a, &b);
+        tn_gemm gemm = {.in = dtype,
+                        .out = dtype,
+                        .b_transposed = true,
+                        .m = rows,
+                        .n = lora->r,
+                        .k = linear->in,
+                        .lda = from.stride,
+                        .ldb = linear->in,
+                        .ldc = x.stride,
+                        .alpha = 1};
+        TN_TRY(tn_gemm_run(&gemm, from.data, a, tn_at(dtype, x, 0, border), NULL, NULL));
+        border += lora->r;
+    }
+done:
+    return status;
+}
+
+static tn_status part_forward(tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
+                              tn_view u, tn_view y, tn_view residual, float alpha, void *tile) {
+    tn_dtype dtype = device->dtype;
+    const tn_part *part = &linear->part[p];
+    const tn_weight *w = &part->weight;
+    const void *a, *b;
+    bool in_place = residual.data == y.data;
+    tn_status status = TN_OK;
+    if (part->lora.r) {
+        lora_operands(device, linear, p, &a, &b);
+        tn_gemm lora = {.in = dtype,
+                        .out = dtype,
+                        .b_transposed = true,
+                        .m = rows,
+                        .n = w->rows,
+                        .k = part->lora.r,
+                        .lda = u.stride,
+                        .ldb = part->lora.r,
+                        .ldc = y.stride,
+                        .alpha = alpha * part->lora.scale,
+                        .accumulate = in_place};
+        TN_TRY(tn_gemm_run(&lora, u.data, b, y.data, NULL, NULL));
+    }
+    for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
+        int64_t count = smaller(step, w->rows - n);
+        tn_view rows_of_w = weight_rows(device, w, n, count, tile);
+        bool added = residual.data && !in_place;
+        tn_gemm base = {.in = dtype,
+                        .out = dtype,
+                        .b_transposed = true,
+                        .m = rows,
+                        .n = count,
+                        .k = linear->in,
+                        .lda = x.stride,
+                        .ldb = rows_of_w.stride,
+                        .ldc = y.stride,
+                        .alpha = alpha,
+                        .accumulate = part->lora.r > 0 || in_place,
+                        .biased = part->bias != NULL,
+                        .added = dtype,
+                        .ld_added = added ? residual.stride : 0};
+        TN_TRY(tn_gemm_run(&base, x.data, rows_of_w.data, tn_at(dtype, y, 0, n),
+                           added ? tn_at(dtype, residual, 0, n) : NULL,
+                           part->bias ? (const char *)part->bias + n * tn_element_bytes(dtype) : NULL));
+    }
+done:
+    return status;
+}
+
+tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                                tn_view residual, float alpha, const tn_dropout *dropout) {
+    if (rows <= FEW) return few_rows(device, linear, rows, x, y, residual, alpha, dropout);
+    tn_dtype dtype = device->dtype;
+    tn_scratch scratch = tn_scratch_of(device);
+    int64_t output = 0, border = linear->in;
+    void *tile;
+    tn_status status;
+    TN_TRY(tn_cpu_linear_inner(device, linear, rows, x, dropout));
+    TN_TRY(take_tile(device, linear, &scratch, &tile));
+    for (int p = 0; p < linear->parts; p++) {
+        tn_view added = residual.data ? shifted(dtype, residual, output) : residual;
+        TN_TRY(part_forward(device, linear, p, rows, x, shifted(dtype, x, border), shifted(dtype, y, output),
+                            added, alpha, tile));
+        output += linear->part[p].weight.rows;
+        border += linear->part[p].lora.r;
+    }
+done:
+    return status;
+}
+
+/* ---- Backward
+ * ----------------------------------------------------------------------------------------------------- */
+
+/* to[m, n] += factor·aᵀ·b in fp32, over `rows` rows. */
+static tn_status add_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
+                              float factor, float *to) {
+    tn_gemm gemm = {.in = dtype,
+                    .out = TN_DTYPE_F32,
+                    .a_transposed = true,
+                    .m = m,
+                    .n = n,
+                    .k = rows,
+                    .lda = a.stride,
+                    .ldb = b.stride,
+                    .ldc = n,
+                    .alpha = factor,
+                    .accumulate = true};
+    return tn_gemm_run(&gemm, a.data, b.data, to, NULL, NULL);
+}
+
+static void bias_gradient(const tn_device *device, int64_t rows, tn_view dy, int64_t out, float alpha,
+                          float *dbias) {
+    const tn_kernels *kernels = tn_kernels_of(device);
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < out; n += STRIP) {
+        float sums[STRIP] = {0};
+        int64_t count = smaller(STRIP, out - n);
+        for (int64_t row = 0; row < rows; row++)
+            kernels->accumulate[tn_is_bf16(device)](count, tn_at(device->dtype, dy, row, n), sums);
+        for (int64_t i = 0; i < count; i++) dbias[n + i] += alpha * sums[i];
+    }
+}
+
+static tn_status parameter_gradients(tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
+                                     tn_view u, tn_view dy, tn_view v, float alpha, void *buffer,
+                                     const tn_dropout *dropout) {
+    tn_dtype dtype = device->dtype;
+    const tn_part *part = &linear->part[p];
+    const tn_lora *lora = &part->lora;
+    int64_t out = part->weight.rows, in = linear->in;
+    const void *a, *b;
+    tn_status status = TN_OK;
+    if (lora->r) {
+        lora_operands(device, linear, p, &a, &b);
+        tn_gemm gemm = {.in = dtype,
+                        .out = dtype,
+                        .m = rows,
+                        .n = lora->r,
+                        .k = out,
+                        .lda = dy.stride,
+                        .ldb = lora->r,
+                        .ldc = v.stride,
+                        .alpha = lora->scale};
+        TN_TRY(tn_gemm_run(&gemm, dy.data, b, v.data, NULL, NULL));
+    }
+    if (lora->da) {
+        tn_view from = lora_source(device, linear, p, rows, x, buffer, dropout);
+        TN_TRY(add_products(dtype, rows, v, lora->r, from, in, alpha, lora->da));
+    }
+    if (lora->db) TN_TRY(add_products(dtype, rows, dy, out, u, lora->r, alpha * lora->scale, lora->db));
+    if (part->dweight) TN_TRY(add_products(dtype, rows, dy, out, x, in, alpha, part->dweight));
+    if (part->dbias) bias_gradient(device, rows, dy, out, alpha, part->dbias);
+done:
+    return status;
+}
+
+/* The fp32 sum of dx on its way: products are added to it until the last one, which goes to dx itself. */
+typedef struct sum {
+    float *values; /* [rows, in] */
+    bool started;
+} sum;
+
+static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
+                                     float alpha, sum *total, float *undropped, const tn_dropout *dropout) {
+    int64_t border = linear->out;
+    tn_status status = TN_OK;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_lora *lora = &linear->part[p].lora;
+        const void *a, *b;
+        if (lora->r == 0) continue;
+        lora_operands(device, linear, p, &a, &b);
+        tn_gemm gemm = {.in = device->dtype,
+                        .out = TN_DTYPE_F32,
+                        .m = rows,
+                        .n = linear->in,
+                        .k = lora->r,
+                        .lda = dy.stride,
+                        .ldb = linear->in,
+                        .ldc = linear->in,
+                        .alpha = alpha,
+                        .accumulate = total->started && !undropped};
+        TN_TRY(tn_gemm_run(&gemm, tn_at(device->dtype, dy, 0, border), a, undropped ? undropped : total->values,
+                           NULL, NULL));
+        if (undropped) {
+            if (!total->started) tn_ref_zero(device, total->values, rows * linear->in * 4);
+            add_dropped(linear, p, rows, undropped, total->values, dropout);
+        }
+        total->started = true;
+        border += lora->r;
+    }
+done:
+    return status;
+}
+
+static tn_status input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
+                                tn_view dx, bool accumulate, float alpha, sum *total, void *tile) {
+    tn_dtype dtype = device->dtype;
+    int64_t output = 0, in = linear->in;
+    tn_status status = TN_OK;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_weight *w = &linear->part[p].weight;
+        for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
+            int64_t count = smaller(step, w->rows - n);
+            tn_view rows_of_w = weight_rows(device, w, n, count, tile);
+            bool last = p + 1 == linear->parts && n + count == w->rows, added = last && total->started;
+            tn_gemm gemm = {.in = dtype,
+                            .out = last ? dtype : TN_DTYPE_F32,
+                            .m = rows,
+                            .n = in,
+                            .k = count,
+                            .lda = dy.stride,
+                            .ldb = rows_of_w.stride,
+                            .ldc = last ? dx.stride : in,
+                            .alpha = alpha,
+                            .accumulate = last ? accumulate : total->started,
+                            .added = TN_DTYPE_F32,
+                            .ld_added = added ? in : 0};
+            TN_TRY(tn_gemm_run(&gemm, tn_at(dtype, dy, 0, output + n), rows_of_w.data,
+                               last ? dx.data : (void *)total->values, added ? total->values : NULL, NULL));
+            total->started = true;
+        }
+        output += w->rows;
+    }
+done:
+    return status;
+}
+
+tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                 tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                 const tn_dropout *dropout) {
+    tn_dtype dtype = device->dtype;
+    tn_scratch scratch = tn_scratch_of(device);
+    int64_t output = 0, border = 0;
+    void *buffer, *tile;
+    sum total = {0};
+    float *undropped = NULL;
+    tn_status status;
+    TN_TRY(take_dropped(device, linear, rows, dropout, &scratch, &buffer));
+    for (int p = 0; p < linear->parts; p++) {
+        TN_TRY(parameter_gradients(device, linear, p, rows, x, shifted(dtype, x, linear->in + border),
+                                   shifted(dtype, dy, output), shifted(dtype, dy, linear->out + border), alpha,
+                                   buffer, dropout));
+        output += linear->part[p].weight.rows;
+        border += linear->part[p].lora.r;
+    }
+    if (!dx.data) return TN_OK;
+    TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &total.values));
+    if (buffer) TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &undropped));
+    TN_TRY(take_tile(device, linear, &scratch, &tile));
+    TN_TRY(lora_input_gradient(device, linear, rows, dy, alpha, &total, undropped, dropout));
+    status = input_gradient(device, linear, rows, dy, dx, accumulate, alpha, &total, tile);
+done:
+    return status;
+}

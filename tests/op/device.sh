@@ -1,0 +1,39 @@
+#!/bin/sh
+# Puts what a machine with a GPU needs into DIRECTORY (default build-device, which git ignores): the GPU backend,
+# its test and, where it was built, the tenon program, linked so that libc and CUDA are all they ask for.
+#
+#   sh tests/op/device.sh [DIRECTORY]            here; needs nvcc
+#   sh DIRECTORY/run test_cuda [--bench] [name]  there; finds CUDA's libraries
+#   sh DIRECTORY/run tenon …
+set -e
+to=${1:-build-device}
+build=${TMPDIR:-/tmp}/tenon-device-build
+mkdir -p "$to"
+cmake -S . -B "$build" -G Ninja -DTENON_CUDA=ON -DTENON_TESTS=OFF >/dev/null
+ninja -C "$build" tenon-cuda >/dev/null
+cp "$build/libtenon-cuda.so" "$to/"
+flags="-std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc"
+gcc $flags -rdynamic -o "$to/test_cuda" tests/op/test_cuda.c src/op/ref/*.c src/quant/*.c src/format/tensor.c \
+    src/base/status.c src/base/mem.c src/base/dtype.c src/base/rng.c src/base/thread.c -ldl -lm
+cp -L /usr/lib/x86_64-linux-gnu/libgomp.so.1 "$to/"
+if [ -n "$WITH_TENON" ]; then
+    ninja -C "$build" tenon-objects >/dev/null
+    objects=$(find "$build/CMakeFiles/tenon-objects.dir" -name '*.o')
+    gcc -std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc -rdynamic -o "$to/tenon" src/cli/*.c \
+        $objects -Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread
+    for library in libdnnl.so.2 libOpenCL.so.1; do cp -L "/usr/lib/x86_64-linux-gnu/$library" "$to/"; done
+    strip "$to/tenon"
+fi
+cat >"$to/run" <<'END'
+#!/bin/sh
+here=$(cd "$(dirname "$0")" && pwd)
+paths=$here
+for name in libcudart.so.13 libcublasLt.so.13 libcudnn.so.9; do
+    found=$(find /usr/local /usr/lib /opt -name "$name" 2>/dev/null | head -1)
+    [ -n "$found" ] && paths=$paths:$(dirname "$found") || echo "run: $name was not found" >&2
+done
+program=$1
+shift
+LD_LIBRARY_PATH=$paths${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/$program" "$@"
+END
+du -sh "$to"

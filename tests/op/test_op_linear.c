@@ -1,0 +1,220 @@
+/* test_op_linear.c: the linear group agrees with the reference: one to three parts, LoRA or not, bias,
+ * residual, scale, dropout, frozen or trained weights in every storage format, few and many rows.
+ */
+#include "op/harness.h"
+#include "quant/quant.h"
+
+/* One case. Parts have out[i] rows and rank r[i]. */
+typedef struct shape {
+    int64_t rows, in, out[TN_MAX_PARTS], r[TN_MAX_PARTS];
+    tn_dtype stored;
+    bool bias, trained, accumulate;
+    int residual; /* 0 none, 1 its own matrix, 2 y itself */
+    float alpha, dropout;
+} shape;
+
+typedef struct group {
+    shape shape;
+    int parts;
+    int64_t out, rank;
+    unsigned char *file[TN_MAX_PARTS]; /* the weights as a file would hold them */
+    tn_tensor_info tensor[TN_MAX_PARTS];
+    matrix *bias[TN_MAX_PARTS], *a[TN_MAX_PARTS], *b[TN_MAX_PARTS], *da[TN_MAX_PARTS], *db[TN_MAX_PARTS];
+    matrix *master[TN_MAX_PARTS], *dweight[TN_MAX_PARTS], *dbias[TN_MAX_PARTS];
+} group;
+
+static double gradient_tolerance(tn_dtype dtype) {
+    return dtype == TN_DTYPE_F32 ? 1e-5 : 2 * usual_tolerance(dtype);
+}
+
+static void make_tensor(session *s, group *g, int p) {
+    int64_t count = g->shape.out[p] * g->shape.in, bytes;
+    assert_true(tn_dtype_bytes(g->shape.stored, count, &bytes));
+    float *values = malloc((size_t)count * sizeof *values);
+    g->file[p] = malloc((size_t)bytes);
+    tn_random_weights(++s->seed, 0.1f, count, values);
+    succeed(tn_quantize(g->shape.stored, values, count, g->file[p]));
+    free(values);
+    g->tensor[p] = (tn_tensor_info){.name = "w",
+                                    .dtype = g->shape.stored,
+                                    .rank = 2,
+                                    .shape = {g->shape.out[p], g->shape.in},
+                                    .elements = count,
+                                    .bytes = bytes,
+                                    .data = g->file[p],
+                                    .file = "memory"};
+}
+
+/* Matrices of the parameters. In a forward case they are inputs only. */
+static group make_group(session *s, shape c, bool backward) {
+    group g = {.shape = c};
+    usage gradient = backward ? IN_OUT : IN;
+    double tolerance = gradient_tolerance(s->dtype);
+    for (int p = 0; p < TN_MAX_PARTS && c.out[p]; p++) {
+        int64_t out = c.out[p], in = c.in, r = c.r[p];
+        make_tensor(s, &g, p);
+        if (c.bias) g.bias[p] = array(s, IN, s->dtype, out, 0);
+        if (r) g.a[p] = array(s, IN, TN_DTYPE_F32, r * in, 0), g.b[p] = array(s, IN, TN_DTYPE_F32, out * r, 0);
+        if (r) randomise(s, g.a[p], 0.2), randomise(s, g.b[p], 0.2);
+        if (r && backward) g.da[p] = array(s, gradient, TN_DTYPE_F32, r * in, tolerance);
+        if (r && backward) g.db[p] = array(s, gradient, TN_DTYPE_F32, out * r, tolerance);
+        if (c.trained) {
+            g.master[p] = array(s, IN, TN_DTYPE_F32, out * in, 0);
+            randomise(s, g.master[p], 0.1);
+            if (backward) g.dweight[p] = array(s, gradient, TN_DTYPE_F32, out * in, tolerance);
+            if (backward && c.bias) g.dbias[p] = array(s, gradient, TN_DTYPE_F32, out, tolerance);
+        }
+        g.parts++, g.out += out, g.rank += r;
+    }
+    return g;
+}
+
+static void *pointer(const matrix *m, int side) { return m ? m->on_device[side] : NULL; }
+
+static tn_linear bind_group(const group *g, int side) {
+    tn_linear linear = {.parts = g->parts,
+                        .in = g->shape.in,
+                        .out = g->out,
+                        .rank = g->rank,
+                        .border = tn_border(g->rank),
+                        .site = 11};
+    for (int p = 0; p < g->parts; p++)
+        linear.part[p] =
+            (tn_part){.weight = {.rows = g->shape.out[p], .cols = g->shape.in, .dtype = g->shape.stored},
+                      .bias = pointer(g->bias[p], side),
+                      .lora = {g->shape.r[p], 0.5f, pointer(g->a[p], side), pointer(g->b[p], side),
+                               pointer(g->da[p], side), pointer(g->db[p], side)},
+                      .master = pointer(g->master[p], side),
+                      .dweight = pointer(g->dweight[p], side),
+                      .dbias = pointer(g->dbias[p], side)};
+    return linear;
+}
+
+/* Loads the group on a device whose matrices are uploaded. Returns the region. */
+static void *load_group(session *s, const group *g, int side, tn_linear *linear) {
+    tn_device *device = s->device[side];
+    tn_source source[TN_MAX_PARTS];
+    const tn_source *sources[TN_MAX_PARTS] = {NULL};
+    for (int p = 0; p < g->parts; p++) {
+        source[p] = (tn_source){.tensor = &g->tensor[p]};
+        sources[p] = &source[p];
+    }
+    void *region = take_memory(device, device->backend->linear_bytes(device, linear, sources));
+    succeed(device->backend->linear_load(device, linear, sources, region));
+    succeed(device->backend->load_finish(device));
+    succeed(device->backend->linear_refresh(device, linear));
+    return region;
+}
+
+static void free_group(group *g) {
+    for (int p = 0; p < g->parts; p++) free(g->file[p]);
+}
+
+static void forward_case(session *s, shape c) {
+    group g = make_group(s, c, false);
+    matrix *x = matrix_new(s, IN, s->dtype, c.rows, c.in, tn_border(g.rank), 0);
+    matrix *y = output(s, c.rows, g.out), *residual = c.residual == 1 ? input(s, c.rows, g.out) : NULL;
+    tn_dropout dropout = {.p = c.dropout, .seed = 5, .step = 2, .first_row = 10};
+    randomise(s, x, 1);
+    y->tolerance = gradient_tolerance(s->dtype) / 2;
+    if (c.residual == 2) residual = y, y->use = IN_OUT, randomise(s, y, 1);
+    for (int side = 0; side < 2; side++) {
+        tn_device *device = s->device[side];
+        tn_linear linear = bind_group(&g, side);
+        upload_all(s, side);
+        void *region = load_group(s, &g, side, &linear);
+        succeed(device->backend->linear_forward(device, &linear, c.rows, V(x), V(y), V(residual), c.alpha,
+                                                &dropout));
+        download_all(s, side);
+        device->backend->release(device, region);
+    }
+    check_all(s, "linear_forward", __FILE__, __LINE__);
+    free_group(&g);
+}
+
+static void backward_case(session *s, shape c) {
+    group g = make_group(s, c, true);
+    matrix *x = matrix_new(s, IN, s->dtype, c.rows, c.in, tn_border(g.rank), 0);
+    matrix *dy = matrix_new(s, IN, s->dtype, c.rows, g.out, tn_border(g.rank), 0);
+    matrix *dx = output(s, c.rows, c.in);
+    tn_dropout dropout = {.p = c.dropout, .seed = 5, .step = 2, .first_row = 10};
+    randomise(s, x, 1), randomise(s, dy, 1);
+    dx->tolerance = gradient_tolerance(s->dtype);
+    if (c.accumulate) dx->use = IN_OUT, randomise(s, dx, 1);
+    for (int side = 0; side < 2; side++) {
+        tn_device *device = s->device[side];
+        tn_linear linear = bind_group(&g, side);
+        upload_all(s, side);
+        void *region = load_group(s, &g, side, &linear);
+        succeed(device->backend->linear_inner(device, &linear, c.rows, V(x), &dropout));
+        succeed(device->backend->linear_backward(device, &linear, c.rows, V(x), V(dy), V(dx), c.accumulate,
+                                                 c.alpha, &dropout));
+        download_all(s, side);
+        device->backend->release(device, region);
+    }
+    check_all(s, "linear_backward", __FILE__, __LINE__);
+    free_group(&g);
+}
+
+static const shape plain_shapes[] = {
+    {.rows = 1, .in = 48, .out = {20}, .alpha = 1},
+    {.rows = 3, .in = 300, .out = {40, 24, 8}, .r = {8, 4, 4}, .alpha = 1, .bias = true},
+    {.rows = 8, .in = 64, .out = {33}, .r = {16}, .alpha = 0.22f, .residual = 1},
+    {.rows = 9, .in = 64, .out = {33}, .r = {5}, .alpha = 0.22f, .residual = 2, .bias = true},
+    {.rows = 37, .in = 96, .out = {64, 16, 16}, .r = {16, 16, 16}, .alpha = 1, .bias = true},
+    {.rows = 50, .in = 64, .out = {128, 128}, .r = {8, 0}, .alpha = 1},
+    {.rows = 50, .in = 72, .out = {56}, .alpha = 0.5f, .residual = 1, .accumulate = true},
+    {.rows = 21,
+     .in = 64,
+     .out = {56, 8},
+     .r = {4, 4},
+     .alpha = 0.5f,
+     .accumulate = true,
+     .trained = true,
+     .bias = true},
+    {.rows = 40, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f},
+    {.rows = 5, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f, .accumulate = true},
+};
+
+static void plain_case(session *s) {
+    const tn_dtype stored[] = {TN_DTYPE_F32, TN_DTYPE_BF16, TN_DTYPE_F16};
+    for (size_t i = 0; i < sizeof plain_shapes / sizeof *plain_shapes; i++)
+        for (int d = 0; d < 3; d++) {
+            shape c = plain_shapes[i];
+            c.stored = stored[d];
+            forward_case(s, c);
+            backward_case(s, c);
+        }
+}
+static void plain_weights_agree(void **state) { (void)state, in_every_dtype(plain_case); }
+
+static void block_case(session *s) {
+    const tn_dtype stored[] = {TN_DTYPE_Q4_0, TN_DTYPE_Q4_1, TN_DTYPE_Q5_0, TN_DTYPE_Q5_1,
+                               TN_DTYPE_Q8_0, TN_DTYPE_Q4_K, TN_DTYPE_Q5_K, TN_DTYPE_Q6_K};
+    for (int d = 0; d < 8; d++)
+        for (int trained = 0; trained < 2; trained++) {
+            int64_t in = tn_dtype_block(stored[d]) == 256 ? 512 : 160;
+            shape c = {.rows = 19,
+                       .in = in,
+                       .out = {40, 16},
+                       .r = {8, 4},
+                       .alpha = 0.7f,
+                       .bias = true,
+                       .stored = stored[d],
+                       .residual = 1,
+                       .trained = trained};
+            forward_case(s, c);
+            backward_case(s, c);
+            c.rows = 2;
+            forward_case(s, c);
+        }
+}
+static void block_weights_agree(void **state) { (void)state, in_every_dtype(block_case); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_weights_agree),
+        cmocka_unit_test(block_weights_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
