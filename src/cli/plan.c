@@ -31,7 +31,7 @@ int cli_plan(const cli_run *run) {
         cli_put_document(doc);
     } else {
         double speed = tn_doc_number(doc, "tokens_per_second", NAN);
-        cli_print_params(doc);
+        fputs(tn_doc_string(doc, "text", ""), stderr); /* the banner that train would show */
         print_memory(doc);
         fprintf(stderr, "\nfits: %s; longest context that fits: %s tokens\n",
                 tn_doc_boolean(doc, "fits", false) ? "yes" : "NO",

@@ -151,27 +151,23 @@ static void print_object(const char *at, int depth, const char *skip) {
     }
 }
 
+/* Objects one below the other, scalars on the key's line; long arrays are cut, with their length behind. */
 static void print_array(const char *at, int depth) {
     int64_t items = 0;
     at = skip_space(at + 1);
-    if (*at && is_container(at)) {
-        fputc('\n', stderr);
-        for (; *at && *at != ']'; items++) {
-            if (items < OUTLINE_ITEMS) fprintf(stderr, "%*s-\n", 2 * depth, "");
-            if (items < OUTLINE_ITEMS && *at == '{') print_object(at, depth + 1, NULL);
-            at = skip_space(value_end(at));
-            if (*at == ',') at = skip_space(at + 1);
-        }
-    } else {
-        for (; *at && *at != ']'; items++) {
-            const char *end = value_end(at);
-            if (items < OUTLINE_ITEMS) fputs(items ? ", " : " ", stderr), print_scalar(at, end);
-            at = skip_space(end);
-            if (*at == ',') at = skip_space(at + 1);
-        }
+    bool block = is_container(at);
+    if (block) fputc('\n', stderr);
+    for (; *at && *at != ']'; items++) {
+        const char *end = value_end(at);
+        if (items < OUTLINE_ITEMS && block) fprintf(stderr, "%*s-\n", 2 * depth, "");
+        if (items < OUTLINE_ITEMS && *at == '{') print_object(at, depth + 1, NULL);
+        if (items < OUTLINE_ITEMS && !block) fputs(items ? ", " : " ", stderr), print_scalar(at, end);
+        at = skip_space(end);
+        if (*at == ',') at = skip_space(at + 1);
     }
-    if (items > OUTLINE_ITEMS) fprintf(stderr, "%s… (%lld in all)", items ? " " : "", (long long)items);
-    fputc('\n', stderr);
+    if (items > OUTLINE_ITEMS)
+        fprintf(stderr, "%*s… (%lld in all)%s", block ? 2 * depth : 1, "", (long long)items, block ? "\n" : "");
+    if (!block) fputc('\n', stderr);
 }
 
 static void print_value(const char *at, int depth, const char *skip) {

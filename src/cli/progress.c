@@ -44,7 +44,7 @@ static void print_step(cli_progress *p, const tn_event *e) {
     if (!isnan(e->grad_norm)) fprintf(stderr, "  grad_norm %.3f", e->grad_norm);
     if (!isnan(e->learning_rate)) fprintf(stderr, "  lr %.2e", e->learning_rate);
     fprintf(stderr, "  %s tokens/s", cli_count((int64_t)e->tokens_per_second, speed));
-    if (!isnan(e->percent_of_ceiling)) fprintf(stderr, "  %.0f%% of ceiling", e->percent_of_ceiling);
+    if (isfinite(e->percent_of_ceiling)) fprintf(stderr, "  %.0f%% of ceiling", e->percent_of_ceiling);
     if (!last) fprintf(stderr, "  %s left", cli_duration(e->seconds_left, left));
     if (!p->terminal || last) fputc('\n', stderr);
     p->line_open = p->terminal && !last;
