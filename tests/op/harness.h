@@ -8,6 +8,7 @@
 #ifndef TN_TESTS_OP_HARNESS_H
 #define TN_TESTS_OP_HARNESS_H
 
+/* clang-format off: cmocka.h needs the headers above it */
 #include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+/* clang-format on */
 
 #include "base/rng.h"
 #include "op/op.h"

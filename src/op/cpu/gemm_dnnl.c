@@ -17,7 +17,7 @@ typedef struct prepared {
     dnnl_memory_t a, b, c, added, bias;
 } prepared;
 
-enum { SLOTS = 2048 };
+enum { SLOTS = 512 };
 
 static struct {
     pthread_mutex_t lock;
