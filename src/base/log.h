@@ -5,7 +5,7 @@
 
 #include <tenon/tenon.h>
 
-void tn_info(const char *format, ...) TN_PRINTF(1, 2);
-void tn_warn(const char *format, ...) TN_PRINTF(1, 2);
+TN_API void tn_info(const char *format, ...) TN_PRINTF(1, 2);
+TN_API void tn_warn(const char *format, ...) TN_PRINTF(1, 2);
 
 #endif

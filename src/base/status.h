@@ -10,15 +10,15 @@
 #include <tenon/tenon.h>
 
 /* Stores the message (printf style) and returns `status`. Clears an earlier remedy. */
-tn_status tn_fail(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
+TN_API tn_status tn_fail(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
 /* Adds what the user can do to the failure just stored; returns the stored status. */
-tn_status tn_remedy(const char *format, ...) TN_PRINTF(1, 2);
+TN_API tn_status tn_remedy(const char *format, ...) TN_PRINTF(1, 2);
 /* Puts "<context>: " in front of the message of a failure on its way up; returns `status`. */
-tn_status tn_context(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
+TN_API tn_status tn_context(tn_status status, const char *format, ...) TN_PRINTF(2, 3);
 /* TN_STORAGE (or TN_USAGE for a missing path) with strerror(errno): "<verb> <path>: <reason>". */
-tn_status tn_fail_errno(const char *verb, const char *path);
+TN_API tn_status tn_fail_errno(const char *verb, const char *path);
 /* TN_FAILED for an allocation of `bytes` that failed. */
-tn_status tn_fail_memory(int64_t bytes, const char *what);
+TN_API tn_status tn_fail_memory(int64_t bytes, const char *what);
 
 /* Needs a variable `status` and a label `done` in the function around it. */
 #define TN_TRY(call)                                                                                   \

@@ -1,0 +1,319 @@
+/* linear.c: a group of projections with LoRA as one product.
+ *
+ *   u = x·Aᵀ                      into the border of x
+ *   y = [x|u]·[W|sB]ᵀ             (+ residual, bias), one product with fp32 accumulation
+ *   v = dy·sB                     into the border of dy
+ *   dx = [dy|v]·[W;A]             one product
+ *   dA += vᵀ·x, dB += s·dyᵀ·u     in fp32, per part
+ *
+ * Block-quantised weights are decoded into a bordered matrix in scratch first. A weight shared with the
+ * embedding has no border of its own: there LoRA takes a second product. With dropout, u is computed per part
+ * from a masked copy of x, and the LoRA share of dx is masked on its way in; the product of y stays the same.
+ */
+#include "op/cuda/load.h"
+
+/* The weight ready for a product: W [out, in] and, where `bordered`, sB to its right and A below. */
+typedef struct matrix {
+    const char *w;
+    int64_t stride;
+    bool bordered;
+    tn_cuda_border border;
+} matrix;
+
+static bool has_blocks(const tn_linear *linear) {
+    for (int i = 0; i < linear->parts; i++)
+        if (tn_dtype_is_block(linear->part[i].weight.dtype)) return true;
+    return false;
+}
+
+static bool dropping(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
+
+static tn_view offset(const tn_device *device, tn_view view, int64_t columns) {
+    return (tn_view){(char *)view.data + columns * tn_cuda_size(device->dtype), view.stride};
+}
+
+/* Builds the bordered matrix in scratch from parts in any format. */
+static tn_status assemble(tn_device *device, const tn_linear *linear, matrix *m) {
+    int64_t size = tn_cuda_size(device->dtype), stride = tn_cuda_stride(linear), row = 0;
+    char *memory = tn_cuda_take(device, (linear->out + linear->border) * stride * size);
+    tn_status status = memory ? TN_OK : TN_FAILED;
+    for (int i = 0; i < linear->parts && status == TN_OK; i++) {
+        const tn_weight *w = &linear->part[i].weight;
+        tn_view from = {(void *)(uintptr_t)w->data, w->stride}, to = {memory + row * stride * size, stride};
+        status = tn_dtype_is_block(w->dtype)
+                     ? tn_cuda_dequantize(device, w->dtype, w->rows, linear->in, w->data, to.data, stride)
+                     : tn_cuda_copy_rows(device, w->rows, linear->in, from, to);
+        row += w->rows;
+    }
+    *m = (matrix){memory, stride, true, {0}};
+    if (status != TN_OK || linear->border == 0) return status;
+    m->border = tn_cuda_border_at(device, linear, memory);
+    return tn_cuda_refresh_border(device, linear, m->border.b, stride, m->border.a, stride);
+}
+
+static tn_status prepare(tn_device *device, const tn_linear *linear, matrix *m) {
+    const tn_weight *first = &linear->part[0].weight;
+    if (has_blocks(linear) || (linear->parts > 1 && !tn_cuda_is_bordered(linear)))
+        return assemble(device, linear, m);
+    *m = (matrix){first->data, first->stride, tn_cuda_is_bordered(linear), {0}};
+    if (linear->border) m->border = tn_cuda_border_of(device, linear);
+    return TN_OK;
+}
+
+/* ---- u ------------------------------------------------------------------------------------------------ */
+
+/* d[rows, n] = x[rows, in]·a[n, in]ᵀ */
+static tn_status project(tn_device *device, int64_t rows, int64_t in, int64_t n, tn_view x, const void *a,
+                         int64_t a_stride, tn_view d) {
+    return tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
+                                                    .n = n,
+                                                    .k = in,
+                                                    .transpose_b = true,
+                                                    .a = x.data,
+                                                    .lda = x.stride,
+                                                    .b = a,
+                                                    .ldb = a_stride,
+                                                    .d = d.data,
+                                                    .ldd = d.stride,
+                                                    .alpha = 1});
+}
+
+static tn_status inner_with_dropout(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                    tn_cuda_border border, const tn_dropout *dropout) {
+    int64_t size = tn_cuda_size(device->dtype), used = tn_cuda(device)->used, column = 0;
+    tn_view masked = {tn_cuda_take(device, rows * linear->in * size), linear->in};
+    tn_status status = masked.data ? TN_OK : TN_FAILED;
+    for (int p = 0; p < linear->parts && status == TN_OK; p++) {
+        int64_t r = linear->part[p].lora.r;
+        if (r == 0) continue;
+        status = tn_cuda_dropout(device, linear, p, dropout, rows, x, masked, false);
+        if (status == TN_OK)
+            status = project(device, rows, linear->in, r, masked,
+                             (const char *)border.a + column * border.a_stride * size, border.a_stride,
+                             offset(device, x, linear->in + column));
+        column += r;
+    }
+    tn_cuda(device)->used = used;
+    if (status != TN_OK || column == linear->border) return status;
+    tn_view rest = offset(device, x, linear->in + column); /* meets zeros in the product, so must be finite */
+    return tn_cuda_check(
+        cudaMemset2DAsync(rest.data, (size_t)(x.stride * size), 0, (size_t)((linear->border - column) * size),
+                          (size_t)rows, tn_cuda(device)->stream),
+        "zeroing a border");
+}
+
+static tn_status inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                       tn_cuda_border border, const tn_dropout *dropout) {
+    if (dropping(dropout)) return inner_with_dropout(device, linear, rows, x, border, dropout);
+    return project(device, rows, linear->in, linear->border, x, border.a, border.a_stride,
+                   offset(device, x, linear->in));
+}
+
+tn_status tn_cuda_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                               const tn_dropout *dropout) {
+    if (rows == 0 || linear->border == 0) return TN_OK;
+    tn_cuda_begin(device);
+    return inner(device, linear, rows, x, tn_cuda_border_of(device, linear), dropout);
+}
+
+/* ---- Forward ------------------------------------------------------------------------------------------ */
+
+static tn_status collect_bias(tn_device *device, const tn_linear *linear, float alpha, void **bias) {
+    bool some = false;
+    *bias = NULL;
+    for (int i = 0; i < linear->parts; i++) some |= linear->part[i].bias != NULL;
+    if (!some) return TN_OK;
+    *bias = tn_cuda_take(device, linear->out * tn_cuda_size(device->dtype));
+    return *bias ? tn_cuda_collect_bias(device, linear, alpha, *bias) : TN_FAILED;
+}
+
+tn_status tn_cuda_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                                 tn_view residual, float alpha, const tn_dropout *dropout) {
+    matrix m;
+    void *bias;
+    tn_status status;
+    if (rows == 0) return TN_OK;
+    tn_cuda_begin(device);
+    TN_TRY(prepare(device, linear, &m));
+    TN_TRY(collect_bias(device, linear, alpha, &bias));
+    if (linear->border) TN_TRY(inner(device, linear, rows, x, m.border, dropout));
+    tn_cuda_gemm product = {.m = rows,
+                            .n = linear->out,
+                            .k = linear->in + (m.bordered ? linear->border : 0),
+                            .transpose_b = true,
+                            .a = x.data,
+                            .lda = x.stride,
+                            .b = m.w,
+                            .ldb = m.stride,
+                            .bias = bias,
+                            .c = residual.data,
+                            .ldc = residual.stride,
+                            .d = y.data,
+                            .ldd = y.stride,
+                            .alpha = alpha,
+                            .beta = residual.data ? 1 : 0};
+    TN_TRY(tn_cuda_multiply(device, &product));
+    if (linear->border && !m.bordered)
+        TN_TRY(tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
+                                                        .n = linear->out,
+                                                        .k = linear->border,
+                                                        .transpose_b = true,
+                                                        .a = offset(device, x, linear->in).data,
+                                                        .lda = x.stride,
+                                                        .b = m.border.b,
+                                                        .ldb = m.border.b_stride,
+                                                        .c = y.data,
+                                                        .ldc = y.stride,
+                                                        .d = y.data,
+                                                        .ldd = y.stride,
+                                                        .alpha = alpha,
+                                                        .beta = 1}));
+done:
+    return status;
+}
+
+/* ---- Backward ----------------------------------------------------------------------------------------- */
+
+/* to[m, n] += factor · aᵀ·b over the rows, fp32 */
+static tn_status outer(tn_device *device, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
+                       float factor, float *to) {
+    return tn_cuda_multiply(device, &(tn_cuda_gemm){.m = m,
+                                                    .n = n,
+                                                    .k = rows,
+                                                    .transpose_a = true,
+                                                    .wide = true,
+                                                    .rows_in_k = true,
+                                                    .a = a.data,
+                                                    .lda = a.stride,
+                                                    .b = b.data,
+                                                    .ldb = b.stride,
+                                                    .c = to,
+                                                    .ldc = n,
+                                                    .d = to,
+                                                    .ldd = n,
+                                                    .alpha = factor,
+                                                    .beta = 1});
+}
+
+static tn_status parameter_gradients(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                     tn_view dy, float alpha, const tn_dropout *dropout) {
+    int64_t size = tn_cuda_size(device->dtype), output = 0, column = 0, used = tn_cuda(device)->used;
+    tn_status status = TN_OK;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        const tn_lora *lora = &part->lora;
+        tn_view u = offset(device, x, linear->in + column), v = offset(device, dy, linear->out + column),
+                input = x, d = offset(device, dy, output);
+        if (lora->r && lora->da && dropping(dropout)) {
+            input = (tn_view){tn_cuda_take(device, rows * linear->in * size), linear->in};
+            if (!input.data) return TN_FAILED;
+            TN_TRY(tn_cuda_dropout(device, linear, p, dropout, rows, x, input, false));
+        }
+        if (lora->r && lora->da) TN_TRY(outer(device, rows, v, lora->r, input, linear->in, alpha, lora->da));
+        if (lora->r && lora->db)
+            TN_TRY(outer(device, rows, d, part->weight.rows, u, lora->r, alpha * lora->scale, lora->db));
+        if (part->dweight)
+            TN_TRY(outer(device, rows, d, part->weight.rows, x, linear->in, alpha, part->dweight));
+        if (part->dbias) TN_TRY(tn_cuda_column_sums(device, rows, part->weight.rows, d, alpha, part->dbias));
+        tn_cuda(device)->used = used;
+        output += part->weight.rows;
+        column += lora->r;
+    }
+done:
+    return status;
+}
+
+/* dx += alpha · mask(v·A), part by part */
+static tn_status dropped_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
+                                  tn_view dx, tn_cuda_border border, float alpha, const tn_dropout *dropout) {
+    int64_t size = tn_cuda_size(device->dtype), column = 0;
+    tn_view share = {tn_cuda_take(device, rows * linear->in * size), linear->in};
+    tn_status status = share.data ? TN_OK : TN_FAILED;
+    for (int p = 0; p < linear->parts && status == TN_OK; p++) {
+        int64_t r = linear->part[p].lora.r;
+        if (r == 0) continue;
+        status = tn_cuda_multiply(device,
+                                  &(tn_cuda_gemm){.m = rows,
+                                                  .n = linear->in,
+                                                  .k = r,
+                                                  .a = offset(device, dy, linear->out + column).data,
+                                                  .lda = dy.stride,
+                                                  .b = (const char *)border.a + column * border.a_stride * size,
+                                                  .ldb = border.a_stride,
+                                                  .d = share.data,
+                                                  .ldd = share.stride,
+                                                  .alpha = alpha});
+        if (status == TN_OK) status = tn_cuda_dropout(device, linear, p, dropout, rows, share, dx, true);
+        column += r;
+    }
+    return status;
+}
+
+static tn_status input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, const matrix *m,
+                                tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                const tn_dropout *dropout) {
+    bool together = m->bordered && linear->border && !dropping(dropout);
+    tn_cuda_gemm product = {.m = rows,
+                            .n = linear->in,
+                            .k = linear->out + (together ? linear->border : 0),
+                            .a = dy.data,
+                            .lda = dy.stride,
+                            .b = m->w,
+                            .ldb = m->stride,
+                            .c = dx.data,
+                            .ldc = dx.stride,
+                            .d = dx.data,
+                            .ldd = dx.stride,
+                            .alpha = alpha,
+                            .beta = accumulate ? 1 : 0};
+    tn_status status = tn_cuda_multiply(device, &product);
+    if (status != TN_OK || together || linear->border == 0) return status;
+    if (dropping(dropout)) return dropped_gradient(device, linear, rows, dy, dx, m->border, alpha, dropout);
+    product.k = linear->border, product.a = offset(device, dy, linear->out).data, product.b = m->border.a;
+    product.ldb = m->border.a_stride, product.beta = 1;
+    return tn_cuda_multiply(device, &product);
+}
+
+tn_status tn_cuda_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                  const tn_dropout *dropout) {
+    matrix m = {0};
+    tn_status status = TN_OK;
+    if (rows == 0) return TN_OK;
+    tn_cuda_begin(device);
+    if (dx.data) TN_TRY(prepare(device, linear, &m));
+    if (linear->border) {
+        tn_cuda_border border = tn_cuda_border_of(device, linear);
+        TN_TRY(tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
+                                                        .n = linear->border,
+                                                        .k = linear->out,
+                                                        .a = dy.data,
+                                                        .lda = dy.stride,
+                                                        .b = border.b,
+                                                        .ldb = border.b_stride,
+                                                        .d = offset(device, dy, linear->out).data,
+                                                        .ldd = dy.stride,
+                                                        .alpha = 1}));
+    }
+    TN_TRY(parameter_gradients(device, linear, rows, x, dy, alpha, dropout));
+    if (dx.data) TN_TRY(input_gradient(device, linear, rows, &m, dy, dx, accumulate, alpha, dropout));
+done:
+    return status;
+}
+
+/* ---- Scratch ------------------------------------------------------------------------------------------- */
+
+static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int64_t tn_cuda_linear_scratch(tn_device *device, const tn_limits *l) {
+    int64_t size = tn_cuda_size(device->dtype), border = tn_border(l->rank);
+    int64_t in = largest(largest(l->hidden, l->intermediate), l->heads * l->head_dim);
+    int64_t out = largest(largest(2 * l->intermediate, l->hidden), (l->heads + 2 * l->kv_heads) * l->head_dim);
+    int64_t bytes = tn_cuda_round(largest(out, l->vocab) * size); /* bias */
+    if (l->block_weights)
+        bytes += tn_cuda_round(
+            (l->largest_weight + (border + 15) * (largest(out, l->vocab) + border) + border * in) * size);
+    if (l->dropout) bytes += tn_cuda_round(l->rows * in * size);
+    if (l->backward) bytes += tn_cuda_column_scratch(out);
+    return bytes;
+}

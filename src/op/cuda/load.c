@@ -1,0 +1,276 @@
+/* load.c: from mapped tensors to device memory.
+ *
+ * Values travel through a ring of pinned buffers: threads copy rows out of the mapping (converted to the
+ * compute dtype and put in order on the way), and a second stream moves one buffer to the device while the next
+ * is filled. Layout of a linear's region, where S = in + border rounded up to 16 elements:
+ *
+ *   all parts plain    [out + border, S]: W top left, block-diagonal scale·B top right, A bottom left
+ *   otherwise          the parts as they are (none for shared ones), then B [out, border], A [border, in]
+ *
+ * `fused` is the region in the first case, else the address of the copy of B (NULL without LoRA).
+ */
+#include "op/cuda/load.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/mem.h"
+#include "quant/quant.h"
+
+enum { BUFFERS = 4, BUFFER_BYTES = 32 << 20, CHUNK = 256, DIRECT_BYTES = 4 << 20 };
+
+typedef struct tn_cuda_ring {
+    char *memory; /* pinned, BUFFERS · BUFFER_BYTES */
+    cudaEvent_t moved[BUFFERS];
+    int next;
+} tn_cuda_ring;
+
+/* ---- The ring ---------------------------------------------------------------------------------------- */
+
+static tn_status open_ring(tn_cuda_device *cuda) {
+    tn_status status = TN_OK;
+    if (cuda->ring) return TN_OK;
+    cudaSetDevice(cuda->base.index);
+    TN_TRY(tn_alloc(&cuda->ring, 1, sizeof *cuda->ring, "transfer buffers"));
+    TN_TRY(tn_cuda_check(
+        cudaHostAlloc((void **)&cuda->ring->memory, (size_t)BUFFERS * BUFFER_BYTES, cudaHostAllocDefault),
+        "pinning transfer buffers"));
+    for (int i = 0; i < BUFFERS; i++)
+        TN_TRY(tn_cuda_check(cudaEventCreateWithFlags(&cuda->ring->moved[i], cudaEventDisableTiming),
+                             "creating an event"));
+done:
+    return status;
+}
+
+void tn_cuda_ring_close(tn_cuda_device *cuda) {
+    if (!cuda->ring) return;
+    cudaStreamSynchronize(cuda->copies);
+    for (int i = 0; i < BUFFERS; i++)
+        if (cuda->ring->moved[i]) cudaEventDestroy(cuda->ring->moved[i]);
+    if (cuda->ring->memory) cudaFreeHost(cuda->ring->memory);
+    free(cuda->ring);
+    cuda->ring = NULL;
+}
+
+/* What `later` is given from now on waits for what `earlier` has been given so far. */
+static tn_status order(cudaStream_t earlier, cudaStream_t later) {
+    cudaEvent_t event;
+    tn_status status =
+        tn_cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+    if (status != TN_OK) return status;
+    cudaError_t error = cudaEventRecord(event, earlier);
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(later, event, 0);
+    cudaEventDestroy(event);
+    return tn_cuda_check(error, "ordering streams");
+}
+
+/* The next buffer, once its last journey is over. */
+static tn_status take_buffer(tn_cuda_ring *ring, char **buffer) {
+    *buffer = ring->memory + (int64_t)ring->next * BUFFER_BYTES;
+    return tn_cuda_check(cudaEventSynchronize(ring->moved[ring->next]), "copying to the GPU");
+}
+
+/* Sends `rows` rows of `bytes` each, `pitch` bytes apart on the device. */
+static tn_status send_buffer(tn_cuda_device *cuda, void *to, int64_t pitch, int64_t bytes, int64_t rows) {
+    tn_cuda_ring *ring = cuda->ring;
+    const char *from = ring->memory + (int64_t)ring->next * BUFFER_BYTES;
+    cudaError_t error = cudaMemcpy2DAsync(to, (size_t)pitch, from, (size_t)bytes, (size_t)bytes, (size_t)rows,
+                                          cudaMemcpyHostToDevice, cuda->copies);
+    if (error == cudaSuccess) error = cudaEventRecord(ring->moved[ring->next], cuda->copies);
+    ring->next = (ring->next + 1) % BUFFERS;
+    return tn_cuda_check(error, "copying to the GPU");
+}
+
+tn_status tn_cuda_upload(tn_device *device, void *to, const void *from, int64_t bytes) {
+    tn_cuda_device *cuda = tn_cuda(device);
+    tn_status status;
+    if (bytes == 0) return TN_OK;
+    if (bytes < DIRECT_BYTES || !cuda->ring)
+        return tn_cuda_check(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, cuda->stream),
+                             "copying to the GPU");
+    TN_TRY(order(cuda->stream, cuda->copies));
+    for (int64_t first = 0; first < bytes; first += BUFFER_BYTES) {
+        int64_t count = bytes - first < BUFFER_BYTES ? bytes - first : BUFFER_BYTES;
+        char *buffer;
+        TN_TRY(take_buffer(cuda->ring, &buffer));
+#pragma omp parallel for schedule(static)
+        for (int64_t piece = 0; piece < count; piece += 1 << 20)
+            memcpy(buffer + piece, (const char *)from + first + piece,
+                   (size_t)(count - piece < 1 << 20 ? count - piece : 1 << 20));
+        TN_TRY(send_buffer(cuda, (char *)to + first, count, count, 1));
+    }
+    TN_TRY(order(cuda->copies, cuda->stream));
+done:
+    return status;
+}
+
+tn_status tn_cuda_load_finish(tn_device *device) {
+    tn_cuda_device *cuda = tn_cuda(device);
+    tn_status status = tn_cuda_check(cudaStreamSynchronize(cuda->copies), "copying to the GPU");
+    if (status == TN_OK) status = tn_cuda_check(cudaStreamSynchronize(cuda->stream), "loading");
+    tn_cuda_ring_close(cuda);
+    return status;
+}
+
+/* ---- One matrix -------------------------------------------------------------------------------------- */
+
+/* Block types stay as they are unless they are trained; everything else is held in the compute dtype. */
+static tn_dtype held_dtype(const tn_device *device, const tn_source *source, bool trained) {
+    bool block = source->tensor && tn_dtype_is_block(source->tensor->dtype);
+    return block && !trained ? source->tensor->dtype : device->dtype;
+}
+
+static tn_status check_source(int64_t rows, int64_t cols, const tn_source *source) {
+    const tn_tensor_info *tensor = source->tensor;
+    char shape[128];
+    int64_t elements;
+    if (!tensor) return TN_OK;
+    if (!tn_dtype_is_float(tensor->dtype) && !tn_dtype_is_block(tensor->dtype))
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s, which is no format for weights", tensor->file,
+                       tensor->name, tn_dtype_name(tensor->dtype));
+    if (!tn_mul(rows, cols, &elements) || elements != tensor->elements || cols % tn_dtype_block(tensor->dtype))
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s where %lld rows of %lld columns are needed",
+                       tensor->file, tensor->name, tn_shape_text(tensor, shape), (long long)rows,
+                       (long long)cols);
+    if (source->permuted_head_dim && (source->permuted_head_dim % 2 || rows % source->permuted_head_dim))
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s: %lld rows are no whole number of heads of %lld",
+                       tensor->file, tensor->name, (long long)rows, (long long)source->permuted_head_dim);
+    return TN_OK;
+}
+
+/* The file's row that belongs at `row`: a head's row p·(head_dim/2)+j is stored as 2j+p. */
+static int64_t file_row(const tn_source *source, int64_t row) {
+    int64_t size = source->permuted_head_dim, within = size ? row % size : 0;
+    return size ? row - within + 2 * (within % (size / 2)) + within / (size / 2) : row;
+}
+
+static void narrow(tn_dtype dtype, const float *values, int64_t count, void *out) {
+    if (dtype == TN_DTYPE_F32) memcpy(out, values, (size_t)count * sizeof(float));
+    else
+        for (int64_t i = 0; i < count; i++)
+            ((uint16_t *)out)[i] =
+                dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(values[i]) : tn_f32_to_f16(values[i]);
+}
+
+/* One row of the source in its held form. */
+static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dtype held, int64_t bytes,
+                      char *out) {
+    const tn_tensor_info *tensor = source->tensor;
+    int64_t from = file_row(source, row);
+    if (tensor->dtype == held) {
+        memcpy(out, (const char *)tensor->data + from * bytes, (size_t)bytes);
+        return;
+    }
+    for (int64_t first = 0; first < cols; first += CHUNK) {
+        float values[CHUNK];
+        int64_t count = cols - first < CHUNK ? cols - first : CHUNK;
+        tn_dequantize(tensor->dtype, tensor->data, from * cols + first, count, values);
+        narrow(held, values, count, out + first * tn_cuda_size(held));
+    }
+}
+
+/* Puts the matrix at `to`, rows `stride` elements apart (block types: one behind another). */
+static tn_status load_matrix(tn_cuda_device *cuda, int64_t rows, int64_t cols, const tn_source *source,
+                             tn_dtype held, void *to, int64_t stride) {
+    int64_t bytes, count, pitch;
+    tn_status status;
+    TN_TRY(check_source(rows, cols, source));
+    if (!source->tensor) return tn_cuda_random_rows(&cuda->base, source, rows, cols, to, stride);
+    if (!tn_dtype_bytes(held, cols, &bytes) || bytes > BUFFER_BYTES)
+        TN_THROW(TN_BAD_DATA, "%s: tensor %s: rows of %lld columns are too long", source->tensor->file,
+                 source->tensor->name, (long long)cols);
+    pitch = tn_dtype_is_block(held) ? bytes : stride * tn_cuda_size(held);
+    TN_TRY(open_ring(cuda));
+    TN_TRY(order(cuda->stream, cuda->copies));
+    count = BUFFER_BYTES / bytes;
+    for (int64_t first = 0; first < rows; first += count) {
+        int64_t some = rows - first < count ? rows - first : count;
+        char *buffer;
+        TN_TRY(take_buffer(cuda->ring, &buffer));
+#pragma omp parallel for schedule(static)
+        for (int64_t row = 0; row < some; row++)
+            fetch_row(source, first + row, cols, held, bytes, buffer + row * bytes);
+        TN_TRY(send_buffer(cuda, (char *)to + first * pitch, pitch, bytes, some));
+    }
+    TN_TRY(order(cuda->copies, cuda->stream));
+done:
+    return status;
+}
+
+static int64_t matrix_bytes(tn_dtype held, int64_t rows, int64_t cols) {
+    int64_t bytes, count;
+    return tn_mul(rows, cols, &count) && tn_dtype_bytes(held, count, &bytes) ? tn_cuda_round(bytes) : 0;
+}
+
+int64_t tn_cuda_weight_bytes(tn_device *device, int64_t rows, int64_t cols, const tn_source *source) {
+    return matrix_bytes(held_dtype(device, source, source->trained), rows, cols);
+}
+
+tn_status tn_cuda_weight_load(tn_device *device, int64_t rows, int64_t cols, const tn_source *source,
+                              void *region, tn_weight *weight) {
+    tn_dtype held = held_dtype(device, source, source->trained);
+    *weight = (tn_weight){.data = region, .dtype = held, .rows = rows, .cols = cols, .stride = cols};
+    return load_matrix(tn_cuda(device), rows, cols, source, held, region, cols);
+}
+
+tn_status tn_cuda_weight_refresh(tn_device *device, int64_t count, const float *master, void *values) {
+    return tn_cuda_round_rows(device, 1, count, master, values, count);
+}
+
+/* ---- A group of projections -------------------------------------------------------------------------- */
+
+static bool all_plain(const tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
+    for (int i = 0; i < linear->parts; i++)
+        if (!sources[i] || tn_dtype_is_block(held_dtype(device, sources[i], linear->part[i].master != NULL)))
+            return false;
+    return true;
+}
+
+int64_t tn_cuda_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
+    int64_t size = tn_cuda_size(device->dtype), bytes = 0;
+    if (all_plain(device, linear, sources))
+        return tn_cuda_round((linear->out + linear->border) * tn_cuda_stride(linear) * size);
+    for (int i = 0; i < linear->parts; i++) {
+        const tn_part *part = &linear->part[i];
+        if (sources[i])
+            bytes += matrix_bytes(held_dtype(device, sources[i], part->master != NULL), part->weight.rows,
+                                  linear->in);
+    }
+    return bytes + tn_cuda_round(linear->out * linear->border * size) +
+           tn_cuda_round(linear->border * linear->in * size);
+}
+
+tn_status tn_cuda_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],
+                              void *region) {
+    bool plain = all_plain(device, linear, sources);
+    int64_t size = tn_cuda_size(device->dtype), stride = plain ? tn_cuda_stride(linear) : linear->in;
+    char *next = region;
+    for (int i = 0; i < linear->parts; i++) {
+        tn_part *part = &linear->part[i];
+        int64_t rows = part->weight.rows;
+        if (!sources[i]) continue;
+        tn_dtype held = held_dtype(device, sources[i], part->master != NULL);
+        part->weight =
+            (tn_weight){.data = next, .dtype = held, .rows = rows, .cols = linear->in, .stride = stride};
+        tn_status status = load_matrix(tn_cuda(device), rows, linear->in, sources[i], held, next, stride);
+        if (status != TN_OK) return status;
+        next += plain ? rows * stride * size : matrix_bytes(held, rows, linear->in);
+    }
+    linear->fused = plain ? region : linear->border ? next : NULL;
+    return TN_OK;
+}
+
+tn_status tn_cuda_linear_refresh(tn_device *device, tn_linear *linear) {
+    for (int i = 0; i < linear->parts; i++) {
+        const tn_part *part = &linear->part[i];
+        if (!part->master) continue;
+        /* A trained part lies in the region given at load, which is ours to write. */
+        tn_status status = tn_cuda_round_rows(device, part->weight.rows, linear->in, part->master,
+                                              (void *)(uintptr_t)part->weight.data, part->weight.stride);
+        if (status != TN_OK) return status;
+    }
+    if (linear->border == 0) return TN_OK;
+    tn_cuda_border border = tn_cuda_border_of(device, linear);
+    return tn_cuda_refresh_border(device, linear, border.b, border.b_stride, border.a, border.a_stride);
+}
