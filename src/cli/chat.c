@@ -57,7 +57,8 @@ static int converse(const cli_run *run, tn_generator *generator) {
     char *line = NULL, *list = strdup("[");
     size_t capacity = 0;
     ssize_t length;
-    int code = list ? CLI_OK : cli_error(run->json, CLI_FAILED, "", "out of memory");
+    int code = CLI_OK;
+    if (!list) return cli_error(run->json, CLI_FAILED, "", "out of memory");
     if (terminal) fputs("/reset forgets the conversation, /exit ends\n", stderr);
     while (code == CLI_OK && !ferror(stdout)) {
         if (terminal) fputs("> ", stderr);

@@ -220,7 +220,7 @@ tn_status tn_config_used(tn_config *config, const char *key, const char *value) 
 }
 
 bool tn_config_key(const char *verb, int64_t index, tn_key_info *info) {
-    uint32_t bit;
+    uint32_t bit = 0;
     if (verb_bit(verb, &bit) != TN_OK) return false;
     for (int i = 0; i < tn_config_key_count; i++) {
         const tn_key *key = &tn_config_keys[i];
