@@ -8,7 +8,8 @@
 #include "base/number.h"
 #include "train/config_table.h"
 
-static bool is_verb(const tn_config *config, const char *verb) { return strcmp(config->verb, verb) == 0; }
+static bool is_word(const char *text, const char *word) { return text && strcmp(text, word) == 0; }
+static bool is_verb(const tn_config *config, const char *verb) { return is_word(config->verb, verb); }
 
 /* Did a flag or the file say it? */
 static bool is_explicit(const tn_config *config, const char *key) {
@@ -95,7 +96,7 @@ static tn_status check_evaluation(const tn_config *config, const tn_settings *s)
 }
 
 static tn_status check_schedule(const tn_config *config, const tn_settings *s) {
-    bool wants = strcmp(s->lr_scheduler_type, "cosine_with_min_lr") == 0;
+    bool wants = is_word(s->lr_scheduler_type, "cosine_with_min_lr");
     if (wants && isnan(s->min_lr)) {
         tn_fail(TN_USAGE, "lr_scheduler_type cosine_with_min_lr needs min_lr");
         return tn_remedy("add e.g. --min_lr 2e-5");
@@ -122,7 +123,7 @@ static tn_status check_prompt(const tn_config *config, const tn_settings *s) {
 
 /* Defaults that hang on other keys. */
 static void derive(const tn_config *config, tn_settings *s) {
-    bool cpt = s->stage && strcmp(s->stage, "cpt") == 0;
+    bool cpt = is_word(s->stage, "cpt");
     if (cpt && tn_config_setter(config, "train_on_responses_only") == TN_SET_DEFAULT)
         s->train_on_responses_only = false;
     if (s->per_device_eval_batch_size < 0) s->per_device_eval_batch_size = s->per_device_train_batch_size;
