@@ -8,8 +8,8 @@
 #ifndef TN_TESTS_OP_HARNESS_H
 #define TN_TESTS_OP_HARNESS_H
 
-/* clang-format off: cmocka.h needs the headers above it */
-#include <cmocka.h>
+/* cmocka.h needs the headers above it. */
+/* clang-format off */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 /* clang-format on */
 
 #include "base/rng.h"
