@@ -1,9 +1,13 @@
-/* peft_config.c: adapter_config.json, read and written. */
+/* peft_config.c: adapter_config.json, read and written. Reading is strict about the type of every value that
+ * decides what is trained or how strongly it acts: a silently taken default would be another adapter than the
+ * file's.
+ */
 #include "format/peft_config.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -16,6 +20,7 @@ tn_status tn_peft_config_new(tn_peft_config **config) {
     c->lora_alpha = 8;
     c->bias = "none";
     c->init_lora_weights = "true";
+    c->task_type = "CAUSAL_LM";
     return TN_OK;
 }
 
@@ -25,182 +30,310 @@ void tn_peft_config_free(tn_peft_config *config) {
     free(config);
 }
 
-/* ---- Rules --------------------------------------------------------------------------------------- */
+/* ---- Rules
+ * --------------------------------------------------------------------------------------------------- */
 
-static bool is_regex(const char *text) { return strpbrk(text, "^$*+?()[]{}|\\") != NULL; }
+/* A list of strings; `path` and `key` stand in messages. */
+static tn_status take_names(tn_arena *arena, const tn_json *list, const char *path, const char *key,
+                            tn_status wrong, tn_name_rule *rule) {
+    rule->names = tn_arena_take(arena, (list->count + 1) * (int64_t)sizeof *rule->names);
+    if (!rule->names) return tn_fail_memory(list->count * (int64_t)sizeof *rule->names, key);
+    for (int64_t i = 0; i < list->count; i++) {
+        rule->names[i] = tn_json_string(&list->items[i], "");
+        if (!*rule->names[i])
+            return tn_fail(wrong, "%s: %s[%lld] is not the name of a module", path, key, (long long)i);
+    }
+    rule->count = list->count;
+    return TN_OK;
+}
 
-static tn_status push_name(tn_arena *arena, tn_name_rule *rule, const char *text, int64_t length) {
-    char *copy = tn_arena_text(arena, text, length);
-    if (!copy) return tn_fail_memory(length, "a module name");
-    rule->names[rule->count++] = copy;
+/* `[` also opens a character class: only with a string or nothing in it is it a list. */
+static bool is_json_list(const char *text) {
+    if (*text != '[') return false;
+    text += 1 + strspn(text + 1, " \t\n");
+    return *text == '"' || *text == ']';
+}
+
+static tn_status split_names(tn_arena *arena, const char *text, tn_name_rule *rule) {
+    static const char between[] = ", \t\n";
+    const int64_t most = (int64_t)strlen(text) / 2 + 1;
+    rule->names = tn_arena_take(arena, most * (int64_t)sizeof *rule->names);
+    if (!rule->names) return tn_fail_memory(most * (int64_t)sizeof *rule->names, "module names");
+    for (text += strspn(text, between); *text; text += strspn(text, between)) {
+        const size_t length = strcspn(text, between);
+        char *name = tn_arena_text(arena, text, (int64_t)length);
+        if (!name) return tn_fail_memory((int64_t)length, "a module name");
+        rule->names[rule->count++] = name;
+        text += length;
+    }
     return TN_OK;
 }
 
 tn_status tn_name_rule_parse(tn_arena *arena, const char *text, tn_name_rule *rule) {
-    tn_status status = TN_OK;
-    int64_t most = (int64_t)strlen(text) / 2 + 2;
+    const tn_json *list;
     *rule = (tn_name_rule){0};
-    while (*text == ' ') text++;
-    if (*text != '[' && is_regex(text)) {
-        rule->regex = tn_arena_text(arena, text, (int64_t)strlen(text));
-        return rule->regex ? TN_OK : tn_fail_memory((int64_t)strlen(text), "a regular expression");
+    text += strspn(text, " \t\n");
+    if (is_json_list(text)) {
+        tn_status status =
+            tn_json_parse(arena, text, (int64_t)strlen(text), TN_JSON_DEFAULT, "a list of modules", &list);
+        if (status == TN_OK) status = take_names(arena, list, text, "the list", TN_USAGE, rule);
+        return status == TN_BAD_DATA ? tn_fail(TN_USAGE, "%s", tn_error_message()) : status;
     }
-    rule->names = tn_arena_take(arena, most * (int64_t)sizeof *rule->names);
-    if (!rule->names) return tn_fail_memory(most * 8, "module names");
-    if (*text == '[') {
-        const tn_json *list;
-        TN_TRY(tn_json_parse(arena, text, (int64_t)strlen(text), TN_JSON_DEFAULT, "a list of modules", &list));
-        for (int64_t i = 0; list->type == TN_JSON_ARRAY && i < list->count; i++) {
-            const tn_json *item = tn_json_at(list, i);
-            if (item->type != TN_JSON_STRING) TN_THROW(TN_USAGE, "a list of modules holds something that is no name: %s", text);
-            TN_TRY(push_name(arena, rule, item->string, item->count));
-        }
-    } else {
-        for (const char *p = text; *p;) {
-            p += strspn(p, ", ");
-            size_t length = strcspn(p, ", ");
-            if (length) TN_TRY(push_name(arena, rule, p, (int64_t)length));
-            p += length;
-        }
-    }
-done:
-    return status;
+    if (!strpbrk(text, "^$*+?()[]{}|\\")) return split_names(arena, text, rule);
+    rule->regex = tn_arena_text(arena, text, (int64_t)strlen(text));
+    return rule->regex ? TN_OK : tn_fail_memory((int64_t)strlen(text), "a regular expression");
 }
 
-static tn_status read_rule(tn_peft_config *c, const tn_json *node, const char *key, const char *path, tn_name_rule *rule) {
-    *rule = (tn_name_rule){0};
+/* ---- Reading
+ * ------------------------------------------------------------------------------------------------- */
+
+/* What the readers of single keys share. An absent or null key leaves the default in place. */
+typedef struct reader {
+    tn_peft_config *config;
+    const tn_json *root;
+    const char *path;
+} reader;
+
+static tn_status wrong(const reader *r, const char *key, const char *wanted) {
+    return tn_fail(TN_BAD_DATA, "%s: %s is %s; %s was expected", r->path, key,
+                   tn_json_type_name(tn_json_get(r->root, key)), wanted);
+}
+
+static tn_status read_number(const reader *r, const char *key, double least, double most, double *value) {
+    const tn_json *node = tn_json_get(r->root, key);
     if (tn_json_is_null(node)) return TN_OK;
-    if (node->type == TN_JSON_STRING) {
-        rule->regex = node->string;
-        return TN_OK;
-    }
-    if (node->type != TN_JSON_ARRAY) return tn_fail(TN_BAD_DATA, "%s: %s is neither a list nor a string", path, key);
-    rule->names = tn_arena_take(&c->arena, (node->count + 1) * (int64_t)sizeof *rule->names);
-    if (!rule->names) return tn_fail_memory(node->count * 8, key);
-    for (int64_t i = 0; i < node->count; i++) {
-        rule->names[i] = tn_json_string(tn_json_at(node, i), NULL);
-        if (!rule->names[i]) return tn_fail(TN_BAD_DATA, "%s: %s[%lld] is not a string", path, key, (long long)i);
-    }
-    rule->count = node->count;
+    if (node->type != TN_JSON_INTEGER && node->type != TN_JSON_REAL) return wrong(r, key, "a number");
+    *value = tn_json_number(node, NAN);
+    if (*value >= least && *value <= most) return TN_OK;
+    return tn_fail(TN_BAD_DATA, "%s: %s is %g; it must be from %g to %g", r->path, key, *value, least, most);
+}
+
+static tn_status read_flag(const reader *r, const char *key, bool *value) {
+    const tn_json *node = tn_json_get(r->root, key);
+    if (tn_json_is_null(node)) return TN_OK;
+    if (node->type != TN_JSON_BOOLEAN) return wrong(r, key, "true or false");
+    *value = node->boolean;
     return TN_OK;
 }
 
-static tn_status read_patterns(tn_peft_config *c, const tn_json *node, const char *key, const char *path, tn_pattern **out, int64_t *count) {
+static tn_status read_text(const reader *r, const char *key, const char **value) {
+    const tn_json *node = tn_json_get(r->root, key);
     if (tn_json_is_null(node)) return TN_OK;
-    if (node->type != TN_JSON_OBJECT) return tn_fail(TN_BAD_DATA, "%s: %s is not an object", path, key);
-    *out = tn_arena_take(&c->arena, (node->count + 1) * (int64_t)sizeof **out);
-    if (!*out) return tn_fail_memory(node->count * 16, key);
+    if (node->type != TN_JSON_STRING) return wrong(r, key, "a string");
+    *value = node->string;
+    return TN_OK;
+}
+
+static tn_status read_rule(const reader *r, const char *key, tn_name_rule *rule) {
+    const tn_json *node = tn_json_get(r->root, key);
+    if (tn_json_is_null(node)) return TN_OK;
+    if (node->type == TN_JSON_ARRAY)
+        return take_names(&r->config->arena, node, r->path, key, TN_BAD_DATA, rule);
+    if (node->type != TN_JSON_STRING) return wrong(r, key, "a list of names or a string");
+    rule->regex = node->string;
+    return TN_OK;
+}
+
+static tn_status read_targets(const reader *r) {
+    tn_peft_config *c = r->config;
+    const tn_json *node = tn_json_get(r->root, "target_modules");
+    if (tn_json_is_null(node)) {
+        tn_fail(TN_BAD_DATA, "%s: target_modules is missing", r->path);
+        return tn_remedy("list the modules that have lora_A and lora_B in adapter_model.safetensors");
+    }
+    c->all_linear = strcasecmp(tn_json_string(node, ""), "all-linear") == 0;
+    return c->all_linear ? TN_OK : read_rule(r, "target_modules", &c->target_modules);
+}
+
+static tn_status read_patterns(const reader *r, const char *key, bool ranks, tn_pattern **out, int64_t *count) {
+    const tn_json *node = tn_json_get(r->root, key);
+    if (tn_json_is_null(node)) return TN_OK;
+    if (node->type != TN_JSON_OBJECT) return wrong(r, key, "an object");
+    *out = tn_arena_take(&r->config->arena, (node->count + 1) * (int64_t)sizeof **out);
+    if (!*out) return tn_fail_memory(node->count * (int64_t)sizeof **out, key);
     for (int64_t i = 0; i < node->count; i++) {
-        (*out)[i] = (tn_pattern){node->members[i].key, tn_json_number(&node->members[i].value, NAN)};
-        if (!((*out)[i].value > 0)) return tn_fail(TN_BAD_DATA, "%s: %s of \"%s\" is not a positive number", path, key, node->members[i].key);
+        const tn_member *m = &node->members[i];
+        const double value = tn_json_number(&m->value, NAN);
+        const bool good = ranks ? value >= 1 && value == floor(value) && value <= 1 << 20 : isfinite(value);
+        if (!good)
+            return tn_fail(TN_BAD_DATA, "%s: the value of \"%s\" in %s is not a %s", r->path, m->key, key,
+                           ranks ? "rank" : "number");
+        (*out)[i] = (tn_pattern){m->key, value};
     }
     *count = node->count;
     return TN_OK;
 }
 
-static tn_status read_layers(tn_peft_config *c, const tn_json *node, const char *path) {
+/* One number or a list of them. */
+static tn_status read_integers(const reader *r, const tn_json *node, const char *key, int64_t **out,
+                               int64_t *count) {
     if (tn_json_is_null(node)) return TN_OK;
-    int64_t count = node->type == TN_JSON_ARRAY ? node->count : 1;
-    c->layers_to_transform = tn_arena_take(&c->arena, (count + 1) * (int64_t)sizeof *c->layers_to_transform);
-    if (!c->layers_to_transform) return tn_fail_memory(count * 8, "layers_to_transform");
-    for (int64_t i = 0; i < count; i++) {
-        c->layers_to_transform[i] = tn_json_integer(node->type == TN_JSON_ARRAY ? tn_json_at(node, i) : node, -1);
-        if (c->layers_to_transform[i] < 0) return tn_fail(TN_BAD_DATA, "%s: layers_to_transform holds no layer number", path);
+    const tn_json *items = node->type == TN_JSON_ARRAY ? node->items : node;
+    const int64_t n = node->type == TN_JSON_ARRAY ? node->count : 1;
+    *out = tn_arena_take(&r->config->arena, (n + 1) * (int64_t)sizeof **out);
+    if (!*out) return tn_fail_memory(n * (int64_t)sizeof **out, key);
+    for (int64_t i = 0; i < n; i++) {
+        (*out)[i] = items[i].type == TN_JSON_INTEGER ? items[i].integer : -1;
+        if ((*out)[i] < 0)
+            return tn_fail(TN_BAD_DATA, "%s: %s holds something that is no number from 0", r->path, key);
     }
-    c->layers_count = count;
+    *count = n;
     return TN_OK;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------- */
+/* A list, or {"embed_tokens": list}; lists of other modules are marked as unsupported. */
+static tn_status read_trainable_tokens(const reader *r) {
+    static const char key[] = "trainable_token_indices";
+    const tn_json *node = tn_json_get(r->root, key);
+    if (node && node->type == TN_JSON_OBJECT) {
+        if (node->count != 1 || !tn_ends_with(node->members[0].key, "embed_tokens")) {
+            if (node->count > 0) r->config->unsupported = key;
+            return TN_OK;
+        }
+        node = &node->members[0].value;
+    }
+    return read_integers(r, node, key, &r->config->trainable_token_indices, &r->config->trainable_tokens);
+}
 
-/* Keys whose value changes the arithmetic in a way we do not do: fine while they are at rest. */
+static tn_status read_init(const reader *r) {
+    const tn_json *node = tn_json_get(r->root, "init_lora_weights");
+    if (!node || node->type != TN_JSON_BOOLEAN)
+        return read_text(r, "init_lora_weights", &r->config->init_lora_weights);
+    r->config->init_lora_weights = node->boolean ? "true" : "false";
+    return TN_OK;
+}
+
+/* Absent, null, false or empty: the key changes nothing. */
 static bool at_rest(const tn_json *value) {
     if (tn_json_is_null(value)) return true;
     if (value->type == TN_JSON_BOOLEAN) return !value->boolean;
     return (value->type == TN_JSON_ARRAY || value->type == TN_JSON_OBJECT) && value->count == 0;
 }
 
-static void find_unsupported(tn_peft_config *c, const tn_json *root) {
-    static const char *const keys[] = {"lora_bias", "fan_in_fan_out", "layer_replication", "target_parameters", "use_qalora", "use_bdlora",
-                                       "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config", "monteclora_config"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && !c->unsupported; i++)
-        if (!at_rest(tn_json_get(root, keys[i]))) c->unsupported = keys[i];
-}
+/* What PEFT knows. `changes` marks keys that change the arithmetic or the tensors in a way we do not do. */
+static const struct {
+    const char *key;
+    bool changes;
+} known[] = {
+    {"peft_type", false},
+    {"task_type", false},
+    {"base_model_name_or_path", false},
+    {"revision", false},
+    {"auto_mapping", false},
+    {"inference_mode", false},
+    {"r", false},
+    {"lora_alpha", false},
+    {"lora_dropout", false},
+    {"target_modules", false},
+    {"exclude_modules", false},
+    {"bias", false},
+    {"modules_to_save", false},
+    {"init_lora_weights", false},
+    {"layers_to_transform", false},
+    {"layers_pattern", false},
+    {"rank_pattern", false},
+    {"alpha_pattern", false},
+    {"use_rslora", false},
+    {"use_dora", false},
+    {"trainable_token_indices", false},
+    {"peft_version", false},
+    {"loftq_config", false},
+    {"corda_config", false},
+    {"eva_config", false},
+    {"lora_ga_config", false},
+    {"megatron_core", false},
+    {"qalora_group_size", false},
+    {"fan_in_fan_out", true},
+    {"lora_bias", true},
+    {"layer_replication", true},
+    {"target_parameters", true},
+    {"megatron_config", true},
+    {"ensure_weight_tying", true},
+    {"alora_invocation_tokens", true},
+    {"use_qalora", true},
+    {"use_bdlora", true},
+    {"arrow_config", true},
+    {"kasa_config", true},
+    {"velora_config", true},
+    {"monteclora_config", true},
+};
+enum { KNOWN = sizeof known / sizeof *known };
 
-static void warn_unknown(const tn_json *root, const char *path) {
-    static const char *const known[] = {
-        "peft_type", "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "r", "lora_alpha", "lora_dropout",
-        "target_modules", "exclude_modules", "bias", "fan_in_fan_out", "modules_to_save", "init_lora_weights", "layers_to_transform",
-        "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "loftq_config", "megatron_config",
-        "megatron_core", "layer_replication", "corda_config", "eva_config", "trainable_token_indices", "target_parameters", "peft_version",
-        "alora_invocation_tokens", "use_qalora", "qalora_group_size", "lora_ga_config", "ensure_weight_tying", "use_bdlora", "arrow_config",
-        "kasa_config", "velora_config", "monteclora_config"};
-    for (int64_t i = 0; i < root->count; i++) {
-        size_t k = 0, n = sizeof known / sizeof *known;
-        while (k < n && strcmp(root->members[i].key, known[k]) != 0) k++;
-        if (k == n) tn_warn("%s: the key %s is not known and left aside", path, root->members[i].key);
+static tn_status look_at_other_keys(const reader *r) {
+    tn_str unknown = {0};
+    for (int64_t i = 0; i < r->root->count; i++) {
+        const tn_member *m = &r->root->members[i];
+        int k = 0;
+        while (k < KNOWN && strcmp(m->key, known[k].key) != 0) k++;
+        if (k == KNOWN) tn_str_printf(&unknown, "%s%s", unknown.length ? ", " : "", m->key);
+        else if (known[k].changes && !at_rest(&m->value) && !r->config->unsupported)
+            r->config->unsupported = known[k].key;
     }
+    tn_status status = tn_str_check(&unknown, r->path);
+    if (status == TN_OK && unknown.length)
+        tn_warn("%s: keys that are not known are left aside: %s", r->path, unknown.data);
+    tn_str_free(&unknown);
+    return status;
 }
 
-static const char *init_name(const tn_json *node) {
-    if (node && node->type == TN_JSON_BOOLEAN) return node->boolean ? "true" : "false";
-    return tn_json_string(node, "true");
-}
-
-static tn_status read_root(tn_peft_config *c, const tn_json *root, const char *path) {
-    tn_status status = TN_OK;
-    if (root->type != TN_JSON_OBJECT) TN_THROW(TN_BAD_DATA, "%s is not a JSON object", path);
-    if (!tn_json_is_string(tn_json_get(root, "peft_type"), "LORA")) {
-        status = tn_fail(TN_USAGE, "%s: peft_type is %s", path, tn_json_string(tn_json_get(root, "peft_type"), "missing"));
-        tn_remedy("tenon reads LoRA adapters (peft_type LORA)");
-        goto done;
-    }
-    const tn_json *target = tn_json_get(root, "target_modules"), *tokens = tn_json_get(root, "trainable_token_indices");
-    c->r = tn_json_integer(tn_json_get(root, "r"), 8);
-    c->lora_alpha = tn_json_number(tn_json_get(root, "lora_alpha"), 8);
-    c->lora_dropout = tn_json_number(tn_json_get(root, "lora_dropout"), 0);
-    if (c->r < 1 || !(c->lora_alpha > 0) || !(c->lora_dropout >= 0 && c->lora_dropout < 1))
-        TN_THROW(TN_BAD_DATA, "%s: r, lora_alpha or lora_dropout is impossible", path);
-    c->use_rslora = tn_json_boolean(tn_json_get(root, "use_rslora"), false);
-    c->use_dora = tn_json_boolean(tn_json_get(root, "use_dora"), false);
-    c->bias = tn_json_string(tn_json_get(root, "bias"), "none");
-    c->init_lora_weights = init_name(tn_json_get(root, "init_lora_weights"));
-    c->base_model = tn_json_string(tn_json_get(root, "base_model_name_or_path"), NULL);
-    c->all_linear = tn_json_is_string(target, "all-linear");
-    if (!c->all_linear) TN_TRY(read_rule(c, target, "target_modules", path, &c->target_modules));
-    TN_TRY(read_rule(c, tn_json_get(root, "exclude_modules"), "exclude_modules", path, &c->exclude_modules));
-    TN_TRY(read_rule(c, tn_json_get(root, "modules_to_save"), "modules_to_save", path, &c->modules_to_save));
-    TN_TRY(read_rule(c, tn_json_get(root, "layers_pattern"), "layers_pattern", path, &c->layers_pattern));
-    TN_TRY(read_layers(c, tn_json_get(root, "layers_to_transform"), path));
-    TN_TRY(read_patterns(c, tn_json_get(root, "rank_pattern"), "rank_pattern", path, &c->rank_pattern, &c->rank_patterns));
-    TN_TRY(read_patterns(c, tn_json_get(root, "alpha_pattern"), "alpha_pattern", path, &c->alpha_pattern, &c->alpha_patterns));
-    c->trainable_tokens = tn_json_is_null(tokens) ? 0 : tokens->count;
-    find_unsupported(c, root);
-    warn_unknown(root, path);
+static tn_status read_keys(const reader *r) {
+    tn_peft_config *c = r->config;
+    double rank = (double)c->r;
+    tn_status status;
+    TN_TRY(read_number(r, "r", 1, 1 << 20, &rank));
+    if (rank != floor(rank)) TN_THROW(TN_BAD_DATA, "%s: r is %g, which is no whole number", r->path, rank);
+    c->r = (int64_t)rank;
+    TN_TRY(read_number(r, "lora_alpha", -1e30, 1e30, &c->lora_alpha));
+    TN_TRY(read_number(r, "lora_dropout", 0, 0.9999, &c->lora_dropout));
+    TN_TRY(read_flag(r, "use_rslora", &c->use_rslora));
+    TN_TRY(read_flag(r, "use_dora", &c->use_dora));
+    TN_TRY(read_text(r, "bias", &c->bias));
+    TN_TRY(read_text(r, "base_model_name_or_path", &c->base_model));
+    TN_TRY(read_text(r, "revision", &c->revision));
+    c->task_type = NULL;
+    TN_TRY(read_text(r, "task_type", &c->task_type));
+    TN_TRY(read_init(r));
+    TN_TRY(read_targets(r));
+    TN_TRY(read_rule(r, "exclude_modules", &c->exclude_modules));
+    TN_TRY(read_rule(r, "modules_to_save", &c->modules_to_save));
+    TN_TRY(read_rule(r, "layers_pattern", &c->layers_pattern));
+    TN_TRY(read_integers(r, tn_json_get(r->root, "layers_to_transform"), "layers_to_transform",
+                         &c->layers_to_transform, &c->layers_count));
+    TN_TRY(read_patterns(r, "rank_pattern", true, &c->rank_pattern, &c->rank_patterns));
+    TN_TRY(read_patterns(r, "alpha_pattern", false, &c->alpha_pattern, &c->alpha_patterns));
+    TN_TRY(read_trainable_tokens(r));
+    status = look_at_other_keys(r);
 done:
     return status;
 }
 
 tn_status tn_peft_config_read(const char *directory, tn_peft_config **config) {
-    tn_peft_config *c;
-    const tn_json *root;
-    const char *path;
+    reader r = {0};
+    tn_status status;
     *config = NULL;
-    tn_status status = tn_peft_config_new(&c);
-    if (status != TN_OK) return status;
-    path = tn_path_join(&c->arena, directory, "adapter_config.json");
-    if (!path) TN_THROW(TN_FAILED, "out of memory reading %s", directory);
-    if (!tn_is_file(path)) {
-        status = tn_fail(TN_USAGE, "%s is not there", path);
-        tn_remedy("give the directory of a PEFT adapter (adapter_config.json and adapter_model.safetensors)");
+    TN_TRY(tn_peft_config_new(&r.config));
+    r.path = tn_path_join(&r.config->arena, directory, "adapter_config.json");
+    if (!r.path) TN_THROW(TN_FAILED, "out of memory reading %s", directory);
+    if (!tn_is_file(r.path)) {
+        tn_fail(TN_USAGE, "there is no %s", r.path);
+        status =
+            tn_remedy("give the directory of a PEFT adapter (adapter_config.json, adapter_model.safetensors)");
         goto done;
     }
-    TN_TRY(tn_json_read_file(&c->arena, path, TN_JSON_EXTENSIONS, &root));
-    TN_TRY(read_root(c, root, path));
-    *config = c;
-    c = NULL;
+    TN_TRY(tn_json_read_file(&r.config->arena, r.path, TN_JSON_EXTENSIONS, &r.root));
+    if (r.root->type != TN_JSON_OBJECT) TN_THROW(TN_BAD_DATA, "%s is not a JSON object", r.path);
+    const tn_json *type = tn_json_get(r.root, "peft_type");
+    if (!tn_json_is_string(type, "LORA")) {
+        tn_fail(type ? TN_USAGE : TN_BAD_DATA, "%s: peft_type is %s", r.path,
+                tn_json_string(type, tn_json_type_name(type)));
+        status = tn_remedy("tenon reads LoRA adapters, whose peft_type is LORA");
+        goto done;
+    }
+    TN_TRY(read_keys(&r));
+    *config = r.config;
+    r.config = NULL;
 done:
-    tn_peft_config_free(c);
+    tn_peft_config_free(r.config);
     return status;
 }
 
@@ -210,7 +343,6 @@ static void put_rule(tn_json_writer *w, const char *key, const tn_name_rule *rul
     tn_json_key(w, key);
     if (all_linear) tn_json_put_string(w, "all-linear", -1);
     else if (rule->regex) tn_json_put_string(w, rule->regex, -1);
-    else if (rule->count == 0) tn_json_put_null(w);
     else {
         tn_json_begin(w, '[');
         for (int64_t i = 0; i < rule->count; i++) tn_json_put_string(w, rule->names[i], -1);
@@ -224,6 +356,7 @@ static void put_number(tn_json_writer *w, double value) {
     else tn_json_put_real(w, value);
 }
 
+/* In their order, which decides: the first that matches counts. */
 static void put_patterns(tn_json_writer *w, const char *key, const tn_pattern *patterns, int64_t count) {
     tn_json_key(w, key);
     tn_json_begin(w, '{');
@@ -234,45 +367,59 @@ static void put_patterns(tn_json_writer *w, const char *key, const tn_pattern *p
     tn_json_end(w, '}');
 }
 
-static void put_null(tn_json_writer *w, const char *key) {
+static void put_text(tn_json_writer *w, const char *key, const char *text) {
     tn_json_key(w, key);
-    tn_json_put_null(w);
+    if (text) tn_json_put_string(w, text, -1);
+    else tn_json_put_null(w);
 }
 
-/* Keys in alphabetical order. */
+static void put_integers(tn_json_writer *w, const char *key, const int64_t *values, int64_t count) {
+    tn_json_key(w, key);
+    tn_json_begin(w, '[');
+    for (int64_t i = 0; i < count; i++) tn_json_put_integer(w, values[i]);
+    tn_json_end(w, ']');
+}
+
+/* A rule that may be absent. */
+static void put_optional_rule(tn_json_writer *w, const char *key, const tn_name_rule *rule) {
+    if (rule->regex || rule->count) put_rule(w, key, rule, false);
+    else put_text(w, key, NULL);
+}
+
+static void put_init(tn_json_writer *w, const char *init) {
+    const bool plain = strcmp(init, "true") == 0;
+    if (plain || strcmp(init, "false") == 0) tn_json_boolean_member(w, "init_lora_weights", plain);
+    else tn_json_string_member(w, "init_lora_weights", init);
+}
+
+/* Keys in alphabetical order. Old releases of PEFT stop at a key they do not know, so the younger ones
+ * (exclude_modules, trainable_token_indices) stand there only where they say something. */
 static void put_config(tn_json_writer *w, const tn_peft_config *c) {
-    const bool plain = strcmp(c->init_lora_weights, "true") == 0, off = strcmp(c->init_lora_weights, "false") == 0;
     tn_json_begin(w, '{');
     put_patterns(w, "alpha_pattern", c->alpha_pattern, c->alpha_patterns);
-    put_null(w, "auto_mapping");
-    tn_json_key(w, "base_model_name_or_path");
-    if (c->base_model) tn_json_put_string(w, c->base_model, -1);
-    else tn_json_put_null(w);
+    put_text(w, "auto_mapping", NULL);
+    put_text(w, "base_model_name_or_path", c->base_model);
     tn_json_string_member(w, "bias", c->bias);
-    put_rule(w, "exclude_modules", &c->exclude_modules, false);
+    if (c->exclude_modules.regex || c->exclude_modules.count)
+        put_rule(w, "exclude_modules", &c->exclude_modules, false);
     tn_json_boolean_member(w, "fan_in_fan_out", false);
     tn_json_boolean_member(w, "inference_mode", true);
-    tn_json_key(w, "init_lora_weights");
-    if (plain || off) tn_json_put_boolean(w, plain);
-    else tn_json_put_string(w, c->init_lora_weights, -1);
-    put_rule(w, "layers_pattern", &c->layers_pattern, false);
-    tn_json_key(w, "layers_to_transform");
-    if (c->layers_count == 0) tn_json_put_null(w);
-    else {
-        tn_json_begin(w, '[');
-        for (int64_t i = 0; i < c->layers_count; i++) tn_json_put_integer(w, c->layers_to_transform[i]);
-        tn_json_end(w, ']');
-    }
+    put_init(w, c->init_lora_weights);
+    put_optional_rule(w, "layers_pattern", &c->layers_pattern);
+    if (c->layers_count) put_integers(w, "layers_to_transform", c->layers_to_transform, c->layers_count);
+    else put_text(w, "layers_to_transform", NULL);
     tn_json_key(w, "lora_alpha");
     put_number(w, c->lora_alpha);
     tn_json_real_member(w, "lora_dropout", c->lora_dropout);
-    put_rule(w, "modules_to_save", &c->modules_to_save, false);
+    put_optional_rule(w, "modules_to_save", &c->modules_to_save);
     tn_json_string_member(w, "peft_type", "LORA");
     tn_json_integer_member(w, "r", c->r);
     put_patterns(w, "rank_pattern", c->rank_pattern, c->rank_patterns);
-    put_null(w, "revision");
+    put_text(w, "revision", c->revision);
     put_rule(w, "target_modules", &c->target_modules, c->all_linear);
-    tn_json_string_member(w, "task_type", "CAUSAL_LM");
+    put_text(w, "task_type", c->task_type);
+    if (c->trainable_tokens)
+        put_integers(w, "trainable_token_indices", c->trainable_token_indices, c->trainable_tokens);
     tn_json_boolean_member(w, "use_dora", c->use_dora);
     tn_json_boolean_member(w, "use_rslora", c->use_rslora);
     tn_json_end(w, '}');
@@ -284,7 +431,7 @@ tn_status tn_peft_config_write(const tn_peft_config *config, const char *directo
     tn_json_writer w = tn_json_write_to(&text, 2);
     tn_status status;
     const char *path = tn_path_join(&arena, directory, "adapter_config.json");
-    if (!path) return tn_fail_memory(256, "a path");
+    if (!path) TN_THROW(TN_FAILED, "out of memory writing %s", directory);
     put_config(&w, config);
     tn_str_putc(&text, '\n');
     TN_TRY(tn_str_check(&text, "adapter_config.json"));

@@ -29,11 +29,12 @@ typedef struct tn_peft_config {
     const char *bias;                           /* "none", "all", "lora_only" */
     const char *init_lora_weights;              /* "true", "false", "gaussian", … */
     const char *base_model;                     /* base_model_name_or_path, may be NULL */
+    const char *task_type, *revision;           /* handed on as they were read; may be NULL */
     int64_t *layers_to_transform, layers_count; /* 0 = all layers */
     tn_name_rule layers_pattern;
     tn_pattern *rank_pattern, *alpha_pattern;
     int64_t rank_patterns, alpha_patterns;
-    int64_t *trainable_token_indices, trainable_tokens;
+    int64_t *trainable_token_indices, trainable_tokens; /* of embed_tokens */
     const char *unsupported; /* first key whose value we cannot honour ("lora_bias"), else NULL */
 } tn_peft_config;
 
@@ -45,11 +46,12 @@ tn_status tn_peft_config_new(tn_peft_config **config);
 tn_status tn_peft_config_write(const tn_peft_config *config, const char *directory);
 void tn_peft_config_free(tn_peft_config *config);
 
-/* Parses a target_modules-like value: JSON list text, comma-separated list, or a regular expression
- * (anything with a character that no module name has). Fills `rule` from `arena`. */
+/* Parses a target_modules-like value: a JSON list of strings, a comma-separated list, or a regular expression
+ * (anything else with a character that no module name has). Fills `rule` from `arena`. */
 tn_status tn_name_rule_parse(tn_arena *arena, const char *text, tn_name_rule *rule);
 
-/* Compiled form of the rules for asking about many modules. */
+/* Compiled form of the rules for asking about many modules; not for two threads at once. The configuration must
+ * outlive it. */
 typedef struct tn_targeting tn_targeting;
 /* Errors: TN_USAGE for a regular expression that does not compile or layers_to_transform with a regex. */
 tn_status tn_targeting_new(const tn_peft_config *config, tn_targeting **targeting);
@@ -57,9 +59,10 @@ tn_status tn_targeting_new(const tn_peft_config *config, tn_targeting **targetin
  * which all-linear leaves out. `*r` and `*alpha` get the module's own values after the patterns. */
 bool tn_targeting_lora(const tn_targeting *targeting, const char *name, bool is_output, int64_t *r,
                        double *alpha);
-/* Is the module trained in full (modules_to_save)? */
+/* Is the module, or one around it, trained in full (modules_to_save)? */
 bool tn_targeting_full(const tn_targeting *targeting, const char *name);
-/* First name of a target or modules_to_save list that no call so far has matched; NULL where all did. */
+/* First name of a target or modules_to_save list that named no module asked about so far (an excluded one
+ * counts as named); NULL where all did. */
 const char *tn_targeting_unmatched(const tn_targeting *targeting);
 void tn_targeting_free(tn_targeting *targeting);
 

@@ -1,4 +1,6 @@
-/* targeting.c: which modules an adapter touches: PEFT's rules (formats.md section 6.4), with Python's re semantics through PCRE2.
+/* targeting.c: which modules an adapter touches: PEFT's rules (formats.md section 6.4), with Python's re
+ * semantics through PCRE2. Expressions are put together from exactly the pieces PEFT uses, capture groups
+ * included, so that alternatives and back references in a user's pattern bind the way they do there.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -12,33 +14,61 @@ typedef struct matcher {
     pcre2_match_data *data;
 } matcher;
 
+typedef struct matchers {
+    matcher *each;
+    int64_t count;
+} matchers;
+
 struct tn_targeting {
     const tn_peft_config *config;
     tn_arena arena;
-    matcher target, exclude;     /* where the rule is a regular expression */
-    matcher *full;               /* one for each modules_to_save entry */
-    matcher *rank, *alpha;       /* patterns */
-    matcher *layer;              /* how a layer number is found: one for each layers_pattern, or the default */
-    int64_t layer_count;
+    matcher target, exclude; /* where the rule is a regular expression */
+    matchers inside_full;    /* for each modules_to_save entry: the module itself and what is in it */
+    matchers rank, alpha;    /* patterns */
+    matchers layer;          /* for each layers_pattern, or the default: captures the layer number as "idx" */
     bool *target_used, *full_used;
 };
 
-/* `prefix` and `suffix` anchor the expression as fullmatch or as PEFT's own wrapping does. */
-static tn_status compile(const char *prefix, const char *pattern, const char *suffix, const char *what, matcher *m) {
+/* ---- Expressions
+ * --------------------------------------------------------------------------------------------- */
+
+enum { MATCH = PCRE2_ANCHORED, FULLMATCH = PCRE2_ANCHORED | PCRE2_ENDANCHORED }; /* re.match, re.fullmatch */
+
+static tn_status compile(const char *prefix, const char *pattern, const char *suffix, const char *what,
+                         matcher *m) {
     tn_str text = {0};
     int error;
     PCRE2_SIZE at;
     tn_str_printf(&text, "%s%s%s", prefix, pattern, suffix);
     tn_status status = tn_str_check(&text, what);
-    if (status != TN_OK) return status;
-    m->code = pcre2_compile((PCRE2_SPTR)text.data, (PCRE2_SIZE)text.length, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
+    if (status != TN_OK) goto done;
+    m->code =
+        pcre2_compile((PCRE2_SPTR)text.data, (PCRE2_SIZE)text.length, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
     if (!m->code) {
         PCRE2_UCHAR reason[256];
         pcre2_get_error_message(error, reason, sizeof reason);
-        status = tn_fail(TN_USAGE, "%s: the regular expression \"%s\" does not compile: %s", what, pattern, (const char *)reason);
-    } else if (!(m->data = pcre2_match_data_create_from_pattern(m->code, NULL))) status = tn_fail_memory(1024, what);
+        tn_fail(TN_USAGE, "%s: the regular expression \"%s\" does not compile: %s", what, pattern,
+                (const char *)reason);
+        status =
+            tn_remedy("write it as for Python's re module; a list of plain names needs commas and no brackets");
+        goto done;
+    }
+    m->data = pcre2_match_data_create_from_pattern(m->code, NULL);
+    if (!m->data) status = tn_fail_memory(1024, what);
+done:
     tn_str_free(&text);
     return status;
+}
+
+static bool matches(const matcher *m, const char *name, uint32_t anchoring) {
+    return pcre2_match(m->code, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, anchoring, m->data, NULL) > 0;
+}
+
+static tn_status make_room(tn_targeting *t, matchers *list, int64_t count, const char *what) {
+    list->each = tn_arena_take(&t->arena, (count + 1) * (int64_t)sizeof *list->each);
+    if (!list->each) return tn_fail_memory(count * (int64_t)sizeof *list->each, what);
+    list->count = count;
+    return TN_OK;
 }
 
 static void release(matcher *m) {
@@ -46,50 +76,47 @@ static void release(matcher *m) {
     pcre2_code_free(m->code);
 }
 
-static bool matches(const matcher *m, const char *name) {
-    return pcre2_match(m->code, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, PCRE2_ANCHORED, m->data, NULL) > 0;
+static void release_all(matchers *list) {
+    for (int64_t i = 0; i < list->count; i++) release(&list->each[i]);
 }
 
-static tn_status compile_patterns(tn_targeting *t, const tn_pattern *patterns, int64_t count, const char *what, matcher **out) {
-    *out = tn_arena_take(&t->arena, (count + 1) * (int64_t)sizeof **out);
-    if (!*out) return tn_fail_memory(count * 16, what);
-    for (int64_t i = 0; i < count; i++) {
-        tn_status status = compile("(?:.*\\.)?(?:", patterns[i].pattern, ")$", what, &(*out)[i]);
-        if (status != TN_OK) return status;
-    }
-    return TN_OK;
+static tn_status compile_patterns(tn_targeting *t, const tn_pattern *patterns, int64_t count, const char *what,
+                                  matchers *list) {
+    tn_status status = make_room(t, list, count, what);
+    for (int64_t i = 0; i < count && status == TN_OK; i++)
+        status = compile("(.*\\.)?(", patterns[i].pattern, ")$", what, &list->each[i]);
+    return status;
 }
 
 static tn_status compile_full(tn_targeting *t) {
     const tn_name_rule *rule = &t->config->modules_to_save;
-    if (rule->regex) return tn_fail(TN_USAGE, "modules_to_save must be a list of names, not \"%s\"", rule->regex);
-    t->full = tn_arena_take(&t->arena, (rule->count + 1) * (int64_t)sizeof *t->full);
-    if (!t->full) return tn_fail_memory(rule->count * 16, "modules_to_save");
-    for (int64_t i = 0; i < rule->count; i++) {
-        tn_status status = compile("(?:^|.*\\.)", rule->names[i], "(?:$|\\..*)", "modules_to_save", &t->full[i]);
-        if (status != TN_OK) return status;
+    if (rule->regex) {
+        tn_fail(TN_USAGE, "modules_to_save must be a list of names, not the expression \"%s\"", rule->regex);
+        return tn_remedy("for example --modules_to_save embed_tokens,lm_head");
     }
-    return TN_OK;
+    tn_status status = make_room(t, &t->inside_full, rule->count, "modules_to_save");
+    for (int64_t i = 0; i < rule->count && status == TN_OK; i++)
+        status = compile("(^|.*\\.)", rule->names[i], "($|\\..*)", "modules_to_save", &t->inside_full.each[i]);
+    return status;
 }
 
 static tn_status compile_layers(tn_targeting *t) {
-    const tn_peft_config *c = t->config;
-    const tn_name_rule *rule = &c->layers_pattern;
-    tn_status status = TN_OK;
-    if (c->layers_count == 0) return TN_OK;
-    if (c->target_modules.regex || c->all_linear) {
-        tn_fail(TN_USAGE, "layers_to_transform needs target_modules as a list, not as a regular expression or all-linear");
-        return tn_remedy("for example --target_modules q_proj,v_proj");
+    const tn_name_rule *rule = &t->config->layers_pattern;
+    const char *what = "layers_pattern";
+    if (t->config->layers_count == 0) return TN_OK;
+    if (t->config->target_modules.regex || t->config->all_linear) {
+        tn_fail(TN_USAGE, "layers_to_transform needs target_modules as a list, not \"%s\"",
+                t->config->all_linear ? "all-linear" : t->config->target_modules.regex);
+        return tn_remedy(
+            "for example --target_modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
     }
-    int64_t count = rule->regex ? 1 : rule->count;
-    t->layer = tn_arena_take(&t->arena, (count + 1) * (int64_t)sizeof *t->layer);
-    if (!t->layer) return tn_fail_memory(count * 16, "layers_pattern");
-    if (count == 0) {
-        t->layer_count = 1;
-        return compile("", ".*?\\.[^.]*\\.(\\d+)\\.", "", "layers_pattern", &t->layer[0]);
-    }
-    for (int64_t i = 0; i < count && status == TN_OK; i++, t->layer_count++)
-        status = compile("(?:^|.*?\\.)", rule->regex ? rule->regex : rule->names[i], "\\.(\\d+)\\.", "layers_pattern", &t->layer[i]);
+    const int64_t count = rule->regex ? 1 : rule->count;
+    tn_status status = make_room(t, &t->layer, count > 0 ? count : 1, what);
+    if (status != TN_OK) return status;
+    if (count == 0) return compile("", ".*?\\.[^.]*\\.(?P<idx>\\d+)\\.", "", what, &t->layer.each[0]);
+    for (int64_t i = 0; i < count && status == TN_OK; i++)
+        status = compile("(?:^|.*?\\.)", rule->regex ? rule->regex : rule->names[i], "\\.(?P<idx>\\d+)\\.",
+                         what, &t->layer.each[i]);
     return status;
 }
 
@@ -99,15 +126,17 @@ tn_status tn_targeting_new(const tn_peft_config *config, tn_targeting **targetin
     *targeting = NULL;
     if (!t) return tn_fail_memory((int64_t)sizeof *t, "module rules");
     t->config = config;
-    TN_TRY(compile_full(t));
-    if (config->target_modules.regex) TN_TRY(compile("(?:", config->target_modules.regex, ")\\z", "target_modules", &t->target));
-    if (config->exclude_modules.regex) TN_TRY(compile("(?:", config->exclude_modules.regex, ")\\z", "exclude_modules", &t->exclude));
-    TN_TRY(compile_patterns(t, config->rank_pattern, config->rank_patterns, "rank_pattern", &t->rank));
-    TN_TRY(compile_patterns(t, config->alpha_pattern, config->alpha_patterns, "alpha_pattern", &t->alpha));
-    TN_TRY(compile_layers(t));
     t->target_used = tn_arena_take(&t->arena, config->target_modules.count + 1);
     t->full_used = tn_arena_take(&t->arena, config->modules_to_save.count + 1);
     if (!t->target_used || !t->full_used) TN_THROW(TN_FAILED, "out of memory for module rules");
+    TN_TRY(compile_full(t));
+    if (config->target_modules.regex)
+        TN_TRY(compile("", config->target_modules.regex, "", "target_modules", &t->target));
+    if (config->exclude_modules.regex)
+        TN_TRY(compile("", config->exclude_modules.regex, "", "exclude_modules", &t->exclude));
+    TN_TRY(compile_patterns(t, config->rank_pattern, config->rank_patterns, "rank_pattern", &t->rank));
+    TN_TRY(compile_patterns(t, config->alpha_pattern, config->alpha_patterns, "alpha_pattern", &t->alpha));
+    TN_TRY(compile_layers(t));
     *targeting = t;
     t = NULL;
 done:
@@ -119,43 +148,79 @@ void tn_targeting_free(tn_targeting *t) {
     if (!t) return;
     release(&t->target);
     release(&t->exclude);
-    for (int64_t i = 0; t->full && i < t->config->modules_to_save.count; i++) release(&t->full[i]);
-    for (int64_t i = 0; t->rank && i < t->config->rank_patterns; i++) release(&t->rank[i]);
-    for (int64_t i = 0; t->alpha && i < t->config->alpha_patterns; i++) release(&t->alpha[i]);
-    for (int64_t i = 0; i < t->layer_count; i++) release(&t->layer[i]);
+    release_all(&t->inside_full);
+    release_all(&t->rank);
+    release_all(&t->alpha);
+    release_all(&t->layer);
     tn_arena_free(&t->arena);
     free(t);
 }
 
-/* Index of the list entry that `name` equals or ends with behind a dot; -1. */
-static int64_t listed(const tn_name_rule *rule, const char *name) {
-    size_t length = strlen(name);
-    for (int64_t i = 0; i < rule->count; i++) {
-        size_t n = strlen(rule->names[i]);
-        if (length == n ? strcmp(name, rule->names[i]) == 0
-                        : length > n && name[length - n - 1] == '.' && strcmp(name + length - n, rule->names[i]) == 0)
-            return i;
-    }
-    return -1;
+/* ---- Questions
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Is `name` the `entry` itself, or does it end with it behind a dot? */
+static bool same_or_suffix(const char *name, const char *entry) {
+    const size_t length = strlen(name), n = strlen(entry);
+    if (length <= n) return strcmp(name, entry) == 0;
+    return name[length - n - 1] == '.' && strcmp(name + length - n, entry) == 0;
+}
+
+static bool listed(const tn_name_rule *rule, const char *name) {
+    for (int64_t i = 0; i < rule->count; i++)
+        if (same_or_suffix(name, rule->names[i])) return true;
+    return false;
 }
 
 static bool excluded(const tn_targeting *t, const char *name) {
-    if (t->exclude.code) return matches(&t->exclude, name);
-    return listed(&t->config->exclude_modules, name) >= 0;
+    if (t->exclude.code) return matches(&t->exclude, name, FULLMATCH);
+    return listed(&t->config->exclude_modules, name);
+}
+
+static bool inside_full(const tn_targeting *t, const char *name) {
+    for (int64_t i = 0; i < t->inside_full.count; i++)
+        if (matches(&t->inside_full.each[i], name, MATCH)) return true;
+    return false;
+}
+
+/* Is `name`, or a module around it, one whose name ends with `entry`? A dot before it is not asked for here:
+ * PEFT saves input_layernorm where modules_to_save says "norm". */
+static bool is_full(const char *name, const char *entry) {
+    const size_t n = strlen(entry), length = strlen(name);
+    for (size_t end = 1; end <= length; end++) {
+        if (name[end] != '.' && name[end] != '\0') continue;
+        if (end >= n && memcmp(name + end - n, entry, n) == 0) return true;
+    }
+    return false;
+}
+
+/* Remembers which entries have named a module of the model, whatever became of it then. */
+static void note(const tn_targeting *t, const char *name) {
+    const tn_name_rule *target = &t->config->target_modules, *full = &t->config->modules_to_save;
+    for (int64_t i = 0; i < target->count; i++)
+        if (same_or_suffix(name, target->names[i])) t->target_used[i] = true;
+    for (int64_t i = 0; i < full->count; i++)
+        if (is_full(name, full->names[i])) t->full_used[i] = true;
 }
 
 bool tn_targeting_full(const tn_targeting *t, const char *name) {
-    bool any = false;
-    for (int64_t i = 0; i < t->config->modules_to_save.count; i++)
-        if (matches(&t->full[i], name)) any = t->full_used[i] = true;
-    return any;
+    const tn_name_rule *rule = &t->config->modules_to_save;
+    note(t, name);
+    for (int64_t i = 0; i < rule->count; i++)
+        if (is_full(name, rule->names[i])) return true;
+    return false;
 }
 
-/* Is the layer number in `name` one of layers_to_transform? */
+/* Is the layer number in `name` one of layers_to_transform? The first layers_pattern that matches decides. */
 static bool in_layers(const tn_targeting *t, const char *name) {
-    for (int64_t i = 0; i < t->layer_count; i++) {
-        if (!matches(&t->layer[i], name)) continue;
-        long long layer = strtoll(name + pcre2_get_ovector_pointer(t->layer[i].data)[2], NULL, 10);
+    for (int64_t i = 0; i < t->layer.count; i++) {
+        const matcher *m = &t->layer.each[i];
+        PCRE2_UCHAR *digits;
+        PCRE2_SIZE length;
+        if (!matches(m, name, MATCH)) continue;
+        if (pcre2_substring_get_byname(m->data, (PCRE2_SPTR) "idx", &digits, &length) != 0) return false;
+        const long long layer = strtoll((const char *)digits, NULL, 10);
+        pcre2_substring_free(digits);
         for (int64_t j = 0; j < t->config->layers_count; j++)
             if (t->config->layers_to_transform[j] == layer) return true;
         return false;
@@ -165,31 +230,26 @@ static bool in_layers(const tn_targeting *t, const char *name) {
 
 static bool targeted(const tn_targeting *t, const char *name, bool is_output) {
     const tn_peft_config *c = t->config;
-    if (excluded(t, name) || tn_targeting_full(t, name)) return false;
-    if (c->all_linear) return !is_output && strcmp(name, "model.embed_tokens") != 0;
-    if (t->target.code) return matches(&t->target, name);
-    int64_t entry = listed(&c->target_modules, name);
-    if (entry < 0) return false;
-    t->target_used[entry] = true;
-    /* a name listed in full is targeted in every layer */
-    return c->layers_count == 0 || strcmp(name, c->target_modules.names[entry]) == 0 || in_layers(t, name);
+    if (excluded(t, name) || inside_full(t, name)) return false;
+    if (c->all_linear) return !is_output && !same_or_suffix(name, "embed_tokens");
+    if (t->target.code) return matches(&t->target, name, FULLMATCH);
+    for (int64_t i = 0; i < c->target_modules.count; i++)
+        if (strcmp(name, c->target_modules.names[i]) == 0) return true; /* listed in full: in whatever layer */
+    return listed(&c->target_modules, name) && (c->layers_count == 0 || in_layers(t, name));
+}
+
+static double patterned(const matchers *list, const tn_pattern *patterns, const char *name, double otherwise) {
+    for (int64_t i = 0; i < list->count; i++)
+        if (matches(&list->each[i], name, MATCH)) return patterns[i].value;
+    return otherwise;
 }
 
 bool tn_targeting_lora(const tn_targeting *t, const char *name, bool is_output, int64_t *r, double *alpha) {
     const tn_peft_config *c = t->config;
+    note(t, name);
     if (!targeted(t, name, is_output)) return false;
-    *r = c->r;
-    *alpha = c->lora_alpha;
-    for (int64_t i = 0; i < c->rank_patterns; i++)
-        if (matches(&t->rank[i], name)) {
-            *r = (int64_t)c->rank_pattern[i].value;
-            break;
-        }
-    for (int64_t i = 0; i < c->alpha_patterns; i++)
-        if (matches(&t->alpha[i], name)) {
-            *alpha = c->alpha_pattern[i].value;
-            break;
-        }
+    *r = (int64_t)patterned(&t->rank, c->rank_pattern, name, (double)c->r);
+    *alpha = patterned(&t->alpha, c->alpha_pattern, name, c->lora_alpha);
     return true;
 }
 
