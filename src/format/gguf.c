@@ -49,8 +49,8 @@ static tn_status damaged(const cursor *c, const char *what) {
 
 /* A little-endian integer of `width` bytes. */
 static tn_status take(cursor *c, int width, uint64_t *value) {
-    if (c->at > c->file->map.bytes - width) return damaged(c, "the file ends inside its header");
     *value = 0;
+    if (c->at > c->file->map.bytes - width) return damaged(c, "the file ends inside its header");
     for (int i = width - 1; i >= 0; i--) *value = *value << 8 | c->file->map.data[c->at + i];
     c->at += width;
     return TN_OK;
@@ -74,6 +74,11 @@ static tn_status take_string(cursor *c, const char **text, int64_t *length) {
     if (!*text) return tn_fail_memory(*length, "a string");
     c->at += *length;
     return TN_OK;
+}
+
+/* Names end up in messages and in JSON. */
+static bool is_name(const char *text, int64_t length) {
+    return length > 0 && (int64_t)strlen(text) == length && tn_utf8_valid(text, length);
 }
 
 static int width_of(uint64_t type) {
@@ -137,7 +142,7 @@ done:
 static tn_status take_member(cursor *c, tn_member *m) {
     tn_status status = take_string(c, &m->key, &m->key_length);
     if (status != TN_OK) return status;
-    if ((int64_t)strlen(m->key) != m->key_length) return damaged(c, "a key holds a NUL byte");
+    if (!is_name(m->key, m->key_length)) return damaged(c, "a key is not UTF-8 text");
     return take_value(c, &m->value);
 }
 
@@ -221,8 +226,8 @@ static tn_status take_tensor(cursor *c, tn_tensor_info *t, int64_t *offset) {
     tn_status status;
     t->file = c->file->path;
     TN_TRY(take_string(c, &t->name, &length));
-    if ((int64_t)strlen(t->name) != length || length >= NAME_BYTES)
-        return damaged(c, "a tensor name holds a NUL byte or has 64 bytes or more");
+    if (!is_name(t->name, length) || length >= NAME_BYTES)
+        return damaged(c, "a tensor name is not UTF-8 text of less than 64 bytes");
     TN_TRY(take_shape(c, t));
     TN_TRY(take(c, 4, &type));
     TN_TRY(take(c, 8, &value));

@@ -70,7 +70,7 @@ static tn_status read_offsets(const tn_json *offsets, int64_t area, const tn_ten
 static tn_status read_entry(const tn_safetensors *f, const tn_member *m, const unsigned char *data,
                             int64_t area, tn_tensor_info *t) {
     const tn_json *dtype = tn_json_get(&m->value, "dtype");
-    int64_t begin, end;
+    int64_t begin = 0, end = 0;
     char shape[128];
     tn_status status;
     *t = (tn_tensor_info){.name = m->key, .file = f->path};
