@@ -31,7 +31,9 @@ tn_status tn_scratch_take(tn_scratch *scratch, int64_t bytes, void *piece) {
 }
 
 static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
-    return tn_cpu_linear_scratch(device, limits);
+    int64_t linear = tn_cpu_linear_scratch(device, limits),
+            attention = tn_cpu_attention_scratch(device, limits);
+    return linear > attention ? linear : attention;
 }
 
 static const tn_kernels *best_kernels(const char **name) {
@@ -101,6 +103,8 @@ static void override(tn_backend *table) {
     table->linear_backward = tn_cpu_linear_backward;
     table->linear_inner = tn_cpu_linear_inner;
     table->rope = tn_cpu_rope;
+    table->attention_forward = tn_cpu_attention_forward;
+    table->attention_backward = tn_cpu_attention_backward;
     table->gated_forward = tn_cpu_gated_forward;
     table->gated_backward = tn_cpu_gated_backward;
     table->add = tn_cpu_add;

@@ -67,6 +67,14 @@ tn_status tn_cpu_cross_entropy(tn_device *device, int64_t rows, int64_t vocab, t
                                const int32_t *targets, float softcap, float grad_scale, float *loss,
                                tn_view d_logits);
 
+/* attention.c */
+tn_status tn_cpu_attention_forward(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
+                                   tn_view o, float *lse);
+tn_status tn_cpu_attention_backward(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
+                                    tn_view o, const float *lse, tn_view d_o, tn_view dq, tn_view dk,
+                                    tn_view dv);
+int64_t tn_cpu_attention_scratch(const tn_device *device, const tn_limits *limits);
+
 /* flat.c: over flat fp32 ranges, in pieces of fixed size */
 tn_status tn_cpu_sum(tn_device *device, int64_t count, const float *values, double *total);
 tn_status tn_cpu_sum_squares(tn_device *device, int64_t count, const float *values, double *total);
