@@ -1,0 +1,84 @@
+/* api_tokenizer.c: the public tokenizer of tenon.h: a chat's tokenizer and template behind one handle. */
+#include <stdlib.h>
+
+#include "text/chat.h"
+
+struct tn_tokenizer {
+    tn_chat *chat;
+};
+
+tn_status tn_tokenizer_open(const char *path, tn_tokenizer **tokenizer) {
+    tn_status status;
+    tn_tokenizer *result = NULL;
+    *tokenizer = NULL;
+    TN_TRY(tn_alloc(&result, 1, sizeof *result, "tokenizer"));
+    TN_TRY(tn_chat_open(path, &result->chat));
+    *tokenizer = result;
+    result = NULL;
+done:
+    tn_tokenizer_free(result);
+    return status;
+}
+
+void tn_tokenizer_free(tn_tokenizer *tokenizer) {
+    if (!tokenizer) return;
+    tn_chat_free(tokenizer->chat);
+    free(tokenizer);
+}
+
+/* {"ids": […], "text": …}; for a chat's text no special tokens are added, its template has put them in. */
+static tn_status encode(const tn_tokenizer *tokenizer, const char *text, int64_t length,
+                        bool add_special_tokens, tn_json_writer *w) {
+    tn_ids ids = {0};
+    tn_status status =
+        tn_text_encode(tn_chat_text(tokenizer->chat), text, length, add_special_tokens, &ids, NULL);
+    if (status == TN_OK) {
+        tn_json_key(w, "ids");
+        tn_json_begin(w, '[');
+        for (int64_t i = 0; i < ids.count; i++) tn_json_put_integer(w, ids.ids[i]);
+        tn_json_end(w, ']');
+        tn_json_key(w, "text");
+        tn_json_put_string(w, text, length);
+    }
+    tn_ids_free(&ids);
+    return status;
+}
+
+/* A conversation that the template cannot render is an answer, not a failure: the error of its line. */
+static tn_status encode_chat(const tn_tokenizer *tokenizer, const tn_json *record, tn_json_writer *w) {
+    tn_str text = {0};
+    tn_status status = tn_chat_render(tokenizer->chat, record, &text, NULL, NULL, NULL);
+    if (status == TN_OK) {
+        status = encode(tokenizer, tn_str_text(&text), text.length, false, w);
+    } else if (status == TN_BAD_DATA) {
+        tn_json_string_member(w, "error", tn_error_message());
+        status = TN_OK;
+    }
+    tn_str_free(&text);
+    return status;
+}
+
+tn_status tn_tokenize_record(tn_tokenizer *tokenizer, const char *record, int64_t bytes,
+                             bool add_special_tokens, tn_doc **doc) {
+    tn_status status;
+    tn_arena arena = {0};
+    tn_str out = {0};
+    tn_json_writer w = tn_json_write_to(&out, 0);
+    const tn_json *root;
+    *doc = NULL;
+    TN_TRY(tn_json_parse(&arena, record, bytes, TN_JSON_EXTENSIONS, "record", &root));
+    const tn_json *text = tn_json_get(root, "text");
+    bool is_text = text && text->type == TN_JSON_STRING;
+    if (!is_text && !tn_json_get(root, "messages"))
+        TN_THROW(TN_BAD_DATA, "a record to tokenize needs \"text\" or \"messages\"");
+    tn_json_begin(&w, '{');
+    if (tn_json_get(root, "messages")) TN_TRY(encode_chat(tokenizer, root, &w));
+    else TN_TRY(encode(tokenizer, text->string, text->count, add_special_tokens, &w));
+    tn_json_end(&w, '}');
+    TN_TRY(tn_str_check(&out, "tokenized record"));
+    TN_TRY(tn_doc_from(&out, doc));
+done:
+    tn_str_free(&out);
+    tn_arena_free(&arena);
+    return status;
+}

@@ -1,0 +1,27 @@
+/* chat_files.h: the inside of tn_chat, shared by the reader (chat.c) and the writer (chat_save.c). */
+#ifndef TN_TEXT_CHAT_FILES_H
+#define TN_TEXT_CHAT_FILES_H
+
+#include "format/gguf.h"
+#include "text/chat.h"
+
+typedef struct chat_template {
+    const char *source; /* NULL where there is none */
+    int64_t length;
+    tn_template *compiled;
+    const char *error; /* why it did not compile, else NULL */
+} chat_template;
+
+struct tn_chat {
+    tn_arena arena;
+    tn_text *text;
+    const char *directory; /* the files came from here; NULL for a GGUF */
+    const tn_json *config; /* tokenizer_config.json, NULL where there is none */
+    chat_template standard, tool_use;
+    tn_member *specials; /* template variables: "bos_token" … as strings, null where the files say null */
+    int64_t special_count, special_capacity;
+    int32_t bos, eos, pad;
+    char digits[33];
+};
+
+#endif
