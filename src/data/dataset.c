@@ -148,8 +148,7 @@ static void hash_text(tn_hasher *hasher, const char *text) {
     tn_hash_add(hasher, text, (int64_t)strlen(text) + 1); /* with its end, so that texts cannot run together */
 }
 
-/* Everything that changes a sample: file contents and kinds, settings, tokenizer and template, our own version.
- */
+/* Everything that changes a sample: files and their kinds, settings, tokenizer and template, our version. */
 static tn_status find_key(const building *b, const tn_chat *chat, char key[33]) {
     const tn_dataset_options *o = b->options;
     const int64_t numbers[] = {TN_STORE_VERSION,           o->stage,      o->max_length,
@@ -208,6 +207,9 @@ static void warn_of_losses(const building *b, const tn_dataset_stats *s) {
             "the tokenizer has no chat template: prompt and completion are joined with nothing between them");
     if ((plain || text) && chat && tn_chat_eos(chat) < 0)
         tn_warn("the tokenizer names no eos_token: the samples end without one");
+    if (s->unlabelled > 0 && s->labelled > 0)
+        tn_warn("%lld of %lld samples have no token with a loss: training leaves them out",
+                (long long)s->unlabelled, (long long)s->samples);
     if (s->cut > 0)
         tn_warn("%lld of %lld records are longer than max_length %lld and were cut: they lose their end",
                 (long long)s->cut, (long long)s->records, (long long)b->options->max_length);

@@ -151,7 +151,7 @@ def text_line(name, tok, raw, record, options):
 def generation_lines(name, tok, raw):
     """A template with generation blocks; the mask is transformers' own."""
     template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
-                "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}")
+                "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\\n' }}{% endfor %}")
     for chat in CHATS[:4]:
         record = {"messages": [{"role": r, "content": c} for r, c in chat]}
         got = tok.apply_chat_template(record["messages"], chat_template=template, tokenize=True, return_dict=True,

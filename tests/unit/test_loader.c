@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "data/batch.h"
 #include "data/show.h"
 #include "testing.h"
@@ -131,6 +132,35 @@ static void bad_records_are_named_by_file_and_line(void **state) {
               "v.jsonl:2");
     must_fail(open_text("v.jsonl", "{\"foo\": 1}\n", &dataset), TN_BAD_DATA, "keys: foo");
     assert_null(dataset);
+}
+
+/* More records than one batch holds; those in lines 700 and 900 are bad where that is asked for. */
+static const char *write_many(bool bad) {
+    tn_str text = {0};
+    for (int line = 1; line <= 1500; line++)
+        tn_str_printf(
+            &text,
+            bad && (line == 700 || line == 900) ? "{\"input_ids\": [%d, -1]}\n" : "{\"input_ids\": [%d, 7]}\n",
+            line);
+    const char *path = write_scratch("many.jsonl", text.data, text.length);
+    tn_str_free(&text);
+    return path;
+}
+
+static void the_number_of_threads_changes_nothing(void **state) {
+    (void)state;
+    tn_dataset *dataset;
+    for (int threads = 1; threads <= 4; threads++) {
+        tn_threads_set(threads);
+        tn_dataset_options options = options_for(write_many(true));
+        must_fail(tn_dataset_open(&options, NULL, &dataset), TN_BAD_DATA, "many.jsonl:700"); /* the first one */
+        options = options_for(write_many(false));
+        must(tn_dataset_open(&options, NULL, &dataset));
+        assert_int_equal(tn_dataset_samples(dataset), 1500);
+        for (int32_t i = 0; i < 1500; i++) assert_int_equal(tn_dataset_at(dataset, i).ids[0], i + 1);
+        tn_dataset_free(dataset);
+    }
+    tn_threads_set(0);
 }
 
 static void nothing_to_train_on_is_refused(void **state) {
@@ -270,9 +300,10 @@ static void a_cache_that_cannot_be_written_is_said_and_done_without(void **state
     options.cache_directory = write_text("a_file", "x"); /* where a directory should be */
     warnings = 0;
     tn_log_set(count_warnings, NULL);
-    tn_dataset *dataset = open_cached(&options, false), *fresh = open_ids();
+    tn_dataset *dataset = open_cached(&options, false);
     tn_log_set(NULL, NULL);
-    assert_int_equal(warnings, 1);
+    assert_int_equal(warnings, 2); /* and that record 5 has no label */
+    tn_dataset *fresh = open_ids();
     same_samples(dataset, fresh);
     tn_dataset_free(dataset);
     tn_dataset_free(fresh);
@@ -348,12 +379,16 @@ static void packing_keeps_records_whole_and_in_order(void **state) {
     (void)state;
     tn_dataset *dataset = open_ids();
     tn_loader *loader =
-        open_loader(dataset, (tn_loader_options){.batch_size = 1, .max_length = 20, .packing = true});
-    walk w = walk_epoch(loader, dataset, 0, 20);
+        open_loader(dataset, (tn_loader_options){.batch_size = 1, .max_length = 18, .packing = true});
+    walk w = walk_epoch(loader, dataset, 0, 18);
     assert_int_equal(w.documents, RECORDS);
     for (int64_t i = 0; i < RECORDS; i++) assert_int_equal(w.order[i], i);
-    /* 3+4+5+6, 7+8, 9+10, 11, 12, 13, 14 */
-    assert_int_equal(w.batches, 7);
+    /* 3+4+5+6 fill a row to its end, then 7+8, 9, 10, 11, 12, 13, 14 */
+    assert_int_equal(w.batches, 8);
+    tn_batch batch = {0};
+    must(tn_loader_get(loader, 0, 0, &batch));
+    assert_int_equal(batch.tokens, 18);
+    tn_batch_free(&batch);
     tn_loader_free(loader);
     tn_dataset_free(dataset);
 }
@@ -452,6 +487,7 @@ int main(void) {
         cmocka_unit_test(ids_without_labels_train_on_every_token),
         cmocka_unit_test(longer_records_are_cut_or_split_by_stage),
         cmocka_unit_test(bad_records_are_named_by_file_and_line),
+        cmocka_unit_test(the_number_of_threads_changes_nothing),
         cmocka_unit_test(nothing_to_train_on_is_refused),
         cmocka_unit_test(a_sample_is_shown_with_its_masked_part_marked),
         cmocka_unit_test(a_cache_hit_gives_the_same_data),

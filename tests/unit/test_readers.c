@@ -103,6 +103,7 @@ static void damaged_csv_names_the_line(void **state) {
     expect_error("a.csv", "a,b\n1,2\n1,2,3\n", TN_BAD_DATA, "a.csv:3", "3 fields, the header row has 2");
     expect_error("a.csv", "a,b\n1,2\n1\n", TN_BAD_DATA, "a.csv:3", "1 fields");
     expect_error("a.csv", "a,b\n1,2\n1,\"open\n\n\n", TN_BAD_DATA, "a.csv:3", "never ends");
+    expect_error("a.csv", "a\n\"x\"\"", TN_BAD_DATA, "a.csv:2", "never ends");
     expect_error("a.csv", "a,b\n\"1\"x,2\n", TN_BAD_DATA, "a.csv:2", "closing quote");
     expect_error("a.csv", "a,b,a\n", TN_BAD_DATA, "a.csv:1", "\"a\" stands twice");
 }
