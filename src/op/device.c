@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/number.h"
+#include "op/cpu/cpu.h"
 #include "op/op.h"
 
 static const char library[] = "libtenon-cuda.so";
@@ -46,9 +47,6 @@ const tn_backend *tn_backend_cuda(const char **why) {
     return backend;
 }
 
-/* Best dtype of this machine's product. */
-static tn_dtype cpu_dtype(void) { return TN_DTYPE_F32; }
-
 static tn_status open_cuda(int index, tn_dtype dtype, bool dtype_auto, tn_device **device) {
     const char *why;
     const tn_backend *backend = tn_backend_cuda(&why);
@@ -75,15 +73,9 @@ tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_d
         tn_info("no GPU: %s; computing on the CPU", tn_error_message());
     }
     const tn_backend *cpu = tn_backend_cpu();
-    return cpu->open(cpu, 0, dtype_auto ? cpu_dtype() : dtype, device);
+    return cpu->open(cpu, 0, dtype_auto ? tn_cpu_best_dtype() : dtype, device);
 }
 
 void tn_device_close(tn_device *device) {
     if (device) device->backend->close(device);
-}
-
-tn_status tn_device_ceiling(tn_device *device, double *flops) {
-    (void)device;
-    *flops = 0;
-    return TN_OK;
 }

@@ -18,12 +18,30 @@ static const layout layouts[] = {
     {.documents = 3, .queries = {64, 1, 65}, .heads = 3, .kv_heads = 1, .head_dim = 64},
     {.documents = 5, .queries = {3, 130, 17, 64, 1}, .heads = 4, .kv_heads = 2, .head_dim = 24},
     {.documents = 2, .queries = {150, 90}, .heads = 2, .kv_heads = 2, .head_dim = 80, .window = 33},
-    {.documents = 2, .queries = {40, 200}, .heads = 2, .kv_heads = 1, .head_dim = 32, .window = 100, .softcap = 5},
+    {.documents = 2,
+     .queries = {40, 200},
+     .heads = 2,
+     .kv_heads = 1,
+     .head_dim = 32,
+     .window = 100,
+     .softcap = 5},
     {.documents = 1, .queries = {129}, .heads = 2, .kv_heads = 1, .head_dim = 128, .softcap = 20},
     {.documents = 1, .queries = {70}, .heads = 1, .kv_heads = 1, .head_dim = 256},
     {.documents = 2, .queries = {1, 1}, .keys = {300, 65}, .heads = 4, .kv_heads = 2, .head_dim = 64},
-    {.documents = 2, .queries = {3, 8}, .keys = {130, 20}, .heads = 2, .kv_heads = 2, .head_dim = 16, .window = 9},
-    {.documents = 2, .queries = {70, 10}, .keys = {170, 10}, .heads = 2, .kv_heads = 1, .head_dim = 16, .window = 50},
+    {.documents = 2,
+     .queries = {3, 8},
+     .keys = {130, 20},
+     .heads = 2,
+     .kv_heads = 2,
+     .head_dim = 16,
+     .window = 9},
+    {.documents = 2,
+     .queries = {70, 10},
+     .keys = {170, 10},
+     .heads = 2,
+     .kv_heads = 1,
+     .head_dim = 16,
+     .window = 50},
     {.documents = 1, .queries = {20}, .heads = 1, .kv_heads = 1, .head_dim = 6},
 };
 
@@ -35,8 +53,13 @@ typedef struct problem {
 } problem;
 
 static void make_problem(session *s, const layout *l, problem *p) {
-    *p = (problem){.shape = {.documents = l->documents, .heads = l->heads, .kv_heads = l->kv_heads,
-                             .head_dim = l->head_dim, .scale = 0.3f, .softcap = l->softcap, .window = l->window}};
+    *p = (problem){.shape = {.documents = l->documents,
+                             .heads = l->heads,
+                             .kv_heads = l->kv_heads,
+                             .head_dim = l->head_dim,
+                             .scale = 0.3f,
+                             .softcap = l->softcap,
+                             .window = l->window}};
     for (int i = 0; i < l->documents; i++) {
         int32_t keys = l->keys[i] ? l->keys[i] : l->queries[i];
         p->cu_q[i + 1] = p->cu_q[i] + l->queries[i];
@@ -56,7 +79,8 @@ static const tn_attention *shape_on(problem *p, int side) {
 }
 
 /* Copies what the reference's forward pass gave into inputs of the backward pass. */
-static void forward_of_reference(session *s, problem *p, matrix *q, matrix *k, matrix *v, matrix *o, matrix *lse) {
+static void forward_of_reference(session *s, problem *p, matrix *q, matrix *k, matrix *v, matrix *o,
+                                 matrix *lse) {
     tn_device *device = s->device[REFERENCE];
     const int side = REFERENCE;
     upload_all(s, side);
@@ -90,14 +114,17 @@ static void backward_case(session *s) {
         make_problem(s, l, &p);
         matrix *q = input(s, p.shape.q_rows, wide), *k = input(s, p.shape.kv_rows, narrow);
         matrix *v = input(s, p.shape.kv_rows, narrow), *o = input(s, p.shape.q_rows, wide);
-        matrix *lse = array(s, IN, TN_DTYPE_F32, p.shape.q_rows * l->heads, 0), *d_o = input(s, p.shape.q_rows, wide);
+        matrix *lse = array(s, IN, TN_DTYPE_F32, p.shape.q_rows * l->heads, 0),
+               *d_o = input(s, p.shape.q_rows, wide);
         matrix *dq = output(s, p.shape.q_rows, wide), *dk = output(s, p.shape.kv_rows, narrow);
         matrix *dv = output(s, p.shape.kv_rows, narrow);
         forward_of_reference(s, &p, q, k, v, o, lse);
-        dq->tolerance = dk->tolerance = dv->tolerance = s->dtype == TN_DTYPE_F32 ? 1e-5 : 3 * usual_tolerance(s->dtype);
+        dq->tolerance = dk->tolerance = dv->tolerance =
+            s->dtype == TN_DTYPE_F32 ? 1e-5 : 3 * usual_tolerance(s->dtype);
         /* One key alone: its dq and dk are zero but for rounding, so that only dv says anything. */
         if (p.shape.kv_rows == 1) dq->tolerance = dk->tolerance = INFINITY;
-        RUN(s, attention_backward, shape_on(&p, side), V(q), V(k), V(v), V(o), P(lse), V(d_o), V(dq), V(dk), V(dv));
+        RUN(s, attention_backward, shape_on(&p, side), V(q), V(k), V(v), V(o), P(lse), V(d_o), V(dq), V(dk),
+            V(dv));
     }
 }
 static void attention_backward_agrees(void **state) { (void)state, in_every_dtype(backward_case); }

@@ -1,6 +1,7 @@
 /* test_ops.c: every operation on rows and flat ranges agrees with the reference, in all dtypes, on odd shapes,
- * and writes nothing else. Products and attention have files of their own.
+ * and writes nothing else. Products and attention have files of their own. With --bench it measures instead.
  */
+#include "op/bench.h"
 #include "op/harness.h"
 
 static const struct {
@@ -58,16 +59,17 @@ static void embedding_agrees(void **state) { (void)state, in_every_dtype(embed_c
 
 static void rmsnorm_case(session *s) {
     EACH_SHAPE(i)
-    for (int64_t groups = 1; groups <= 3; groups += 2) for (int offset = 0; offset < 2; offset++) {
-        int64_t rows = shapes[i].rows, cols = shapes[i].cols;
-        matrix *x = input(s, rows, groups * cols), *w = array(s, IN, s->dtype, cols, 0);
-        matrix *y = output(s, rows, groups * cols), *r = array(s, OUT, TN_DTYPE_F32, rows * groups, 1e-6);
-        RUN(s, rmsnorm_forward, rows, groups, cols, V(x), P(w), offset, 1e-5f, V(y), P(r));
-        y = matrix_new(s, IN_OUT, s->dtype, rows, groups * cols, 0, usual_tolerance(s->dtype));
-        randomise(s, y, 1);
-        w = array(s, IN, s->dtype, cols, 0);
-        RUN(s, rmsnorm_forward, rows, groups, cols, V(y), P(w), offset, 1e-5f, V(y), NULL);
-    }
+    for (int64_t groups = 1; groups <= 3; groups += 2)
+        for (int offset = 0; offset < 2; offset++) {
+            int64_t rows = shapes[i].rows, cols = shapes[i].cols;
+            matrix *x = input(s, rows, groups * cols), *w = array(s, IN, s->dtype, cols, 0);
+            matrix *y = output(s, rows, groups * cols), *r = array(s, OUT, TN_DTYPE_F32, rows * groups, 1e-6);
+            RUN(s, rmsnorm_forward, rows, groups, cols, V(x), P(w), offset, 1e-5f, V(y), P(r));
+            y = matrix_new(s, IN_OUT, s->dtype, rows, groups * cols, 0, usual_tolerance(s->dtype));
+            randomise(s, y, 1);
+            w = array(s, IN, s->dtype, cols, 0);
+            RUN(s, rmsnorm_forward, rows, groups, cols, V(y), P(w), offset, 1e-5f, V(y), NULL);
+        }
 }
 static void rmsnorm_agrees(void **state) { (void)state, in_every_dtype(rmsnorm_case); }
 
@@ -210,7 +212,8 @@ static void masters_case(session *s) {
 }
 static void masters_are_rounded_to_nearest(void **state) { (void)state, in_every_dtype(masters_case); }
 
-int main(void) {
+int main(int count, char **arguments) {
+    if (count > 1 && strcmp(arguments[1], "--bench") == 0) return run_bench();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(add_agrees_to_the_bit),
         cmocka_unit_test(rows_are_moved_unchanged),

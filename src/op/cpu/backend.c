@@ -36,6 +36,8 @@ static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
     return linear > attention ? linear : attention;
 }
 
+tn_dtype tn_cpu_best_dtype(void) { return tn_gemm_has_bf16() ? TN_DTYPE_BF16 : TN_DTYPE_F32; }
+
 static const tn_kernels *best_kernels(const char **name) {
 #if defined(__x86_64__)
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -32,6 +32,9 @@ tn_status tn_scratch_take(tn_scratch *scratch, int64_t bytes, void *piece);
 /* What the pieces above take. */
 int64_t tn_scratch_room(int64_t bytes);
 
+/* The dtype of the fastest products here: BF16 where the processor multiplies it, else F32. */
+tn_dtype tn_cpu_best_dtype(void);
+
 /* linear.c */
 int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
 tn_status tn_cpu_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],

@@ -44,13 +44,15 @@ static dnnl_data_type_t type_of(tn_dtype dtype) {
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t descriptor;
 #define DESCRIPTOR(d) (d)
+enum { SCALE_IS_POST_OP = 1 };
 static dnnl_status_t describe(descriptor *d, tn_dtype dtype, int64_t rows, int64_t cols, int64_t row_stride,
                               int64_t col_stride) {
     dnnl_dims_t dims = {rows, cols}, strides = {row_stride, col_stride};
     return dnnl_memory_desc_create_with_strides(d, 2, dims, type_of(dtype), strides);
 }
 static void forget(descriptor *d) { dnnl_memory_desc_destroy(*d); }
-static dnnl_status_t append_scale(dnnl_post_ops_t ops, float alpha) {
+static dnnl_status_t set_scale(dnnl_primitive_attr_t attributes, dnnl_post_ops_t ops, float alpha) {
+    (void)attributes;
     return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, alpha, 0);
 }
 static dnnl_status_t append_sum(dnnl_post_ops_t ops) {
@@ -63,14 +65,17 @@ static dnnl_status_t make(dnnl_primitive_desc_t *result, descriptor *a, descript
 #else
 typedef dnnl_memory_desc_t descriptor;
 #define DESCRIPTOR(d) (&(d))
+enum { SCALE_IS_POST_OP = 0 };
 static dnnl_status_t describe(descriptor *d, tn_dtype dtype, int64_t rows, int64_t cols, int64_t row_stride,
                               int64_t col_stride) {
     dnnl_dims_t dims = {rows, cols}, strides = {row_stride, col_stride};
     return dnnl_memory_desc_init_by_strides(d, 2, dims, type_of(dtype), strides);
 }
 static void forget(descriptor *d) { (void)d; }
-static dnnl_status_t append_scale(dnnl_post_ops_t ops, float alpha) {
-    return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_linear, alpha, 0);
+/* As a post-op followed by a sum this would fall to the library's plain reference code. */
+static dnnl_status_t set_scale(dnnl_primitive_attr_t attributes, dnnl_post_ops_t ops, float alpha) {
+    (void)ops;
+    return dnnl_primitive_attr_set_output_scales(attributes, 1, 0, &alpha);
 }
 static dnnl_status_t append_sum(dnnl_post_ops_t ops) { return dnnl_post_ops_append_sum(ops, 1); }
 static dnnl_status_t make(dnnl_primitive_desc_t *result, descriptor *a, descriptor *b, descriptor *c,
@@ -86,7 +91,7 @@ static dnnl_status_t make(dnnl_primitive_desc_t *result, descriptor *a, descript
 static tn_status describe_extras(const tn_gemm *g, descriptor *added, dnnl_post_ops_t ops,
                                  dnnl_primitive_attr_t attributes) {
     tn_status status = TN_OK;
-    if (g->alpha != 1) DNNL_TRY(append_scale(ops, g->alpha));
+    if (g->alpha != 1) DNNL_TRY(set_scale(attributes, ops, g->alpha));
     if (g->accumulate) DNNL_TRY(append_sum(ops));
     if (g->ld_added) DNNL_TRY(dnnl_post_ops_append_binary(ops, dnnl_binary_add, DESCRIPTOR(*added)));
     DNNL_TRY(dnnl_primitive_attr_set_post_ops(attributes, ops));
@@ -184,7 +189,7 @@ static tn_status execute(const tn_gemm *g, const prepared *p, const void *a, con
         arguments[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
     }
     if (g->ld_added) {
-        int place = (g->alpha != 1) + g->accumulate; /* index of the post-op */
+        int place = (SCALE_IS_POST_OP && g->alpha != 1) + g->accumulate; /* index of the post-op */
         DNNL_TRY(dnnl_memory_set_data_handle(p->added, handle(added)));
         arguments[count++] =
             (dnnl_exec_arg_t){DNNL_ARG_ATTR_MULTIPLE_POST_OP(place) | DNNL_ARG_SRC_1, p->added};

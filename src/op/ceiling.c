@@ -1,0 +1,131 @@
+/* ceiling.c: how fast this device multiplies, measured through the operations everything else uses. The shapes
+ * are those of docs/speed.md; the best rate is the ceiling that step lines are compared with.
+ * Operands are random: zeros draw less power and would flatter a GPU.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/thread.h"
+#include "op/op.h"
+
+typedef struct product {
+    int64_t rows, out, in;
+} product;
+
+static const product cpu_products[] = {
+    {2048, 576, 576}, {2048, 1536, 576}, {2048, 576, 1536}, {2048, 4096, 4096}, {1024, 49152, 576}};
+static const product gpu_products[] = {
+    {8192, 4096, 4096}, {8192, 6144, 4096}, {8192, 28672, 4096}, {8192, 4096, 14336}};
+
+enum { PATTERN = 1 << 18 };       /* random elements, repeated */
+static const double budget = 0.3; /* seconds for all shapes; a large product may overrun its share */
+
+/* `count` elements on the device, filled with the pattern. */
+static tn_status fill(tn_device *device, int64_t count, const void *pattern, void **memory) {
+    int64_t size = tn_dtype_block_bytes(device->dtype);
+    tn_status status = device->backend->allocate(device, count * size, memory);
+    for (int64_t i = 0; status == TN_OK && i < count; i += PATTERN)
+        status = device->backend->upload(device, (char *)*memory + i * size, pattern,
+                                         (count - i < PATTERN ? count - i : PATTERN) * size);
+    return status;
+}
+
+static void release(tn_device *device, void *memory) {
+    if (memory) device->backend->release(device, memory);
+}
+
+/* Runs the product until `until`, at least once; the best rate goes to *best. */
+static tn_status repeat(tn_device *device, const tn_linear *linear, int64_t rows, void *x, void *y,
+                        double until, double *best) {
+    tn_view from = {x, linear->in}, to = {y, linear->out}, none = {NULL, 0};
+    tn_status status = TN_OK;
+    do {
+        double start = tn_seconds();
+        TN_TRY(device->backend->linear_forward(device, linear, rows, from, to, none, 1, NULL));
+        TN_TRY(device->backend->sync(device));
+        double rate = 2.0 * (double)rows * (double)linear->out * (double)linear->in / (tn_seconds() - start);
+        if (rate > *best) *best = rate;
+    } while (tn_seconds() < until);
+done:
+    return status;
+}
+
+static tn_status measure(tn_device *device, const product *p, const void *pattern, double until, double *best) {
+    const tn_backend *backend = device->backend;
+    const tn_source *shared[TN_MAX_PARTS] = {NULL};
+    void *weight = NULL, *x = NULL, *y = NULL, *region = NULL, *kept_scratch = device->scratch, *scratch = NULL;
+    int64_t kept_size = device->scratch_size;
+    tn_limits limits = {.rows = p->rows,
+                        .documents = 1,
+                        .longest = 1,
+                        .hidden = p->in,
+                        .intermediate = p->in,
+                        .heads = 1,
+                        .kv_heads = 1,
+                        .head_dim = 64,
+                        .vocab = p->out,
+                        .head_rows = p->rows,
+                        .largest_weight = p->out * p->in};
+    tn_linear linear = {.parts = 1, .in = p->in, .out = p->out};
+    tn_status status;
+    TN_TRY(fill(device, p->out * p->in, pattern, &weight));
+    TN_TRY(fill(device, p->rows * p->in, pattern, &x));
+    TN_TRY(fill(device, p->rows * p->out, pattern, &y));
+    linear.part[0].weight = (tn_weight){weight, device->dtype, p->out, p->in, p->in};
+    device->scratch_size = backend->scratch_bytes(device, &limits);
+    TN_TRY(backend->allocate(device, device->scratch_size, &scratch));
+    device->scratch = scratch;
+    TN_TRY(backend->allocate(device, backend->linear_bytes(device, &linear, shared), &region));
+    TN_TRY(backend->linear_load(device, &linear, shared, region));
+    TN_TRY(backend->load_finish(device));
+    status = repeat(device, &linear, p->rows, x, y, until, best);
+done:
+    device->scratch = kept_scratch;
+    device->scratch_size = kept_size;
+    release(device, weight), release(device, x), release(device, y), release(device, region),
+        release(device, scratch);
+    return status;
+}
+
+static tn_status measure_all(tn_device *device, const product *products, int64_t count, double *best) {
+    float *values = NULL;
+    uint16_t *halves = NULL;
+    double start = tn_seconds();
+    tn_status status;
+    TN_TRY(tn_alloc(&values, PATTERN, sizeof *values, "random numbers"));
+    TN_TRY(tn_alloc(&halves, PATTERN, sizeof *halves, "random numbers"));
+    tn_random_weights(1, 0.1f, PATTERN, values);
+    for (int64_t i = 0; i < PATTERN; i++)
+        halves[i] = device->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(values[i]) : tn_f32_to_f16(values[i]);
+    for (int64_t i = 0; i < count; i++)
+        TN_TRY(measure(device, &products[i], device->dtype == TN_DTYPE_F32 ? (void *)values : (void *)halves,
+                       start + budget * (double)(i + 1) / (double)count, best));
+done:
+    free(values);
+    free(halves);
+    return status;
+}
+
+/* On the CPU it is the best product whatever the device computes in, so that percentages can be compared. */
+tn_status tn_device_ceiling(tn_device *device, double *flops) {
+    static double known;
+    static char name[sizeof device->name];
+    tn_device *fastest = NULL;
+    double best = 0;
+    tn_status status = TN_OK;
+    if (known == 0 || strcmp(name, device->name) != 0) {
+        if (strcmp(device->backend->name, "cuda") == 0)
+            TN_TRY(measure_all(device, gpu_products, sizeof gpu_products / sizeof *gpu_products, &best));
+        else {
+            TN_TRY(tn_device_open("cpu", TN_DTYPE_F32, true, &fastest));
+            TN_TRY(measure_all(fastest, cpu_products, sizeof cpu_products / sizeof *cpu_products, &best));
+        }
+        known = best;
+        memcpy(name, device->name, sizeof name);
+    }
+    *flops = known;
+done:
+    tn_device_close(fastest);
+    return status;
+}
