@@ -101,10 +101,11 @@ static void number(uint64_t type, uint64_t bits, tn_json *node) {
             break;
         case TYPE_F64: node->type = TN_JSON_REAL, memcpy(&node->real, &bits, sizeof bits); break;
         case TYPE_BOOL: node->type = TN_JSON_BOOLEAN, node->boolean = bits != 0; break;
-        default:
+        case TYPE_U64:
             if (bits > INT64_MAX) node->type = TN_JSON_REAL, node->real = (double)bits;
             else node->integer = (int64_t)bits;
             break;
+        default: node->integer = (int64_t)bits; break;
     }
 }
 

@@ -1,10 +1,16 @@
-/* gguf_model.c: translation of GGUF metadata and names. */
+/* gguf_model.c: translation of GGUF metadata and names. The configuration is written as JSON text and parsed
+ * like a config.json, so that nothing behind this file can tell the two apart. What the metadata leaves to
+ * llama.cpp's defaults is said here: class defaults of Transformers may differ.
+ */
 #include "format/gguf_model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *architecture(const tn_gguf *file) { return tn_json_string(tn_gguf_get(file, "general.architecture"), ""); }
+static const char *architecture(const tn_gguf *file) {
+    return tn_json_string(tn_gguf_get(file, "general.architecture"), "");
+}
 
 bool tn_gguf_permutes(const tn_gguf *file) {
     const char *name = architecture(file);
@@ -15,21 +21,35 @@ bool tn_gguf_hf_name(const char *name, char out[128]) {
     static const struct {
         const char *gguf, *hf;
     } layer[] = {
-        {"attn_norm.", "input_layernorm."},      {"attn_q.", "self_attn.q_proj."},           {"attn_k.", "self_attn.k_proj."},
-        {"attn_v.", "self_attn.v_proj."},        {"attn_output.", "self_attn.o_proj."},      {"attn_q_norm.", "self_attn.q_norm."},
-        {"attn_k_norm.", "self_attn.k_norm."},   {"ffn_gate.", "mlp.gate_proj."},            {"ffn_up.", "mlp.up_proj."},
-        {"ffn_down.", "mlp.down_proj."},         {"ffn_norm.", "post_attention_layernorm."},
+        {"attn_norm.", "input_layernorm."},
+        {"attn_q.", "self_attn.q_proj."},
+        {"attn_k.", "self_attn.k_proj."},
+        {"attn_v.", "self_attn.v_proj."},
+        {"attn_output.", "self_attn.o_proj."},
+        {"attn_q_norm.", "self_attn.q_norm."},
+        {"attn_k_norm.", "self_attn.k_norm."},
+        {"ffn_gate.", "mlp.gate_proj."},
+        {"ffn_up.", "mlp.up_proj."},
+        {"ffn_down.", "mlp.down_proj."},
+        {"ffn_norm.", "post_attention_layernorm."},
     };
     static const struct {
         const char *gguf, *hf;
-    } whole[] = {{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}};
-    int index, used = 0;
+    } whole[] = {{"token_embd.weight", "model.embed_tokens.weight"},
+                 {"output_norm.weight", "model.norm.weight"},
+                 {"output.weight", "lm_head.weight"}};
+    static const char block[] = "blk.";
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (strcmp(name, whole[i].gguf) == 0) return snprintf(out, 128, "%s", whole[i].hf) < 128;
-    if (sscanf(name, "blk.%d.%n", &index, &used) != 1 || used == 0 || index < 0) return false;
+    if (!tn_starts_with(name, block)) return false;
+    const char *number = name + strlen(block);
+    const int digits = (int)strspn(number, "0123456789");
+    if (digits == 0 || digits > 6 || number[digits] != '.') return false;
+    const char *rest = number + digits + 1;
     for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
-        if (tn_starts_with(name + used, layer[i].gguf))
-            return snprintf(out, 128, "model.layers.%d.%s%s", index, layer[i].hf, name + used + strlen(layer[i].gguf)) < 128;
+        if (tn_starts_with(rest, layer[i].gguf))
+            return snprintf(out, 128, "model.layers.%.*s.%s%s", digits, number, layer[i].hf,
+                            rest + strlen(layer[i].gguf)) < 128;
     return false;
 }
 
@@ -40,84 +60,199 @@ static const tn_json *own(const tn_gguf *file, const char *key) {
     return tn_gguf_get(file, name);
 }
 
-static void copy(const tn_gguf *file, tn_json_writer *w, const char *from, const char *to) {
-    const tn_json *value = own(file, from);
-    if (tn_json_is_null(value)) return;
-    tn_json_key(w, to);
-    tn_json_put(w, value);
+/* The metadata's value under its name in config.json. */
+typedef struct translation {
+    const char *gguf, *hf;
+    bool required;
+} translation;
+
+static const translation numbers[] = {
+    {"context_length", "max_position_embeddings", true},
+    {"embedding_length", "hidden_size", true},
+    {"block_count", "num_hidden_layers", true},
+    {"feed_forward_length", "intermediate_size", true},
+    {"attention.head_count", "num_attention_heads", true},
+    {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true},
+    {"attention.sliding_window", "sliding_window", false},
+    {"embedding_scale", "embedding_multiplier", false},
+    {"residual_scale", "residual_multiplier", false},
+    {"logit_scale", "logits_scaling", false},
+    {"attention.scale", "attention_multiplier", false},
+};
+
+/* A float of the file goes out as the shortest decimal that reads back as this float: 1e-05, as people wrote
+ * it. Some models have other values in each layer (an array): none of the families here. */
+static tn_status put_translated(const tn_gguf *file, const char *path, tn_json_writer *w,
+                                const translation *t) {
+    const tn_json *value = own(file, t->gguf);
+    const char *name = architecture(file);
+    if (!value && !t->required) return TN_OK;
+    if (!value) return tn_fail(TN_BAD_DATA, "%s: the key %s.%s is missing", path, name, t->gguf);
+    if (value->type == TN_JSON_INTEGER) tn_json_integer_member(w, t->hf, value->integer);
+    else if (value->type != TN_JSON_REAL)
+        return tn_fail(TN_USAGE, "%s: %s.%s is %s; one number for all layers was expected", path, name, t->gguf,
+                       tn_json_type_name(value));
+    else if (!isfinite(value->real))
+        return tn_fail(TN_BAD_DATA, "%s: %s.%s is not finite", path, name, t->gguf);
+    else {
+        tn_json_key(w, t->hf);
+        tn_json_put_float(w, (float)value->real);
+    }
+    return TN_OK;
 }
 
-static void put_rope(const tn_gguf *file, tn_json_writer *w) {
-    const tn_tensor_info *divisors = tn_gguf_find(file, "rope_freqs.weight");
-    const char *type = tn_json_string(own(file, "rope.scaling.type"), "none");
-    tn_json_real_member(w, "rope_theta", tn_json_number(own(file, "rope.freq_base"), 10000.0));
-    if (strcmp(type, "linear") == 0 || strcmp(type, "yarn") == 0) {
-        tn_json_key(w, "rope_scaling");
-        tn_json_begin(w, '{');
-        tn_json_string_member(w, "rope_type", type);
-        copy(file, w, "rope.scaling.factor", "factor");
-        copy(file, w, "rope.scaling.original_context_length", "original_max_position_embeddings");
-        tn_json_end(w, '}');
-    }
-    if (!divisors || divisors->dtype != TN_DTYPE_F32) return;
-    tn_json_key(w, "tenon_rope_divisors");
+/* Key/value heads and the size of a head, by llama.cpp's defaults where the file is silent. */
+static tn_status put_heads(const tn_gguf *file, const char *path, tn_json_writer *w) {
+    const tn_json *heads = own(file, "attention.head_count"), *width = own(file, "embedding_length");
+    const translation shared = {
+        own(file, "attention.head_count_kv") ? "attention.head_count_kv" : "attention.head_count",
+        "num_key_value_heads", true};
+    const translation size = {"attention.key_length", "head_dim", false};
+    tn_status status = put_translated(file, path, w, &shared);
+    if (status == TN_OK) status = put_translated(file, path, w, &size);
+    if (status != TN_OK || own(file, "attention.key_length")) return status;
+    if (tn_json_integer(heads, 0) < 1)
+        return tn_fail(TN_BAD_DATA, "%s: %s.attention.head_count is not positive", path, architecture(file));
+    tn_json_integer_member(w, "head_dim", tn_json_integer(width, 0) / tn_json_integer(heads, 1));
+    return TN_OK;
+}
+
+/* An F32 vector of the file as a list of positive numbers. */
+static tn_status put_factors(const tn_gguf *file, tn_json_writer *w, const char *name, const char *key) {
+    const tn_tensor_info *t = tn_gguf_find(file, name);
+    if (!t) return TN_OK;
+    if (t->dtype != TN_DTYPE_F32 || t->rank != 1)
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s is not a vector of float32", t->file, t->name);
+    tn_json_key(w, key);
     tn_json_begin(w, '[');
-    for (int64_t i = 0; i < divisors->elements; i++) {
+    for (int64_t i = 0; i < t->elements; i++) {
         float value;
-        memcpy(&value, (const char *)divisors->data + 4 * i, sizeof value);
+        memcpy(&value, (const char *)t->data + 4 * i, sizeof value);
+        if (!(value > 0) || isinf(value))
+            return tn_fail(TN_BAD_DATA, "%s: tensor %s[%lld] is not a positive number", t->file, t->name,
+                           (long long)i);
         tn_json_put_float(w, value);
     }
     tn_json_end(w, ']');
+    return TN_OK;
+}
+
+static tn_status put_rope_scaling(const tn_gguf *file, const char *path, tn_json_writer *w, const char *type) {
+    static const translation keys[] = {
+        {"rope.scaling.factor", "factor", false},
+        {"rope.scaling.original_context_length", "original_max_position_embeddings", false},
+    };
+    static const translation attention = {"rope.scaling.attn_factor", "attention_factor", false};
+    const bool longrope = strcmp(type, "longrope") == 0;
+    tn_status status = TN_OK;
+    tn_json_key(w, "rope_scaling");
+    tn_json_begin(w, '{');
+    tn_json_string_member(w, "rope_type", type);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) TN_TRY(put_translated(file, path, w, &keys[i]));
+    if (longrope) { /* elsewhere llama.cpp multiplies attn_factor onto yarn's own */
+        TN_TRY(put_translated(file, path, w, &attention));
+        TN_TRY(put_factors(file, w, "rope_factors_long.weight", "long_factor"));
+        TN_TRY(put_factors(file, w, "rope_factors_short.weight", "short_factor"));
+    }
+    tn_json_end(w, '}');
+done:
+    return status;
+}
+
+static tn_status put_rope(const tn_gguf *file, const char *path, tn_json_writer *w) {
+    static const char *const known[] = {"linear", "yarn", "longrope"};
+    const char *type = tn_json_string(own(file, "rope.scaling.type"), "none");
+    const int kinds = sizeof known / sizeof *known;
+    int kind = 0;
+    tn_status status;
+    static const translation base = {"rope.freq_base", "rope_theta", false};
+    TN_TRY(put_translated(file, path, w, &base));
+    if (!own(file, base.gguf)) tn_json_real_member(w, base.hf, 10000.0);
+    while (kind < kinds && strcmp(type, known[kind]) != 0) kind++;
+    if (kind < kinds) TN_TRY(put_rope_scaling(file, path, w, type));
+    else if (strcmp(type, "none") != 0) {
+        tn_fail(TN_USAGE, "%s: the rope scaling \"%s\" is not supported", path, type);
+        return tn_remedy("known in GGUF: none, linear, yarn, longrope");
+    }
+    status = put_factors(file, w, "rope_freqs.weight", "tenon_rope_divisors");
+done:
+    return status;
 }
 
 static void put_vocabulary(const tn_gguf *file, tn_json_writer *w) {
     const tn_tensor_info *embedding = tn_gguf_find(file, "token_embd.weight");
     const tn_json *tokens = tn_gguf_get(file, "tokenizer.ggml.tokens");
-    int64_t rows = embedding && embedding->rank == 2 ? embedding->shape[0] : tokens ? tokens->count : 0;
+    const tn_json *bos = tn_gguf_get(file, "tokenizer.ggml.bos_token_id");
+    const tn_json *eos = tn_gguf_get(file, "tokenizer.ggml.eos_token_id");
+    const tn_json *turn = tn_gguf_get(file, "tokenizer.ggml.eot_token_id");
+    int64_t rows = tokens && tokens->type == TN_JSON_ARRAY ? tokens->count : 0;
+    if (embedding && embedding->rank == 2) rows = embedding->shape[0]; /* padding included */
     tn_json_integer_member(w, "vocab_size", rows);
     tn_json_boolean_member(w, "tie_word_embeddings", tn_gguf_find(file, "output.weight") == NULL);
-    const tn_json *bos = tn_gguf_get(file, "tokenizer.ggml.bos_token_id"), *eos = tn_gguf_get(file, "tokenizer.ggml.eos_token_id");
-    const tn_json *turn = tn_gguf_get(file, "tokenizer.ggml.eot_token_id");
     if (bos) tn_json_integer_member(w, "bos_token_id", tn_json_integer(bos, -1));
     if (!eos) return;
+    const int64_t last = tn_json_integer(eos, -1), end_of_turn = tn_json_integer(turn, last);
     tn_json_key(w, "eos_token_id");
+    if (end_of_turn == last) {
+        tn_json_put_integer(w, last);
+        return;
+    }
     tn_json_begin(w, '[');
-    tn_json_put_integer(w, tn_json_integer(eos, -1));
-    if (turn) tn_json_put_integer(w, tn_json_integer(turn, -1));
+    tn_json_put_integer(w, last);
+    tn_json_put_integer(w, end_of_turn);
     tn_json_end(w, ']');
+}
+
+/* Files that are GGUF but no whole model. */
+static tn_status check_kind(const tn_gguf *file, const char *path) {
+    const char *type = tn_json_string(tn_gguf_get(file, "general.type"), "model");
+    const int64_t parts = tn_json_integer(tn_gguf_get(file, "split.count"), 1);
+    if (strcmp(type, "model") != 0) {
+        tn_fail(TN_USAGE, "%s: its general.type is \"%s\", not \"model\"", path, type);
+        return tn_remedy("give the base model's GGUF file here");
+    }
+    if (parts > 1) {
+        tn_fail(TN_USAGE, "%s is one of %lld parts of a split model", path, (long long)parts);
+        return tn_remedy("join the parts first (llama-gguf-split --merge)");
+    }
+    return TN_OK;
 }
 
 tn_status tn_gguf_config(const tn_gguf *file, const char *path, tn_str *json) {
     static const struct {
         const char *name, *class;
-    } known[] = {{"llama", "LlamaForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"},
-                 {"granite", "GraniteForCausalLM"}, {"smollm3", "SmolLM3ForCausalLM"}};
-    static const char *const keys[][2] = {
-        {"context_length", "max_position_embeddings"}, {"embedding_length", "hidden_size"}, {"block_count", "num_hidden_layers"},
-        {"feed_forward_length", "intermediate_size"}, {"attention.head_count", "num_attention_heads"},
-        {"attention.head_count_kv", "num_key_value_heads"}, {"attention.key_length", "head_dim"},
-        {"attention.layer_norm_rms_epsilon", "rms_norm_eps"}, {"attention.sliding_window", "sliding_window"},
-        {"embedding_scale", "embedding_multiplier"}, {"residual_scale", "residual_multiplier"}, {"logit_scale", "logits_scaling"},
-        {"attention.scale", "attention_multiplier"}};
+    } known[] = {{"llama", "LlamaForCausalLM"},
+                 {"qwen2", "Qwen2ForCausalLM"},
+                 {"qwen3", "Qwen3ForCausalLM"},
+                 {"granite", "GraniteForCausalLM"},
+                 {"smollm3", "SmolLM3ForCausalLM"}};
     const char *name = architecture(file);
-    size_t i = 0, n = sizeof known / sizeof *known;
-    while (i < n && strcmp(name, known[i].name) != 0) i++;
-    if (i == n) {
+    const size_t families = sizeof known / sizeof *known;
+    size_t family = 0;
+    tn_json_writer w = tn_json_write_to(json, 0);
+    tn_status status;
+    TN_TRY(check_kind(file, path));
+    while (family < families && strcmp(name, known[family].name) != 0) family++;
+    if (family == families) {
         tn_fail(TN_USAGE, "%s: the architecture \"%s\" is not supported", path, name);
         return tn_remedy("supported in GGUF: llama, qwen2, qwen3, granite, smollm3");
     }
-    tn_json_writer w = tn_json_write_to(json, 0);
     tn_json_begin(&w, '{');
     tn_json_key(&w, "architectures");
     tn_json_begin(&w, '[');
-    tn_json_put_string(&w, known[i].class, -1);
+    tn_json_put_string(&w, known[family].class, -1);
     tn_json_end(&w, ']');
     tn_json_string_member(&w, "model_type", name);
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) copy(file, &w, keys[k][0], keys[k][1]);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        TN_TRY(put_translated(file, path, &w, &numbers[i]));
+    TN_TRY(put_heads(file, path, &w));
+    TN_TRY(put_rope(file, path, &w));
     if (tn_gguf_find(file, "blk.0.attn_output.bias")) tn_json_boolean_member(&w, "attention_bias", true);
     if (tn_gguf_find(file, "blk.0.ffn_down.bias")) tn_json_boolean_member(&w, "mlp_bias", true);
-    put_rope(file, &w);
     put_vocabulary(file, &w);
     tn_json_end(&w, '}');
-    return tn_str_check(json, path);
+    status = tn_str_check(json, path);
+done:
+    if (status == TN_BAD_DATA) tn_remedy("the file is damaged or was converted incompletely; fetch it again");
+    return status;
 }
