@@ -44,22 +44,23 @@ static void sort_patterns(tn_finder *finder) {
     finder->first[256] = at;
 }
 
-static tn_status add_pattern(tn_finder *finder, const tn_added_token *token, const tn_normalizer *normalizer,
+static tn_status normalize_content(tn_added_token *token, const tn_normalizer *normalizer, tn_work *work,
+                                   tn_arena *arena) {
+    tn_view in = {token->content, token->length, NULL, 0}, out;
+    tn_status status = tn_normalizer_run(normalizer, work, &in, &out);
+    if (status != TN_OK) return status;
+    token->shown = tn_arena_text(arena, out.text, out.length);
+    token->shown_length = out.length;
+    return token->shown ? TN_OK : tn_fail_memory(out.length, "added tokens");
+}
+
+static tn_status add_pattern(tn_finder *finder, tn_added_token *token, const tn_normalizer *normalizer,
                              tn_work *work, tn_arena *arena) {
-    const char *text = token->content;
-    int64_t length = token->length;
-    if (token->normalized) {
-        tn_view in = {token->content, token->length, NULL, 0}, out;
-        tn_status status = tn_normalizer_run(normalizer, work, &in, &out);
-        if (status != TN_OK) return status;
-        text = tn_arena_text(arena, out.text, out.length);
-        length = out.length;
-        if (!text) return tn_fail_memory(out.length, "added tokens");
-    }
-    if (length > 0) {
-        finder->patterns[finder->count] = (struct tn_pattern){text, length, finder->count, token->id};
-        finder->count++;
-    }
+    tn_status status = token->normalized ? normalize_content(token, normalizer, work, arena) : TN_OK;
+    if (status != TN_OK || token->shown_length == 0) return status;
+    finder->patterns[finder->count] =
+        (struct tn_pattern){token->shown, token->shown_length, finder->count, token->id};
+    finder->count++;
     return TN_OK;
 }
 
@@ -72,7 +73,7 @@ static tn_status build_finders(tn_added *added, const tn_normalizer *normalizer,
                     "added tokens"));
     for (int special = 1; special >= 0; special--)
         for (int64_t i = 0; i < added->count; i++) {
-            const tn_added_token *token = &added->tokens[i];
+            tn_added_token *token = &added->tokens[i];
             if (token->special == (special != 0))
                 TN_TRY(add_pattern(token->normalized ? &added->normalized : &added->raw, token, normalizer,
                                    work, arena));
@@ -107,6 +108,8 @@ static tn_status load_token(const tn_json *node, const tn_vocab *vocab, tn_arena
         .rstrip = flag(node, "rstrip"),
         .normalized = flag(node, "normalized"),
     };
+    token->shown = token->content;
+    token->shown_length = token->length;
     return token->content ? TN_OK : tn_fail_memory(content->count, "added tokens");
 }
 
@@ -225,8 +228,9 @@ const tn_added_token *tn_added_next(const tn_added *added, const tn_finder *find
             if (start < cursor->done) start = cursor->done;
         }
         if (token->rstrip) end = behind_spaces(view, end);
-        *range = (tn_range){start, end};
         cursor->done = end;
+        if (start >= end) continue; /* white space that the token before absorbed */
+        *range = (tn_range){start, end};
         return token;
     }
     return NULL;

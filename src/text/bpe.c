@@ -217,7 +217,7 @@ static tn_status encode_cached(const tn_bpe *bpe, tn_work *work, const char *tex
     if (status != TN_OK || place.found) return status;
     int64_t before = out->count;
     status = encode_new(bpe, work, text, length, out);
-    if (status == TN_OK)
+    if (status == TN_OK && out->count > before)
         tn_cache_put(work->cache, &place, text, length, out->tokens + before, out->count - before);
     return status;
 }

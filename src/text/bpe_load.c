@@ -9,7 +9,7 @@
 typedef struct loader {
     tn_bpe *bpe;
     const tn_vocab *vocab; /* of the file */
-    int64_t merges;        /* number of */
+    int32_t product;       /* of the merge before */
     tn_str joined;
 } loader;
 
@@ -45,6 +45,20 @@ static bool read_pair(const tn_json *node, tn_entry pair[2]) {
     return true;
 }
 
+/* Files list merges in the order of what they make, so the id is mostly that of the merge before, or the next.
+ */
+static int32_t find_product(loader *l) {
+    for (int64_t id = l->product; id <= (int64_t)l->product + 1 && id < l->vocab->count; id++) {
+        const tn_entry *entry = &l->vocab->entries[id];
+        if (entry->text && entry->length == l->joined.length &&
+            memcmp(entry->text, l->joined.data, (size_t)entry->length) == 0)
+            return l->product = (int32_t)id;
+    }
+    int32_t id = tn_vocab_find(l->vocab, l->joined.data, l->joined.length);
+    if (id >= 0) l->product = id;
+    return id;
+}
+
 static tn_status load_merge(loader *l, const tn_json *node, int64_t rank) {
     tn_entry pair[2];
     if (!read_pair(node, pair))
@@ -57,7 +71,7 @@ static tn_status load_merge(loader *l, const tn_json *node, int64_t rank) {
     tn_str_add(&l->joined, pair[0].text, pair[0].length);
     tn_str_add(&l->joined, pair[1].text + cut, pair[1].length - cut);
     if (l->joined.failed) return tn_str_check(&l->joined, "merges");
-    ids[2] = tn_vocab_find(l->vocab, l->joined.data, l->joined.length);
+    ids[2] = find_product(l);
     if (ids[0] < 0 || ids[1] < 0 || ids[2] < 0)
         return tn_fail(TN_BAD_DATA,
                        "merge %lld (\"%.40s\" + \"%.40s\") uses a token that is not in the vocabulary",
@@ -73,7 +87,7 @@ static tn_status load_merges(loader *l, const tn_json *merges) {
     if (count >= INT32_MAX / 4) return tn_fail(TN_BAD_DATA, "%lld merges are too many", (long long)count);
     int64_t slots = 16;
     while (slots * 3 < count * 5) slots *= 2; /* at most 60 % full */
-    l->merges = l->bpe->slot_count = slots;
+    l->bpe->slot_count = slots;
     TN_TRY(tn_alloc_aligned(&l->bpe->merges, slots * (int64_t)sizeof *l->bpe->merges, "merges"));
     memset(l->bpe->merges, 0xFF, (size_t)slots * sizeof *l->bpe->merges);
     for (int64_t rank = 0; rank < count; rank++) TN_TRY(load_merge(l, &merges->items[rank], rank));

@@ -139,6 +139,7 @@ void tn_buffer_put_code_point(tn_buffer *buffer, uint32_t c, tn_range origin) {
 }
 
 void tn_buffer_copy(tn_buffer *buffer, const tn_view *view, int64_t start, int64_t end) {
+    if (start >= end) return;
     if (more_map(buffer, end - start)) {
         tn_range *to = buffer->map + buffer->text.length;
         for (int64_t i = start, n; i < end; i += n) { /* an unmapped character's bytes share its range */

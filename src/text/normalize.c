@@ -330,7 +330,7 @@ static bool clean_text(const tn_view *in, tn_buffer *out) {
         uint32_t c;
         int n = tn_char_at(in->text + i, &c);
         utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-        bool other = category == UTF8PROC_CATEGORY_CN || category >= UTF8PROC_CATEGORY_CC;
+        bool other = category >= UTF8PROC_CATEGORY_CC; /* unassigned ones stay */
         bool space = c == '\t' || c == '\n' || c == '\r' || (!other && tn_char_is(TN_CHAR_WHITE_SPACE, c, 0));
         if (space) tn_buffer_put(out, " ", 1, tn_view_origin(in, i, i + n));
         else if (c != 0 && c != 0xFFFD && !other) tn_buffer_copy(out, in, i, i + n);

@@ -147,7 +147,7 @@ tn_status tn_vocab_index(tn_vocab *vocab);
 int32_t tn_vocab_find(const tn_vocab *vocab, const char *text, int64_t length); /* -1: none */
 void tn_vocab_free(tn_vocab *vocab);
 /* Largest id a file may use. */
-enum { TN_LARGEST_ID = 1 << 26 };
+enum { TN_LARGEST_ID = 1 << 24 };
 
 typedef enum tn_model_kind {
     TN_MODEL_BPE,
@@ -213,6 +213,8 @@ tn_status tn_unigram_encode(const tn_unigram *unigram, const tn_vocab *vocab, co
 typedef struct tn_added_token {
     const char *content;
     int64_t length;
+    const char *shown; /* what decoding gives for it: the content, normalised where that was asked for */
+    int64_t shown_length;
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
 } tn_added_token;

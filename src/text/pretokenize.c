@@ -30,6 +30,9 @@ struct tn_pretokenizer {
 static const char gpt2_expression[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+/* \w+|[^\w\s]+ of Rust's regex, whose \w holds the two joiners too. */
+static const char whitespace_expression[] = "[\\w\\x{200C}\\x{200D}]+|[^\\w\\x{200C}\\x{200D}\\s]+";
+
 /* ---- Loading ---- */
 
 static step *push(tn_pretokenizer *p, step_kind kind) {
@@ -149,7 +152,8 @@ static tn_status load(tn_pretokenizer *p, const tn_json *node, int depth) {
         bool individual = tn_json_boolean(tn_json_get(node, "individual_digits"), false);
         return push_characters(p, TN_CHAR_NUMERIC, 0, individual ? ISOLATED : CONTIGUOUS);
     }
-    if (tn_json_is_string(type, "Whitespace")) return push_regex(p, "\\w+|[^\\w\\s]+", false, REMOVED, true);
+    if (tn_json_is_string(type, "Whitespace"))
+        return push_regex(p, whitespace_expression, false, REMOVED, true);
     if (tn_json_is_string(type, "WhitespaceSplit")) return push_characters(p, TN_CHAR_WHITE_SPACE, 0, REMOVED);
     if (tn_json_is_string(type, "Punctuation")) return load_punctuation(p, node);
     if (tn_json_is_string(type, "BertPreTokenizer")) return load_bert(p);

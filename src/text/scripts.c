@@ -141,10 +141,13 @@ static const char *const scripts[] = {
 };
 
 void tn_scripts_expression(tn_str *out) {
-    tn_str_puts(out,
-                "[\\p{Han}\\p{Hiragana}\\p{Katakana}\\x{30FC}][\\p{Han}\\p{Hiragana}\\p{Katakana}\\x{30FC}\\x{"
-                "20}\\p{Unknown}]*");
-    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++)
-        tn_str_printf(out, "|(?!\\x{20}|\\x{30FC})\\p{%s}(?:(?!\\x{30FC})[\\p{%s}\\x{20}\\p{Unknown}])*",
-                      scripts[i], scripts[i]);
+    const char *kana = "\\p{Han}\\p{Hiragana}\\p{Katakana}\\x{30FC}";
+    int64_t count = sizeof scripts / sizeof scripts[0];
+    tn_str_printf(out, "(?(DEFINE)(?<none>\\x{20}|[^%s", kana);
+    for (int64_t i = 0; i < count; i++) tn_str_printf(out, "\\p{%s}", scripts[i]);
+    tn_str_printf(out, "]))(?:[%s](?:[%s]|(?&none))*", kana, kana);
+    for (int64_t i = 0; i < count; i++)
+        tn_str_printf(out, "|(?!\\x{20}|\\x{30FC})\\p{%s}(?:(?!\\x{30FC})\\p{%s}|(?&none))*", scripts[i],
+                      scripts[i]);
+    tn_str_puts(out, ")");
 }

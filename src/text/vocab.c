@@ -1,13 +1,15 @@
-/* vocab.c: ids by string and strings by id. The index is a table of (tag, id) by open addressing, so that
- * a look-up touches one slot and one string. It is built once, after all entries are known.
+/* vocab.c: ids by string and strings by id. The index is a table of hashes by open addressing, built once,
+ * after all entries are known. Hash and length alone tell a string of up to 8 bytes (tn_hash_short), so most
+ * look-ups touch one cache line; longer strings are compared.
  */
 #include <stdlib.h>
 
 #include "text/pipeline.h"
 
 struct tn_slot {
-    uint32_t tag; /* upper half of the hash */
-    int32_t id;   /* -1: empty */
+    uint64_t hash;
+    int32_t length;
+    int32_t id; /* -1: empty */
 };
 
 tn_status tn_vocab_set(tn_vocab *vocab, int64_t id, const char *text, int64_t length) {
@@ -25,8 +27,15 @@ tn_status tn_vocab_set(tn_vocab *vocab, int64_t id, const char *text, int64_t le
     return TN_OK;
 }
 
-static bool same(const tn_entry *entry, const char *text, int64_t length) {
-    return entry->length == length && memcmp(entry->text, text, (size_t)length) == 0;
+/* Slot of a string: where it is, or where it would go. */
+static struct tn_slot *find_slot(const tn_vocab *vocab, const char *text, int64_t length, uint64_t hash) {
+    uint64_t mask = (uint64_t)(vocab->slot_count - 1);
+    for (uint64_t at = hash & mask;; at = (at + 1) & mask) {
+        struct tn_slot *slot = &vocab->slots[at];
+        if (slot->id < 0) return slot;
+        if (slot->hash != hash || slot->length != length) continue;
+        if (length <= 8 || memcmp(vocab->entries[slot->id].text, text, (size_t)length) == 0) return slot;
+    }
 }
 
 tn_status tn_vocab_index(tn_vocab *vocab) {
@@ -40,25 +49,15 @@ tn_status tn_vocab_index(tn_vocab *vocab) {
         const tn_entry *entry = &vocab->entries[id];
         if (!entry->text) continue;
         uint64_t hash = tn_hash_short(entry->text, entry->length);
-        uint32_t tag = (uint32_t)(hash >> 32);
-        uint64_t at = hash & (uint64_t)(slots - 1);
-        while (vocab->slots[at].id >= 0 &&
-               !(vocab->slots[at].tag == tag &&
-                 same(&vocab->entries[vocab->slots[at].id], entry->text, entry->length)))
-            at = (at + 1) & (uint64_t)(slots - 1);
-        vocab->slots[at] = (struct tn_slot){tag, (int32_t)id};
+        *find_slot(vocab, entry->text, entry->length, hash) =
+            (struct tn_slot){hash, entry->length, (int32_t)id};
     }
     return TN_OK;
 }
 
 int32_t tn_vocab_find(const tn_vocab *vocab, const char *text, int64_t length) {
     if (!vocab->slots) return -1;
-    uint64_t hash = tn_hash_short(text, length), mask = (uint64_t)(vocab->slot_count - 1);
-    uint32_t tag = (uint32_t)(hash >> 32);
-    for (uint64_t at = hash & mask; vocab->slots[at].id >= 0; at = (at + 1) & mask)
-        if (vocab->slots[at].tag == tag && same(&vocab->entries[vocab->slots[at].id], text, length))
-            return vocab->slots[at].id;
-    return -1;
+    return find_slot(vocab, text, length, tn_hash_short(text, length))->id;
 }
 
 void tn_vocab_free(tn_vocab *vocab) {

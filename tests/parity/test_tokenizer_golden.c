@@ -1,14 +1,18 @@
 /* test_tokenizer_golden.c: every line of the golden files made by Hugging Face's tokenizers comes out
  * exactly: ids, ids with special tokens, decoded text (whole and streamed).
  */
-#include <cmocka.h>
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* cmocka.h needs what stands above it. */
+/* clang-format off */
+#include <setjmp.h>
+#include <cmocka.h>
+/* clang-format on */
 
 #include "base/file.h"
 #include "base/json.h"
