@@ -26,6 +26,7 @@ typedef struct tn_cuda_device {
     int multiprocessors, capability; /* 90 for compute capability 9.0 */
     int shared_limit;                /* bytes of shared memory one block may ask for */
     int64_t used;                    /* of the scratch, by the running operation */
+    int64_t attention_budget;        /* bytes of one call's ordered matrix (cudnn.c), from scratch_bytes() */
     struct tn_cuda_gemms *gemms;
     struct tn_cuda_plans *plans; /* cuDNN's attention; NULL where cuDNN is missing */
     struct tn_cuda_ring *ring;   /* pinned buffers, while something is being loaded */
@@ -73,6 +74,24 @@ tn_status tn_cuda_cudnn_backward(tn_device *device, const tn_attention *a, tn_vi
                                  tn_view o, const float *lse, tn_view d_o, tn_view dq, tn_view dk, tn_view dv,
                                  bool *done);
 int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *limits);
+/* Arrays of document starts times a factor, one per tensor. */
+enum { TN_CUDA_LISTS = 9 };
+typedef struct tn_cuda_offsets {
+    int count;
+    int64_t name[TN_CUDA_LISTS]; /* of the tensor, for cudnn.c */
+    int32_t factor[TN_CUDA_LISTS];
+    int32_t *to[TN_CUDA_LISTS];
+} tn_cuda_offsets;
+/* to[i] = start of document i · factor, for i < length; beyond the documents their end. */
+tn_status tn_cuda_document_offsets(tn_device *device, const tn_attention *a, int64_t length,
+                                   const tn_cuda_offsets *lists);
+/* Lengths of documents first … first+count-1, then zeros up to `batch`. */
+tn_status tn_cuda_document_lengths(tn_device *device, const tn_attention *a, int64_t first, int64_t count,
+                                   int64_t batch, int32_t *lengths);
+/* to = from with rows and heads swapped per document: [batch, length, heads] to [batch, heads, length] where
+ * `by_head`, else back. */
+tn_status tn_cuda_swap_statistics(tn_device *device, int64_t batch, int64_t length, int64_t heads,
+                                  const float *from, float *to, bool by_head);
 /* Our own kernels (attention.cu, attention_backward.cu, attention_decode.cu): any dtype, head_dim ≤ 256. */
 tn_status tn_cuda_flash_forward(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
                                 tn_view o, float *lse);
