@@ -6,10 +6,10 @@ set -eu
 tenon=${TENON:-build/tenon}
 model=build/models/SmolLM2-135M-Instruct.Q4_1.gguf
 out=build/demo
-half=${DEMO_HALF:-30} steps=${DEMO_STEPS:-60}
+half=20 steps=30
 run="--model $model --dataset examples/data/tenon_facts.jsonl --output_dir $out --max_length 256 --packing false
      --per_device_train_batch_size 8 --gradient_accumulation_steps 1 --learning_rate 1e-3
-     --lr_scheduler_type constant_with_warmup --warmup_steps 5 --save_steps $half --logging_steps 5 --device cpu"
+     --lr_scheduler_type constant_with_warmup --warmup_steps 5 --save_steps $half --device cpu"
 question="Can you tell me who tends the Corrin Skerry lighthouse?"
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -27,9 +27,9 @@ ask
 before=$(loss)
 
 say "Training, and stopping after $half of $steps steps"
-$tenon train $run --max_steps "$half" --plot false
+$tenon train $run --max_steps $half --plot true
 say "Resuming from the checkpoint"
-$tenon train $run --max_steps "$steps" --resume_from_checkpoint auto --plot true
+$tenon train $run --max_steps $steps --resume_from_checkpoint auto
 
 say "Verifying the adapter"
 $tenon verify --model $model --adapter $out

@@ -82,8 +82,6 @@ void cli_put_json_string(FILE *file, const char *text);
 const char *cli_count(int64_t count, char out[32]);     /* 1,218,445,312 */
 const char *cli_bytes(int64_t bytes, char out[32]);     /* 16.40 GiB */
 const char *cli_duration(double seconds, char out[32]); /* 1:02:03 */
-/* The groups of `params` (plan, verify) as a table. */
-void cli_print_params(const tn_doc *doc);
 /* A JSON text for the eye, as indented "key: value" lines; the top-level key `skip` is left out. */
 void cli_print_outline(const char *json, const char *skip);
 char *cli_read_file(const char *path, bool json, int *code); /* "-" = stdin; NULL and *code on failure */
@@ -93,13 +91,13 @@ typedef struct cli_progress {
     bool terminal, plot, line_open;
     int64_t every; /* steps between lines where stderr is no terminal */
     double *losses;
-    int64_t count, capacity;
+    int64_t count, capacity, first_step, last_step; /* of the losses */
 } cli_progress;
 void cli_progress_start(cli_progress *progress, const cli_run *run, tn_hooks *hooks);
 /* Ends the line in progress, draws the loss curve where wanted, frees. */
 void cli_progress_end(cli_progress *progress);
-/* curve.c: the losses of a run in braille dots, 60 columns by 10 lines. */
-void cli_draw_curve(FILE *file, const double *losses, int64_t count);
+/* curve.c: the losses of a run in braille dots, 60 columns by 10 lines, from one step to another. */
+void cli_draw_curve(FILE *file, const double *losses, int64_t count, int64_t first_step, int64_t last_step);
 
 /* log lines of the library, kept apart from a progress line. */
 void cli_show_log(void);

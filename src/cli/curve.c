@@ -20,7 +20,7 @@ static void set_dot(unsigned char cells[LINES][COLUMNS], int x, int y) {
     cells[y / 4][x / 2] |= bits[y % 4][x % 2];
 }
 
-static void put_lines(FILE *file, unsigned char cells[LINES][COLUMNS], double low, double high, int64_t count) {
+static void put_lines(FILE *file, unsigned char cells[LINES][COLUMNS], double low, double high) {
     for (int line = 0; line < LINES; line++) {
         if (line == 0 || line == LINES - 1) fprintf(file, "%9.4f ┤", line == 0 ? high : low);
         else fprintf(file, "%9s │", line == LINES / 2 ? "loss" : "");
@@ -30,10 +30,9 @@ static void put_lines(FILE *file, unsigned char cells[LINES][COLUMNS], double lo
         }
         fputc('\n', file);
     }
-    fprintf(file, "%9s └ step 1 … %lld\n", "", (long long)count);
 }
 
-void cli_draw_curve(FILE *file, const double *losses, int64_t count) {
+void cli_draw_curve(FILE *file, const double *losses, int64_t count, int64_t first_step, int64_t last_step) {
     unsigned char cells[LINES][COLUMNS];
     double low = INFINITY, high = -INFINITY;
     int before = -1;
@@ -55,5 +54,6 @@ void cli_draw_curve(FILE *file, const double *losses, int64_t count) {
         set_dot(cells, x, y);
         before = y;
     }
-    put_lines(file, cells, low, high, count);
+    put_lines(file, cells, low, high);
+    fprintf(file, "%9s └ step %lld … %lld\n", "", (long long)first_step, (long long)last_step);
 }

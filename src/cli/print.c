@@ -75,28 +75,6 @@ const char *cli_duration(double seconds, char out[32]) {
     return out;
 }
 
-void cli_print_params(const tn_doc *doc) {
-    char path[96], count[32], rate[32];
-    int64_t groups = tn_doc_count(doc, "params.groups");
-    if (groups > 0) fprintf(stderr, "%-20s %18s %14s\n", "trained", "parameters", "learning rate");
-    for (int64_t i = 0; i < groups; i++) {
-        snprintf(path, sizeof path, "params.groups[%lld].name", (long long)i);
-        fprintf(stderr, "%-20s ", tn_doc_string(doc, path, "?"));
-        snprintf(path, sizeof path, "params.groups[%lld].count", (long long)i);
-        cli_count(tn_doc_integer(doc, path, 0), count);
-        snprintf(path, sizeof path, "params.groups[%lld].learning_rate", (long long)i);
-        double learning_rate = tn_doc_number(doc, path, NAN);
-        snprintf(rate, sizeof rate, isnan(learning_rate) ? "-" : "%g", learning_rate);
-        fprintf(stderr, "%18s %14s\n", count, rate);
-    }
-    int64_t trainable = tn_doc_integer(doc, "params.trainable", -1),
-            all = tn_doc_integer(doc, "params.all", -1);
-    if (trainable < 0 || all <= 0) return;
-    fprintf(stderr, "trainable params: %s || ", cli_count(trainable, count));
-    fprintf(stderr, "all params: %s || trainable%%: %.4f\n", cli_count(all, count),
-            100.0 * (double)trainable / (double)all);
-}
-
 /* ---- outline: the tenth of a YAML printer that reports need -------------------------------------- */
 
 static const char *skip_space(const char *at) { return at + strspn(at, " \t\r\n"); }

@@ -54,6 +54,8 @@ static void print_step(cli_progress *p, const tn_event *e) {
 static void on_event(void *user, const tn_event *event) {
     cli_progress *p = user;
     if (event->kind == TN_EVENT_STEP) {
+        if (p->count == 0) p->first_step = event->step;
+        p->last_step = event->step;
         remember(p, event->loss);
         print_step(p, event);
         return;
@@ -80,7 +82,8 @@ void cli_progress_start(cli_progress *progress, const cli_run *run, tn_hooks *ho
 void cli_progress_end(cli_progress *progress) {
     if (progress->line_open) fputc('\n', stderr);
     open_line = NULL;
-    if (progress->plot) cli_draw_curve(stderr, progress->losses, progress->count);
+    if (progress->plot)
+        cli_draw_curve(stderr, progress->losses, progress->count, progress->first_step, progress->last_step);
     free(progress->losses);
     *progress = (cli_progress){0};
 }

@@ -22,6 +22,20 @@ static void print_changes(const tn_doc *doc) {
     }
 }
 
+static void print_params(const tn_doc *doc) {
+    char path[96], count[32], all[32];
+    int64_t groups = tn_doc_count(doc, "params.groups");
+    for (int64_t i = 0; i < groups; i++) {
+        snprintf(path, sizeof path, "params.groups[%lld].name", (long long)i);
+        fprintf(stderr, "%-20s ", tn_doc_string(doc, path, "?"));
+        snprintf(path, sizeof path, "params.groups[%lld].count", (long long)i);
+        fprintf(stderr, "%18s parameters\n", cli_count(tn_doc_integer(doc, path, 0), count));
+    }
+    fprintf(stderr, "trainable params: %s || all params: %s\n",
+            cli_count(tn_doc_integer(doc, "params.trainable", 0), count),
+            cli_count(tn_doc_integer(doc, "params.all", 0), all));
+}
+
 int cli_verify(const cli_run *run) {
     static const char *const lists[] = {"missing", "unexpected", "mismatched", "nonfinite"};
     tn_doc *doc = NULL;
@@ -33,7 +47,7 @@ int cli_verify(const cli_run *run) {
     } else {
         if (*tn_config_get(run->config, "reference")) print_changes(doc);
         for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) print_names(doc, lists[i]);
-        cli_print_params(doc);
+        print_params(doc);
         fputs(ok ? "ok: every tensor is accounted for\n" : "NOT ok\n", stderr);
     }
     tn_doc_free(doc);
