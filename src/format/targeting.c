@@ -32,7 +32,8 @@ struct tn_targeting {
 /* ---- Expressions
  * --------------------------------------------------------------------------------------------- */
 
-enum { MATCH = PCRE2_ANCHORED, FULLMATCH = PCRE2_ANCHORED | PCRE2_ENDANCHORED }; /* re.match, re.fullmatch */
+/* re.match and re.fullmatch. */
+static const uint32_t match = PCRE2_ANCHORED, fullmatch = PCRE2_ANCHORED | PCRE2_ENDANCHORED;
 
 static tn_status compile(const char *prefix, const char *pattern, const char *suffix, const char *what,
                          matcher *m) {
@@ -173,13 +174,13 @@ static bool listed(const tn_name_rule *rule, const char *name) {
 }
 
 static bool excluded(const tn_targeting *t, const char *name) {
-    if (t->exclude.code) return matches(&t->exclude, name, FULLMATCH);
+    if (t->exclude.code) return matches(&t->exclude, name, fullmatch);
     return listed(&t->config->exclude_modules, name);
 }
 
 static bool inside_full(const tn_targeting *t, const char *name) {
     for (int64_t i = 0; i < t->inside_full.count; i++)
-        if (matches(&t->inside_full.each[i], name, MATCH)) return true;
+        if (matches(&t->inside_full.each[i], name, match)) return true;
     return false;
 }
 
@@ -217,7 +218,7 @@ static bool in_layers(const tn_targeting *t, const char *name) {
         const matcher *m = &t->layer.each[i];
         PCRE2_UCHAR *digits;
         PCRE2_SIZE length;
-        if (!matches(m, name, MATCH)) continue;
+        if (!matches(m, name, match)) continue;
         if (pcre2_substring_get_byname(m->data, (PCRE2_SPTR) "idx", &digits, &length) != 0) return false;
         const long long layer = strtoll((const char *)digits, NULL, 10);
         pcre2_substring_free(digits);
@@ -232,7 +233,7 @@ static bool targeted(const tn_targeting *t, const char *name, bool is_output) {
     const tn_peft_config *c = t->config;
     if (excluded(t, name) || inside_full(t, name)) return false;
     if (c->all_linear) return !is_output && !same_or_suffix(name, "embed_tokens");
-    if (t->target.code) return matches(&t->target, name, FULLMATCH);
+    if (t->target.code) return matches(&t->target, name, fullmatch);
     for (int64_t i = 0; i < c->target_modules.count; i++)
         if (strcmp(name, c->target_modules.names[i]) == 0) return true; /* listed in full: in whatever layer */
     return listed(&c->target_modules, name) && (c->layers_count == 0 || in_layers(t, name));
@@ -240,7 +241,7 @@ static bool targeted(const tn_targeting *t, const char *name, bool is_output) {
 
 static double patterned(const matchers *list, const tn_pattern *patterns, const char *name, double otherwise) {
     for (int64_t i = 0; i < list->count; i++)
-        if (matches(&list->each[i], name, MATCH)) return patterns[i].value;
+        if (matches(&list->each[i], name, match)) return patterns[i].value;
     return otherwise;
 }
 
