@@ -100,16 +100,16 @@ static void a_target_that_names_nothing_is_found_out(void **state) {
 
 static void an_expression_that_does_not_compile_is_a_usage_error(void **state) {
     (void)state;
-    static const char *const configs[] = {
-        "{\"peft_type\":\"LORA\",\"target_modules\":\"(q_proj\"}",
-        "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],\"exclude_modules\":\"*\"}",
-        "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],\"rank_pattern\":{\"[\":4}}",
-        "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],\"alpha_pattern\":{\"q_proj\":1,\"a)\":4}}",
-        "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],\"layers_to_transform\":1,\"layers_pattern\":"
-        "\"(\"}"};
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        tn_peft_config *config = read_config(configs[i]);
+    static const char *const rules[] = {
+        "\"target_modules\":\"(q_proj\"", "\"target_modules\":[\"q_proj\"],\"exclude_modules\":\"*\"",
+        "\"target_modules\":[\"q_proj\"],\"rank_pattern\":{\"[\":4}",
+        "\"target_modules\":[\"q_proj\"],\"alpha_pattern\":{\"q_proj\":1,\"a)\":4}",
+        "\"target_modules\":[\"q_proj\"],\"layers_to_transform\":1,\"layers_pattern\":\"(\""};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        char text[256];
         tn_targeting *t;
+        snprintf(text, sizeof text, "{\"peft_type\":\"LORA\",%s}", rules[i]);
+        tn_peft_config *config = read_config(text);
         must_fail(tn_targeting_new(config, &t), TN_USAGE, "does not compile");
         assert_null(t);
         tn_peft_config_free(config);
