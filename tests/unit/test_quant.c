@@ -260,6 +260,16 @@ static void constant_and_tiny_blocks_survive(void **state) {
     }
 }
 
+/* roundf, not half to even; the amax of 127 makes the scale 1. */
+static void q8_0_rounds_halves_away_from_zero(void **state) {
+    (void)state;
+    float x[32] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -2.5f, -126.5f};
+    static const int8_t want[] = {127, 1, 2, 3, -1, -3, -127};
+    uint8_t bytes[34];
+    must(tn_quantize(TN_DTYPE_Q8_0, x, 32, bytes));
+    must_match(bytes + 2, want, sizeof want);
+}
+
 static void what_has_no_code_is_refused(void **state) {
     (void)state;
     float x[256] = {0};
@@ -304,6 +314,7 @@ int main(void) {
         cmocka_unit_test(decoding_may_start_at_any_block),
         cmocka_unit_test(round_trip_error_is_what_the_bits_allow),
         cmocka_unit_test(constant_and_tiny_blocks_survive),
+        cmocka_unit_test(q8_0_rounds_halves_away_from_zero),
         cmocka_unit_test(what_has_no_code_is_refused),
         cmocka_unit_test(plain_types_round_to_nearest_even_and_keep_special_values),
     };
