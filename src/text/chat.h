@@ -9,8 +9,8 @@
 
 typedef struct tn_chat tn_chat;
 
-/* `path`: a directory (tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja or .json),
- * a tokenizer.json, or a GGUF file. */
+/* `path`: a directory (tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja or
+ * .json), a tokenizer.json, or a GGUF file. */
 tn_status tn_chat_open(const char *path, tn_chat **chat);
 void tn_chat_free(tn_chat *chat);
 const tn_text *tn_chat_text(const tn_chat *chat);

@@ -259,7 +259,7 @@ static tn_status set_extras(jinja_run *run, const jinja_node *node, const jinja_
         return jinja_fail(run, "macro '%s' takes not more than %lld argument(s)", name,
                           (long long)signature->count);
     if (!signature->uses_varargs) goto done;
-    TN_TRY(jinja_make_list(run, JINJA_TUPLE, call->positional + (extra > 0 ? signature->count : 0), extra,
+    TN_TRY(jinja_make_list(run, JINJA_TUPLE, extra > 0 ? call->positional + signature->count : NULL, extra,
                            &value));
     TN_TRY(jinja_set(run, run->names->varargs, value));
 done:

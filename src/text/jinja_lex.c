@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "text/jinja_ast.h"
+#include "text/jinja_string.h"
 
 typedef struct lexer {
     jinja_source *source;
@@ -54,7 +54,25 @@ static tn_status add(lexer *lex, jinja_token_kind kind, const char *text, int64_
     return TN_OK;
 }
 
-static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1C && c <= 0x1F); }
+/* Bytes of the white space character at `at`, 0 where there is none. */
+static int blank_at(const lexer *lex, int64_t at) {
+    uint32_t c;
+    int bytes = at < lex->length ? tn_utf8_decode(lex->text + at, lex->length - at, &c) : 0;
+    return bytes > 0 && jinja_is_space(c) ? bytes : 0;
+}
+
+/* Bytes of the white space character that ends at `end`. */
+static int blank_before(const lexer *lex, int64_t end) {
+    int64_t start = end - 1;
+    while (start > 0 && (lex->text[start] & 0xC0) == 0x80) start--;
+    return start >= 0 && blank_at(lex, start) == end - start ? (int)(end - start) : 0;
+}
+
+/* Where the white space that starts at `at` ends. */
+static int64_t blanks_end(const lexer *lex, int64_t at) {
+    for (int bytes; (bytes = blank_at(lex, at)) > 0;) at += bytes;
+    return at;
+}
 
 /* Moves on by `count` bytes, counting lines. */
 static void skip(lexer *lex, int64_t count) {
@@ -64,11 +82,7 @@ static void skip(lexer *lex, int64_t count) {
     if (count > 0) lex->line_starting = lex->text[lex->at - 1] == '\n';
 }
 
-static void skip_blanks(lexer *lex) {
-    int64_t end = lex->at;
-    while (end < lex->length && is_blank(lex->text[end])) end++;
-    skip(lex, end - lex->at);
-}
+static void skip_blanks(lexer *lex) { skip(lex, blanks_end(lex, lex->at) - lex->at); }
 
 static bool looking_at(const lexer *lex, int64_t at, const char *what) {
     int64_t n = (int64_t)strlen(what);
@@ -77,16 +91,14 @@ static bool looking_at(const lexer *lex, int64_t at, const char *what) {
 
 /* Text in front of a tag whose sign is `sign` ('-', '+' or 0). */
 static tn_status add_data(lexer *lex, int64_t end, char sign, bool is_variable) {
-    const char *data = lex->text + lex->at;
-    int64_t length = end - lex->at, keep = length;
-    if (sign == '-') {
-        while (keep > 0 && is_blank(data[keep - 1])) keep--;
-    } else if (sign != '+' && !is_variable) {
-        while (keep > 0 && data[keep - 1] != '\n' && is_blank(data[keep - 1])) keep--;
-        if (keep > 0 ? data[keep - 1] != '\n' : !lex->line_starting) keep = length;
-    }
-    tn_status status = keep > 0 ? add(lex, JINJA_T_DATA, data, keep) : TN_OK;
-    skip(lex, length);
+    int64_t from = lex->at, keep = end;
+    bool lstrip = sign == '\0' && !is_variable;
+    for (int bytes; (sign == '-' || (lstrip && keep > from && lex->text[keep - 1] != '\n')) && keep > from &&
+                    (bytes = blank_before(lex, keep)) > 0;)
+        keep -= bytes;
+    if (lstrip && (keep > from ? lex->text[keep - 1] != '\n' : !lex->line_starting)) keep = end;
+    tn_status status = keep > from ? add(lex, JINJA_T_DATA, lex->text + from, keep - from) : TN_OK;
+    skip(lex, end - from);
     return status;
 }
 
@@ -112,10 +124,10 @@ static tn_status skip_comment(lexer *lex) {
 static tn_status lex_raw(lexer *lex, int64_t tag_end, bool *was_raw) {
     int64_t at = tag_end;
     *was_raw = false;
-    while (at < lex->length && is_blank(lex->text[at])) at++;
+    at = blanks_end(lex, at);
     if (!looking_at(lex, at, "raw")) return TN_OK;
     at += 3;
-    while (at < lex->length && is_blank(lex->text[at])) at++;
+    at = blanks_end(lex, at);
     bool strip = looking_at(lex, at, "-%}");
     if (!strip && !looking_at(lex, at, "%}")) return TN_OK;
     *was_raw = true;
@@ -127,10 +139,10 @@ static tn_status lex_raw(lexer *lex, int64_t tag_end, bool *was_raw) {
         int64_t word = end + 2;
         char sign =
             word < lex->length && (lex->text[word] == '-' || lex->text[word] == '+') ? lex->text[word++] : '\0';
-        while (word < lex->length && is_blank(lex->text[word])) word++;
+        word = blanks_end(lex, word);
         if (!looking_at(lex, word, "endraw")) continue;
         word += 6;
-        while (word < lex->length && is_blank(lex->text[word])) word++;
+        word = blanks_end(lex, word);
         if (!looking_at(lex, word, "%}") && !looking_at(lex, word, "-%}") && !looking_at(lex, word, "+%}"))
             continue;
         tn_status status = add_data(lex, end, sign, false);
@@ -142,8 +154,12 @@ static tn_status lex_raw(lexer *lex, int64_t tag_end, bool *was_raw) {
 }
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_name_start(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (unsigned char)c >= 0x80;
+
+/* Bytes of the name character at `at`, 0 where there is none. */
+static int name_at(const lexer *lex, int64_t at) {
+    uint32_t c;
+    int bytes = at < lex->length ? tn_utf8_decode(lex->text + at, lex->length - at, &c) : 0;
+    return bytes > 0 && jinja_is_word(c) ? bytes : 0;
 }
 
 static char char_at(const lexer *lex, int64_t at) { return at < lex->length ? lex->text[at] : '\0'; }
@@ -305,7 +321,7 @@ static tn_status lex_operator(lexer *lex, char *brackets, int *bracket_count) {
 
 static tn_status lex_name(lexer *lex) {
     int64_t end = lex->at;
-    while (end < lex->length && (is_name_start(lex->text[end]) || is_digit(lex->text[end]))) end++;
+    for (int bytes; (bytes = name_at(lex, end)) > 0;) end += bytes;
     const char *name = jinja_intern(lex->source, lex->text + lex->at, end - lex->at);
     if (!name) return tn_fail_memory(end - lex->at, "template names");
     tn_status status = add(lex, JINJA_T_NAME, name, end - lex->at);
@@ -332,9 +348,9 @@ static tn_status lex_tag(lexer *lex, bool is_variable) {
             TN_TRY(add(lex, JINJA_T_BLOCK_END, NULL, 0));
             goto done;
         }
-        if (is_blank(c)) skip_blanks(lex);
+        if (blank_at(lex, lex->at)) skip_blanks(lex);
         else if (is_digit(c)) TN_TRY(lex_number(lex));
-        else if (is_name_start(c)) TN_TRY(lex_name(lex));
+        else if (name_at(lex, lex->at)) TN_TRY(lex_name(lex));
         else if (c == '"' || c == '\'') TN_TRY(lex_string(lex));
         else TN_TRY(lex_operator(lex, brackets, &bracket_count));
     }

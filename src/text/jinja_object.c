@@ -353,8 +353,8 @@ static tn_status slice_list(jinja_run *run, const jinja_value *object, int64_t s
                             int64_t count, jinja_value *out) {
     tn_status status = TN_OK;
     jinja_value *items;
-    if (step == 1 || count == 0)
-        return jinja_make_list(run, object->kind, object->list->items + (count > 0 ? start : 0), count, out);
+    if (step == 1 || count == 0) /* shares the items */
+        return jinja_make_list(run, object->kind, count > 0 ? object->list->items + start : NULL, count, out);
     TN_TRY(jinja_step(run, count));
     TN_TRY(jinja_take(run, &items, count, sizeof *items));
     for (int64_t i = 0; i < count; i++) items[i] = object->list->items[start + i * step];

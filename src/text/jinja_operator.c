@@ -41,6 +41,7 @@ static tn_status equal_ranges(const jinja_range *a, const jinja_range *b, bool *
 tn_status jinja_equal(jinja_run *run, const jinja_value *a, const jinja_value *b, bool *equal) {
     tn_status status = TN_OK;
     *equal = false;
+    TN_TRY(jinja_step(run, 1)); /* lists that hold each other twice over are as many as 2^depth */
     if (jinja_is_number(a) && jinja_is_number(b)) {
         *equal = equal_numbers(a, b);
         return TN_OK;

@@ -405,7 +405,8 @@ tn_status jinja_iterate(jinja_run *run, const jinja_value *value, jinja_list *it
             break;
         case JINJA_ITERATOR: {
             jinja_iterator *iterator = value->iterator;
-            *items = (jinja_list){iterator->list.items + iterator->next, iterator->list.count - iterator->next};
+            int64_t left = iterator->list.count - iterator->next;
+            *items = (jinja_list){left > 0 ? iterator->list.items + iterator->next : NULL, left};
             iterator->next = iterator->list.count;
             return TN_OK;
         }

@@ -15,12 +15,14 @@ tn_status tn_template_compile(const char *source, int64_t length, const char *na
 void tn_template_free(tn_template *compiled);
 
 /* A byte range of the rendered text that stood inside {% generation %}. */
-typedef struct tn_text_range { int64_t start, end; } tn_text_range;
+typedef struct tn_text_range {
+    int64_t start, end;
+} tn_text_range;
 
 /* Renders with the members of the object `variables` (messages, tools, add_generation_prompt, bos_token, …).
- * A conversation the template rejects through raise_exception: TN_BAD_DATA, the message is the template's own and
- * *rejected is set (rejected may be NULL). Exceeded bounds: TN_BAD_DATA. `ranges`/`count` (may be NULL) get the generation ranges,
- * to be freed by the caller. */
+ * A conversation the template rejects through raise_exception: TN_BAD_DATA, the message is the template's own
+ * and *rejected is set (rejected may be NULL). Exceeded bounds: TN_BAD_DATA. `ranges`/`count` (may be NULL) get
+ * the generation ranges, to be freed by the caller. */
 tn_status tn_template_render(const tn_template *compiled, const tn_json *variables, tn_str *out, bool *rejected,
                              tn_text_range **ranges, int64_t *count);
 /* Does the template contain a generation block? */
