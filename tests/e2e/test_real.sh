@@ -1,7 +1,8 @@
 #!/bin/sh
 # test_real.sh: a real model on real data, through the program alone. SmolLM2-135M trains on GSM8K and on alpaca; the
 # loss on records it has not seen must fall by a stated margin, the adapter must reload to the very loss that training
-# reported, and generation must answer through the chat template.
+# reported, and generation must answer through the chat template. In float32, where "the very loss" has a meaning on
+# every machine: 1e-5 apart at most.
 set -eu
 tenon=${TENON:-build/tenon}
 model=${MODEL:-build/models/SmolLM2-135M-Instruct.Q4_1.gguf}
@@ -23,19 +24,19 @@ check() { # name, awk condition
     fi
 }
 number() { sed -n "s/.*\"$1\": *\([-+.0-9e]*\).*/\1/p" | tail -n 1; }
-loss() { $tenon eval --json --device cpu --model "$model" --max_length 512 "$@" 2>>$work/log | number loss; }
+loss() { $tenon eval --json --device cpu --dtype float32 --model "$model" --max_length 512 "$@" 2>>$work/log | number loss; }
 
 # name, training file, held-out file, least fall of the held-out loss
 real() {
     before=$(loss --dataset "$3")
-    $tenon train --json --device cpu --model "$model" --dataset "$2" --eval_dataset "$3" --output_dir "$work/$1" \
+    $tenon train --json --device cpu --dtype float32 --model "$model" --dataset "$2" --eval_dataset "$3" --output_dir "$work/$1" \
         --max_length 512 --max_steps "$steps" --per_device_train_batch_size 2 --gradient_accumulation_steps 1 \
-        --packing false --learning_rate 5e-4 --save_steps "$steps" >"$work/$1.json" 2>>$work/log
+        --packing false --learning_rate 5e-4 --save_steps "$steps" >"$work/$1.train.json" 2>>$work/log
     reported=$(grep eval_loss "$work/$1/train_log.jsonl" | number eval_loss)
     after=$(loss --dataset "$3" --adapter "$work/$1")
     again=$(loss --dataset "$3" --adapter "$work/$1/checkpoint-$steps")
     check "$1: the held-out loss falls by $4" "$after < $before - $4"
-    check "$1: the adapter reloads to the loss that training reported" "$after - $reported < 1e-6 && $reported - $after < 1e-6"
+    check "$1: the adapter reloads to the loss that training reported" "$after - $reported < 1e-5 && $reported - $after < 1e-5"
     check "$1: adapter and last checkpoint are one" "$after == $again"
     $tenon verify --json --model "$model" --adapter "$work/$1" >"$work/$1.verify.json" 2>>$work/log
     check "$1: verify finds nothing wrong" "$(grep -c '"ok": *true' "$work/$1.verify.json") == 1"
