@@ -179,7 +179,7 @@ static matrix *array(session *s, usage use, tn_dtype dtype, int64_t count, doubl
     return m;
 }
 
-static matrix *integers(session *s, int64_t count, const int32_t *values) {
+static inline matrix *integers(session *s, int64_t count, const int32_t *values) {
     matrix *m = array(s, IN, TN_DTYPE_I32, count, 0);
     memcpy(m->before, values, (size_t)count * 4);
     return m;

@@ -89,8 +89,10 @@ static void release_all(void) {
     }
 }
 
+/* One unit in the last place for the 16-bit types: in a matrix of a few elements one rounding that goes the other way is the whole
+ * error. */
 static double tolerance(double loose) {
-    return loose * (dtype == TN_DTYPE_F32 ? 1e-5 : dtype == TN_DTYPE_F16 ? 8e-4 : 6e-3);
+    return loose * (dtype == TN_DTYPE_F32 ? 1e-5 : dtype == TN_DTYPE_F16 ? 0x1p-10 : 0x1p-7);
 }
 
 /* Relative L2 distance of columns [first, last) from the reference's; with `outside`, everything else must be
@@ -241,17 +243,18 @@ static void losses(void) {
     for (int odd = 0; odd < 2; odd++)
         for (int cap = 0; cap < 2; cap++) {
             int64_t rows = between(1, 20), vocab = odd ? 1003 : 5120;
+            float scale = dtype == TN_DTYPE_F16 ? 1000.0f : 0.01f; /* as a loss scale keeps gradients normal numbers */
             matrix logits = random_matrix(dtype, rows, vocab, 16, 4),
                    loss = random_matrix(TN_DTYPE_F32, 1, rows, 0, 1);
             matrix d = random_matrix(dtype, rows, vocab, 16, 1), targets = integers(rows);
             for (int64_t i = 0; i < rows; i++)
                 ((int32_t *)targets.host.data)[i] = (int32_t)between(0, vocab - 1);
             matrix_upload(&targets);
-            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, 0.01f, P(loss), nothing);
+            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, scale, P(loss), nothing);
             compare("loss", &loss, 0, rows, 1e-5, true);
-            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, 0.01f, P(loss), V(d));
+            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, scale, P(loss), V(d));
             compare_all("gradient", &d, 1);
-            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, 0.01f, P(loss), V(logits));
+            RUN(cross_entropy, rows, vocab, V(logits), P(targets), cap ? 5.0f : 0, scale, P(loss), V(logits));
             compare_all("gradient in place", &logits, 1);
         }
 }
