@@ -109,10 +109,10 @@ typedef enum tn_event_kind {
 typedef struct tn_event {
     tn_event_kind kind;
     const char *text;
-    int64_t step, steps;           /* optimizer steps done and planned */
+    int64_t step, steps; /* optimizer steps done and planned */
     double loss, grad_norm, learning_rate, epoch;
     double tokens_per_second, percent_of_ceiling /* NaN where unknown */, seconds_left;
-    int64_t tokens;                /* trained on so far */
+    int64_t tokens; /* trained on so far */
 } tn_event;
 
 typedef struct tn_hooks {
@@ -144,8 +144,8 @@ typedef bool tn_text_function(void *user, const char *text, int64_t bytes);
 TN_API tn_status tn_generate_text(tn_generator *generator, const char *prompt, tn_text_function *on_text,
                                   void *user, tn_doc **doc);
 /* Answers a conversation: a JSON list of messages or a record with "messages", through the chat template. */
-TN_API tn_status tn_generate_chat(tn_generator *generator, const char *messages_json,
-                                  tn_text_function *on_text, void *user, tn_doc **doc);
+TN_API tn_status tn_generate_chat(tn_generator *generator, const char *messages_json, tn_text_function *on_text,
+                                  void *user, tn_doc **doc);
 TN_API void tn_generator_free(tn_generator *generator);
 
 /* ---- Tokenizer ----------------------------------------------------------------------------------- */

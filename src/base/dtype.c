@@ -9,21 +9,35 @@ static const struct {
     const char *name, *code;
     int16_t block, bytes;
 } table[TN_DTYPE_COUNT] = {
-    [TN_DTYPE_F32] = {"float32", "F32", 1, 4},       [TN_DTYPE_F16] = {"float16", "F16", 1, 2},
-    [TN_DTYPE_BF16] = {"bfloat16", "BF16", 1, 2},     [TN_DTYPE_F64] = {"float64", "F64", 1, 8},
-    [TN_DTYPE_I8] = {"int8", "I8", 1, 1},           [TN_DTYPE_U8] = {"uint8", "U8", 1, 1},
-    [TN_DTYPE_I16] = {"int16", "I16", 1, 2},         [TN_DTYPE_U16] = {"uint16", "U16", 1, 2},
-    [TN_DTYPE_I32] = {"int32", "I32", 1, 4},         [TN_DTYPE_U32] = {"uint32", "U32", 1, 4},
-    [TN_DTYPE_I64] = {"int64", "I64", 1, 8},         [TN_DTYPE_U64] = {"uint64", "U64", 1, 8},
-    [TN_DTYPE_BOOL] = {"bool", "BOOL", 1, 1},         [TN_DTYPE_F8_E4M3] = {"float8_e4m3", "F8_E4M3", 1, 1},
-    [TN_DTYPE_F8_E5M2] = {"float8_e5m2", "F8_E5M2", 1, 1}, [TN_DTYPE_F8_E8M0] = {"float8_e8m0", "F8_E8M0", 1, 1},
+    [TN_DTYPE_F32] = {"float32", "F32", 1, 4},
+    [TN_DTYPE_F16] = {"float16", "F16", 1, 2},
+    [TN_DTYPE_BF16] = {"bfloat16", "BF16", 1, 2},
+    [TN_DTYPE_F64] = {"float64", "F64", 1, 8},
+    [TN_DTYPE_I8] = {"int8", "I8", 1, 1},
+    [TN_DTYPE_U8] = {"uint8", "U8", 1, 1},
+    [TN_DTYPE_I16] = {"int16", "I16", 1, 2},
+    [TN_DTYPE_U16] = {"uint16", "U16", 1, 2},
+    [TN_DTYPE_I32] = {"int32", "I32", 1, 4},
+    [TN_DTYPE_U32] = {"uint32", "U32", 1, 4},
+    [TN_DTYPE_I64] = {"int64", "I64", 1, 8},
+    [TN_DTYPE_U64] = {"uint64", "U64", 1, 8},
+    [TN_DTYPE_BOOL] = {"bool", "BOOL", 1, 1},
+    [TN_DTYPE_F8_E4M3] = {"float8_e4m3", "F8_E4M3", 1, 1},
+    [TN_DTYPE_F8_E5M2] = {"float8_e5m2", "F8_E5M2", 1, 1},
+    [TN_DTYPE_F8_E8M0] = {"float8_e8m0", "F8_E8M0", 1, 1},
     [TN_DTYPE_C64] = {"complex64", "C64", 1, 8},
-    [TN_DTYPE_Q4_0] = {"q4_0", "Q4_0", 32, 18},       [TN_DTYPE_Q4_1] = {"q4_1", "Q4_1", 32, 20},
-    [TN_DTYPE_Q5_0] = {"q5_0", "Q5_0", 32, 22},       [TN_DTYPE_Q5_1] = {"q5_1", "Q5_1", 32, 24},
-    [TN_DTYPE_Q8_0] = {"q8_0", "Q8_0", 32, 34},       [TN_DTYPE_Q2_K] = {"q2_k", "Q2_K", 256, 84},
-    [TN_DTYPE_Q3_K] = {"q3_k", "Q3_K", 256, 110},     [TN_DTYPE_Q4_K] = {"q4_k", "Q4_K", 256, 144},
-    [TN_DTYPE_Q5_K] = {"q5_k", "Q5_K", 256, 176},     [TN_DTYPE_Q6_K] = {"q6_k", "Q6_K", 256, 210},
-    [TN_DTYPE_IQ4_NL] = {"iq4_nl", "IQ4_NL", 32, 18},   [TN_DTYPE_IQ4_XS] = {"iq4_xs", "IQ4_XS", 256, 136},
+    [TN_DTYPE_Q4_0] = {"q4_0", "Q4_0", 32, 18},
+    [TN_DTYPE_Q4_1] = {"q4_1", "Q4_1", 32, 20},
+    [TN_DTYPE_Q5_0] = {"q5_0", "Q5_0", 32, 22},
+    [TN_DTYPE_Q5_1] = {"q5_1", "Q5_1", 32, 24},
+    [TN_DTYPE_Q8_0] = {"q8_0", "Q8_0", 32, 34},
+    [TN_DTYPE_Q2_K] = {"q2_k", "Q2_K", 256, 84},
+    [TN_DTYPE_Q3_K] = {"q3_k", "Q3_K", 256, 110},
+    [TN_DTYPE_Q4_K] = {"q4_k", "Q4_K", 256, 144},
+    [TN_DTYPE_Q5_K] = {"q5_k", "Q5_K", 256, 176},
+    [TN_DTYPE_Q6_K] = {"q6_k", "Q6_K", 256, 210},
+    [TN_DTYPE_IQ4_NL] = {"iq4_nl", "IQ4_NL", 32, 18},
+    [TN_DTYPE_IQ4_XS] = {"iq4_xs", "IQ4_XS", 256, 136},
 };
 
 const char *tn_dtype_name(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT ? table[dtype].name : "unknown"; }
@@ -80,7 +94,8 @@ uint16_t tn_f32_to_bf16(float value) {
 
 float tn_f16_to_f32(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16, rest = half & 0x7FFFu;
-    if (rest >= 0x7C00u) return float_of(sign | 0x7F800000u | (rest & 0x3FFu) << 13 | (rest > 0x7C00u ? 0x400000u : 0));
+    if (rest >= 0x7C00u)
+        return float_of(sign | 0x7F800000u | (rest & 0x3FFu) << 13 | (rest > 0x7C00u ? 0x400000u : 0));
     if (rest >= 0x400u) return float_of(sign | ((rest << 13) + 0x38000000u));
     float magnitude = (float)rest * (1.0f / 16777216.0f); /* subnormal: rest · 2^-24 */
     return sign ? -magnitude : magnitude;

@@ -206,7 +206,9 @@ int64_t tn_file_size(const char *path) {
     return stat(path, &info) == 0 ? (int64_t)info.st_size : -1;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 tn_status tn_list_directory(tn_arena *arena, const char *path, const char ***names, int64_t *count) {
     tn_status status = TN_OK;

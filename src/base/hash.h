@@ -5,7 +5,9 @@
 
 #include "base/status.h"
 
-typedef struct tn_hasher { void *state; } tn_hasher;
+typedef struct tn_hasher {
+    void *state;
+} tn_hasher;
 tn_status tn_hash_begin(tn_hasher *hasher);
 void tn_hash_add(tn_hasher *hasher, const void *bytes, int64_t length);
 /* Writes the digits and frees the state. */

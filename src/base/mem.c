@@ -10,12 +10,15 @@ bool tn_mul(int64_t a, int64_t b, int64_t *product) {
     return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, product);
 }
 
-bool tn_add(int64_t a, int64_t b, int64_t *sum) { return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, sum); }
+bool tn_add(int64_t a, int64_t b, int64_t *sum) {
+    return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, sum);
+}
 
 tn_status tn_alloc(void *pointer, int64_t count, int64_t bytes, const char *what) {
     int64_t total;
-    if (!tn_mul(count, bytes, &total)) return tn_fail(TN_FAILED, "size overflow: %lld x %lld bytes for %s",
-                                                      (long long)count, (long long)bytes, what);
+    if (!tn_mul(count, bytes, &total))
+        return tn_fail(TN_FAILED, "size overflow: %lld x %lld bytes for %s", (long long)count, (long long)bytes,
+                       what);
     void *taken = calloc(1, total > 0 ? (size_t)total : 1);
     memcpy(pointer, &taken, sizeof taken);
     return taken ? TN_OK : tn_fail_memory(total, what);
@@ -34,8 +37,9 @@ tn_status tn_grow(void *pointer, int64_t *capacity, int64_t needed, int64_t byte
     int64_t wanted = *capacity > INT64_MAX / 2 ? needed : *capacity * 2, total;
     if (wanted < needed) wanted = needed;
     if (wanted < 16) wanted = 16;
-    if (!tn_mul(wanted, bytes, &total)) return tn_fail(TN_FAILED, "size overflow: %lld x %lld bytes for %s",
-                                                       (long long)wanted, (long long)bytes, what);
+    if (!tn_mul(wanted, bytes, &total))
+        return tn_fail(TN_FAILED, "size overflow: %lld x %lld bytes for %s", (long long)wanted,
+                       (long long)bytes, what);
     void *old, *taken;
     memcpy(&old, pointer, sizeof old);
     taken = realloc(old, (size_t)total);

@@ -17,8 +17,8 @@ typedef enum tn_purpose {
 } tn_purpose;
 
 /* 8 bits of purpose, 32 of step, 24 of site. */
-#define TN_STREAM(purpose, step, site)                                                                 \
-    ((uint64_t)(purpose) << 56 | ((uint64_t)(step) & 0xFFFFFFFFu) << 24 | ((uint64_t)(site) & 0xFFFFFFu))
+#define TN_STREAM(purpose, step, site) \
+    ((uint64_t)(purpose) << 56 | ((uint64_t)(step)&0xFFFFFFFFu) << 24 | ((uint64_t)(site)&0xFFFFFFu))
 
 /* Block `index` of the stream: four independent 32-bit words. */
 void tn_random4(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);

@@ -21,17 +21,17 @@ TN_API tn_status tn_fail_errno(const char *verb, const char *path);
 TN_API tn_status tn_fail_memory(int64_t bytes, const char *what);
 
 /* Needs a variable `status` and a label `done` in the function around it. */
-#define TN_TRY(call)                                                                                   \
-    do {                                                                                               \
-        status = (call);                                                                               \
-        if (status != TN_OK) goto done;                                                                \
+#define TN_TRY(call)                    \
+    do {                                \
+        status = (call);                \
+        if (status != TN_OK) goto done; \
     } while (0)
 
 /* Fails with a message and goes to `done`. */
-#define TN_THROW(...)                                                                                  \
-    do {                                                                                               \
-        status = tn_fail(__VA_ARGS__);                                                                 \
-        goto done;                                                                                     \
+#define TN_THROW(...)                  \
+    do {                               \
+        status = tn_fail(__VA_ARGS__); \
+        goto done;                     \
     } while (0)
 
 #endif

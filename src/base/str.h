@@ -11,7 +11,7 @@
 #include "base/status.h"
 
 typedef struct tn_str {
-    char *data;              /* NULL until the first append; else terminated */
+    char *data;               /* NULL until the first append; else terminated */
     int64_t length, capacity; /* bytes */
     bool failed;
 } tn_str;

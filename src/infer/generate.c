@@ -29,7 +29,8 @@ done:
 /* Keeps the cached beginning that the prompt shares; at least its last token is run again, for its logits. */
 static void rewind_to(tn_session *s, const tn_ids *prompt) {
     int64_t same = 0;
-    while (same < s->cached.count && same < prompt->count - 1 && s->cached.ids[same] == prompt->ids[same]) same++;
+    while (same < s->cached.count && same < prompt->count - 1 && s->cached.ids[same] == prompt->ids[same])
+        same++;
     s->cached.count = same;
 }
 
@@ -39,13 +40,14 @@ static bool is_stop(const tn_generation *how, int32_t token) {
     return false;
 }
 
-tn_status tn_session_generate(tn_session *s, const tn_ids *prompt, const tn_generation *how, tn_token_function *on_token, void *user,
-                              tn_ids *out, bool *stopped) {
+tn_status tn_session_generate(tn_session *s, const tn_ids *prompt, const tn_generation *how,
+                              tn_token_function *on_token, void *user, tn_ids *out, bool *stopped) {
     tn_status status = TN_OK;
     *stopped = false;
     if (prompt->count == 0) return tn_fail(TN_USAGE, "the prompt is empty");
     if (prompt->count > s->capacity) {
-        tn_fail(TN_NO_FIT, "the prompt's %lld tokens exceed the context of %lld", (long long)prompt->count, (long long)s->capacity);
+        tn_fail(TN_NO_FIT, "the prompt's %lld tokens exceed the context of %lld", (long long)prompt->count,
+                (long long)s->capacity);
         return tn_remedy("raise --max_length");
     }
     rewind_to(s, prompt);

@@ -18,7 +18,8 @@ static int by_logit(const void *x, const void *y) {
     return a->token < b->token ? -1 : 1;
 }
 
-static tn_status penalise(double penalty, float *logits, int64_t vocab, const int32_t *context, int64_t length) {
+static tn_status penalise(double penalty, float *logits, int64_t vocab, const int32_t *context,
+                          int64_t length) {
     if (penalty == 1.0) return TN_OK;
     bool *seen;
     tn_status status = tn_alloc(&seen, vocab, 1, "seen tokens");
@@ -45,7 +46,8 @@ static int32_t draw(const candidate *list, int64_t count, double temperature, do
     double total = 0, kept = 0, running = 0;
     int64_t n = 0;
     for (int64_t i = 0; i < count; i++) total += exp((double)(list[i].logit - list[0].logit) / temperature);
-    while (n < count && (n == 0 || kept < top_p * total)) kept += exp((double)(list[n++].logit - list[0].logit) / temperature);
+    while (n < count && (n == 0 || kept < top_p * total))
+        kept += exp((double)(list[n++].logit - list[0].logit) / temperature);
     for (int64_t i = 0; i < n; i++) {
         running += exp((double)(list[i].logit - list[0].logit) / temperature);
         if (running > uniform * kept) return list[i].token;
@@ -53,13 +55,15 @@ static int32_t draw(const candidate *list, int64_t count, double temperature, do
     return list[n - 1].token;
 }
 
-tn_status tn_sample_token(const tn_sampling *s, float *logits, int64_t vocab, const int32_t *context, int64_t length, int32_t *token) {
+tn_status tn_sample_token(const tn_sampling *s, float *logits, int64_t vocab, const int32_t *context,
+                          int64_t length, int32_t *token) {
     candidate *list = NULL;
     int64_t count = 0;
     tn_status status;
     TN_TRY(penalise(s->repetition_penalty, logits, vocab, context, length));
     *token = greatest(logits, vocab);
-    if (*token < 0 || !isfinite(logits[*token])) TN_THROW(TN_NUMERIC, "the model's logits are not finite at position %lld", (long long)length);
+    if (*token < 0 || !isfinite(logits[*token]))
+        TN_THROW(TN_NUMERIC, "the model's logits are not finite at position %lld", (long long)length);
     if (s->temperature <= 0) goto done;
     TN_TRY(tn_alloc(&list, vocab, (int64_t)sizeof *list, "candidates"));
     for (int64_t i = 0; i < vocab; i++)

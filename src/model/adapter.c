@@ -1,5 +1,5 @@
-/* adapter.c: from a PEFT configuration to the list of parameters; placing and first values. Saving and loading are in
- * adapter_file.c.
+/* adapter.c: from a PEFT configuration to the list of parameters; placing and first values. Saving and loading
+ * are in adapter_file.c.
  */
 #include "model/adapter.h"
 
@@ -29,10 +29,15 @@ const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
 void tn_module_shape(const tn_arch *a, tn_module module, int64_t *rows, int64_t *cols) {
     const int64_t q = tn_arch_q(a), kv = tn_arch_kv(a);
     const int64_t shapes[][2] = {
-        [TN_MODULE_Q] = {q, a->hidden},            [TN_MODULE_K] = {kv, a->hidden},         [TN_MODULE_V] = {kv, a->hidden},
-        [TN_MODULE_O] = {a->hidden, q},            [TN_MODULE_GATE] = {a->intermediate, a->hidden},
-        [TN_MODULE_UP] = {a->intermediate, a->hidden}, [TN_MODULE_DOWN] = {a->hidden, a->intermediate},
-        [TN_MODULE_EMBED] = {a->vocab, a->hidden}, [TN_MODULE_HEAD] = {a->vocab, a->hidden},
+        [TN_MODULE_Q] = {q, a->hidden},
+        [TN_MODULE_K] = {kv, a->hidden},
+        [TN_MODULE_V] = {kv, a->hidden},
+        [TN_MODULE_O] = {a->hidden, q},
+        [TN_MODULE_GATE] = {a->intermediate, a->hidden},
+        [TN_MODULE_UP] = {a->intermediate, a->hidden},
+        [TN_MODULE_DOWN] = {a->hidden, a->intermediate},
+        [TN_MODULE_EMBED] = {a->vocab, a->hidden},
+        [TN_MODULE_HEAD] = {a->vocab, a->hidden},
     };
     *rows = shapes[module][0];
     *cols = shapes[module][1];
@@ -49,9 +54,11 @@ typedef struct builder {
 static tn_status add_param(builder *b, tn_param param, const char *suffix) {
     tn_adapter *adapter = b->adapter;
     char path[96];
-    tn_status status = tn_grow(&adapter->params, &b->capacity, adapter->param_count + 1, (int64_t)sizeof param, "parameters");
+    tn_status status =
+        tn_grow(&adapter->params, &b->capacity, adapter->param_count + 1, (int64_t)sizeof param, "parameters");
     if (status != TN_OK) return status;
-    param.name = tn_arena_printf(&adapter->arena, "base_model.model.%s.%s", tn_module_path(param.module, param.layer, path), suffix);
+    param.name = tn_arena_printf(&adapter->arena, "base_model.model.%s.%s",
+                                 tn_module_path(param.module, param.layer, path), suffix);
     if (!param.name) return tn_fail_memory(128, "a parameter's name");
     param.count = param.shape[0] * param.shape[1];
     adapter->params[adapter->param_count++] = param;
@@ -69,7 +76,9 @@ static tn_status add_module(builder *b, tn_module module, int64_t layer) {
     tn_param param = {.module = module, .layer = layer, .decay = true, .dtype = TN_DTYPE_F32};
     if (tn_targeting_full(b->targeting, path)) {
         param.kind = TN_PARAM_WEIGHT;
-        param.group = module == TN_MODULE_EMBED ? TN_GROUP_EMBED : module == TN_MODULE_HEAD ? TN_GROUP_HEAD : TN_GROUP_FULL;
+        param.group = module == TN_MODULE_EMBED  ? TN_GROUP_EMBED
+                      : module == TN_MODULE_HEAD ? TN_GROUP_HEAD
+                                                 : TN_GROUP_FULL;
         param.shape[0] = rows, param.shape[1] = cols;
         param.dtype = b->full_dtype;
         return add_param(b, param, "weight");
@@ -125,7 +134,8 @@ static tn_status check_supported(const tn_peft_config *config, const char *name)
     return tn_remedy("nothing of an adapter is ever dropped silently, so it is not loaded without it");
 }
 
-tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name, tn_adapter **out) {
+tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name,
+                         tn_adapter **out) {
     builder b = {.arch = arch, .full_dtype = full_dtype};
     tn_status status;
     *out = NULL;
@@ -138,13 +148,16 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
     TN_TRY(tn_targeting_new(config, &b.targeting));
     TN_TRY(add_module(&b, TN_MODULE_EMBED, -1));
     for (int64_t layer = 0; layer < arch->layers; layer++)
-        for (int module = 0; module < TN_MODULES_PER_LAYER; module++) TN_TRY(add_module(&b, (tn_module)module, layer));
+        for (int module = 0; module < TN_MODULES_PER_LAYER; module++)
+            TN_TRY(add_module(&b, (tn_module)module, layer));
     TN_TRY(add_module(&b, TN_MODULE_HEAD, -1));
     const char *unmatched = tn_targeting_unmatched(b.targeting);
     if (unmatched || b.adapter->param_count == 0) {
-        status = tn_fail(TN_USAGE, "%s: %s%s matches no module of this model", name, unmatched ? "" : "the target ",
-                         unmatched ? unmatched : "rule");
-        tn_remedy("linear modules here: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; also embed_tokens, lm_head");
+        status = tn_fail(TN_USAGE, "%s: %s%s matches no module of this model", name,
+                         unmatched ? "" : "the target ", unmatched ? unmatched : "rule");
+        tn_remedy(
+            "linear modules here: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; also "
+            "embed_tokens, lm_head");
         goto done;
     }
     lay_out(b.adapter);
@@ -169,7 +182,8 @@ void tn_adapter_free(tn_adapter *adapter) {
     free(adapter);
 }
 
-const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int64_t layer, tn_param_kind kind) {
+const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int64_t layer,
+                                tn_param_kind kind) {
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
         if (p->module == module && p->layer == layer && p->kind == kind) return p;
@@ -194,11 +208,13 @@ void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int
     if (moments > 1) adapter->v = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
 }
 
-/* PEFT's initial values (formats.md section 6.6). The stream's site is a hash of the name, so adding a module changes no other. */
+/* PEFT's initial values (formats.md section 6.6). The stream's site is a hash of the name, so adding a module
+ * changes no other. */
 static tn_status initial_values(const tn_param *p, const char *kind, uint64_t seed, float *values) {
     uint64_t stream = TN_STREAM(TN_PURPOSE_INIT, 0, tn_hash64(p->name, (int64_t)strlen(p->name)) & 0xFFFFFF);
     float bound = 1.0f / sqrtf((float)p->shape[1]);
-    bool plain = strcmp(kind, "true") == 0, gaussian = strcmp(kind, "gaussian") == 0, random_b = strcmp(kind, "false") == 0;
+    bool plain = strcmp(kind, "true") == 0, gaussian = strcmp(kind, "gaussian") == 0,
+         random_b = strcmp(kind, "false") == 0;
     if (!plain && !gaussian && !random_b) {
         tn_fail(TN_USAGE, "init_lora_weights: %s is not supported yet", kind);
         return tn_remedy("use true, false or gaussian");
@@ -213,7 +229,8 @@ static tn_status initial_values(const tn_param *p, const char *kind, uint64_t se
     return TN_OK;
 }
 
-tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base, void *user) {
+tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base,
+                          void *user) {
     tn_status status = TN_OK;
     float *values = NULL;
     int64_t largest = 0;
@@ -224,7 +241,8 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
         const tn_param *p = &adapter->params[i];
         if (p->kind == TN_PARAM_WEIGHT) TN_TRY(base(user, p, values));
         else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
-        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values, p->count * (int64_t)sizeof *values));
+        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
+                                       p->count * (int64_t)sizeof *values));
     }
 done:
     free(values);

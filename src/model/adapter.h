@@ -1,7 +1,7 @@
 /* adapter.h: everything that trains, in one list. LoRA pairs and full modules (embedding, head, any linear) are
- * parameters with a name, a shape, a group and a place in four flat fp32 arrays on the device: values, gradients
- * and the optimizer's moments. The list decides what is counted, optimised, saved, resumed and verified, so nothing
- * that trains can be forgotten by one of them.
+ * parameters with a name, a shape, a group and a place in four flat fp32 arrays on the device: values,
+ * gradients and the optimizer's moments. The list decides what is counted, optimised, saved, resumed and
+ * verified, so nothing that trains can be forgotten by one of them.
  *
  * Order: parameters of one (group, decay) pair stand together, so an optimizer step is one call per span.
  */
@@ -21,7 +21,13 @@ typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT }
 
 /* The linear modules of a layer, and the two tables outside the layers. */
 typedef enum tn_module {
-    TN_MODULE_Q, TN_MODULE_K, TN_MODULE_V, TN_MODULE_O, TN_MODULE_GATE, TN_MODULE_UP, TN_MODULE_DOWN,
+    TN_MODULE_Q,
+    TN_MODULE_K,
+    TN_MODULE_V,
+    TN_MODULE_O,
+    TN_MODULE_GATE,
+    TN_MODULE_UP,
+    TN_MODULE_DOWN,
     TN_MODULES_PER_LAYER,
     TN_MODULE_EMBED = TN_MODULES_PER_LAYER,
     TN_MODULE_HEAD,
@@ -37,11 +43,11 @@ typedef struct tn_param {
     tn_module module;
     int64_t layer; /* -1 outside the layers */
     tn_group group;
-    bool decay;       /* weight decay applies */
-    int64_t shape[2]; /* [r, in], [out, r] or [out, in] */
+    bool decay;            /* weight decay applies */
+    int64_t shape[2];      /* [r, in], [out, r] or [out, in] */
     int64_t count, offset; /* elements; place in the flat arrays */
-    tn_dtype dtype;   /* as it is saved: LoRA fp32, a full module the base's */
-    double scale;     /* LoRA: alpha / r (or / sqrt r) */
+    tn_dtype dtype;        /* as it is saved: LoRA fp32, a full module the base's */
+    double scale;          /* LoRA: alpha / r (or / sqrt r) */
 } tn_param;
 
 /* A run of parameters that one optimizer call covers. */
@@ -61,9 +67,11 @@ typedef struct tn_adapter {
     float *values, *grads, *m, *v; /* on the device, [elements]; grads, m, v NULL in inference */
 } tn_adapter;
 
-/* What `config` trains on a model of this shape. `full_dtype` is what full modules are saved in. Takes over `config`, also on failure. Errors: TN_USAGE
- * where a named target matches nothing, or something asked for is not supported (named). */
-tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name, tn_adapter **adapter);
+/* What `config` trains on a model of this shape. `full_dtype` is what full modules are saved in. Takes over
+ * `config`, also on failure. Errors: TN_USAGE where a named target matches nothing, or something asked for is
+ * not supported (named). */
+tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name,
+                         tn_adapter **adapter);
 /* An adapter that trains nothing (the base alone). */
 tn_status tn_adapter_empty(tn_adapter **adapter);
 void tn_adapter_free(tn_adapter *adapter);
@@ -73,12 +81,13 @@ int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group);
 
 /* Takes the flat arrays from the region (values always; the rest where `training`; moments 0, 1 or 2). */
 void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments);
-/* Initial values on the device: LoRA as PEFT's init_lora_weights says, full modules from the base (`base` gives a module's tensor,
- * decoded). Values depend on the seed and the tensor's name only. */
+/* Initial values on the device: LoRA as PEFT's init_lora_weights says, full modules from the base (`base` gives
+ * a module's tensor, decoded). Values depend on the seed and the tensor's name only. */
 typedef tn_status tn_base_values(void *user, const tn_param *param, float *values);
-tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base, void *user);
-/* Reads adapter_model.safetensors of `directory`. Every parameter must be there with its shape, and every tensor of the file must be a
- * parameter: anything else is TN_BAD_DATA that lists both. */
+tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base,
+                          void *user);
+/* Reads adapter_model.safetensors of `directory`. Every parameter must be there with its shape, and every
+ * tensor of the file must be a parameter: anything else is TN_BAD_DATA that lists both. */
 tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory);
 /* Writes adapter_model.safetensors and adapter_config.json. */
 tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory);
@@ -88,10 +97,12 @@ typedef struct tn_accounting {
     const char **missing, **unexpected, **mismatched, **nonfinite; /* in the arena passed */
     int64_t missing_count, unexpected_count, mismatched_count, nonfinite_count;
 } tn_accounting;
-tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena, tn_accounting *result);
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena,
+                             tn_accounting *result);
 /* No NaN and no Inf in it. */
 bool tn_tensor_finite(const tn_tensor_info *tensor);
-/* The file's tensor of a parameter under any of the spellings in use (transformers 4 and 5, VLM prefixes); NULL where absent. */
+/* The file's tensor of a parameter under any of the spellings in use (transformers 4 and 5, VLM prefixes); NULL
+ * where absent. */
 const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file);
 
 #endif

@@ -1,6 +1,6 @@
-/* adapter_file.c: PEFT adapter directories. Reading accounts for every tensor both ways before a single value is
- * taken: a parameter without a tensor, a tensor without a parameter, a wrong shape or a non-finite value is an error
- * that lists them, never a silent skip.
+/* adapter_file.c: PEFT adapter directories. Reading accounts for every tensor both ways before a single value
+ * is taken: a parameter without a tensor, a tensor without a parameter, a wrong shape or a non-finite value is
+ * an error that lists them, never a silent skip.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -9,11 +9,11 @@
 #include "model/adapter.h"
 #include "quant/quant.h"
 
-/* The module path behind the prefixes in use: "base_model.model.", then optionally "model." pieces that VLMs and
- * transformers 5 insert ("model.language_model.layers…"). */
+/* The module path behind the prefixes in use: "base_model.model.", then optionally "model." pieces that VLMs
+ * and transformers 5 insert ("model.language_model.layers…"). */
 static const char *tail_of(const char *name) {
-    static const char *const prefixes[] = {"base_model.model.", "model.language_model.", "language_model.model.",
-                                           "model.text_model.", "model."};
+    static const char *const prefixes[] = {"base_model.model.", "model.language_model.",
+                                           "language_model.model.", "model.text_model.", "model."};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (tn_starts_with(name, prefixes[i])) name += strlen(prefixes[i]);
     return name;
@@ -31,7 +31,8 @@ const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetens
 }
 
 static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {
-    return t->rank == 2 && t->shape[0] == p->shape[0] && t->shape[1] == p->shape[1] && tn_dtype_is_float(t->dtype);
+    return t->rank == 2 && t->shape[0] == p->shape[0] && t->shape[1] == p->shape[1] &&
+           tn_dtype_is_float(t->dtype);
 }
 
 bool tn_tensor_finite(const tn_tensor_info *t) {
@@ -53,7 +54,8 @@ static tn_status note(tn_arena *arena, const char ***list, int64_t *count, int64
     return TN_OK;
 }
 
-tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena, tn_accounting *result) {
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena,
+                             tn_accounting *result) {
     tn_status status = TN_OK;
     int64_t n = tn_safetensors_count(file), most = adapter->param_count + n + 1;
     bool *used = tn_arena_take(arena, n > 0 ? n : 1);
@@ -71,12 +73,16 @@ tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *fi
             if (tn_safetensors_at(file, j) == t) used[j] = true;
         if (!shape_fits(p, t))
             TN_TRY(note(arena, &result->mismatched, &result->mismatched_count, most,
-                        tn_arena_printf(arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name, tn_dtype_name(t->dtype),
-                                        tn_shape_text(t, shape), (long long)p->shape[0], (long long)p->shape[1])));
-        else if (!tn_tensor_finite(t)) TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
+                        tn_arena_printf(arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name,
+                                        tn_dtype_name(t->dtype), tn_shape_text(t, shape),
+                                        (long long)p->shape[0], (long long)p->shape[1])));
+        else if (!tn_tensor_finite(t))
+            TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
     }
     for (int64_t j = 0; j < n; j++)
-        if (!used[j]) TN_TRY(note(arena, &result->unexpected, &result->unexpected_count, most, tn_safetensors_at(file, j)->name));
+        if (!used[j])
+            TN_TRY(note(arena, &result->unexpected, &result->unexpected_count, most,
+                        tn_safetensors_at(file, j)->name));
 done:
     return status;
 }
@@ -97,8 +103,9 @@ static tn_status require_complete(const tn_accounting *a, const char *path) {
     describe(&text, "tensors with NaN or Inf", a->nonfinite, a->nonfinite_count);
     tn_fail(TN_BAD_DATA, "%s: %s", path, tn_str_text(&text));
     tn_str_free(&text);
-    return tn_remedy("nothing is dropped silently: check that the adapter belongs to this base model and that its "
-                     "adapter_config.json is the one it was trained with");
+    return tn_remedy(
+        "nothing is dropped silently: check that the adapter belongs to this base model and that its "
+        "adapter_config.json is the one it was trained with");
 }
 
 tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory) {
@@ -112,7 +119,8 @@ tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *di
     if (!tn_is_file(path)) {
         status = tn_fail(TN_USAGE, "%s is not there", path);
         tn_remedy(tn_is_file(tn_path_join(&arena, directory, "adapter_model.bin"))
-                      ? "this adapter is a pickle (.bin), which tenon never reads; convert it to safetensors with PEFT"
+                      ? "this adapter is a pickle (.bin), which tenon never reads; convert it to safetensors "
+                        "with PEFT"
                       : "give the directory that holds adapter_config.json and adapter_model.safetensors");
         goto done;
     }
@@ -126,7 +134,8 @@ tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *di
         if (!grown) TN_THROW(TN_FAILED, "out of memory reading %s", t->name);
         values = grown;
         tn_dequantize(t->dtype, t->data, 0, p->count, values);
-        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values, p->count * (int64_t)sizeof *values));
+        TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
+                                       p->count * (int64_t)sizeof *values));
     }
 done:
     free(values);

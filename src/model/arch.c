@@ -1,5 +1,6 @@
-/* arch.c: the table of families and the reading of config.json. Defaults and traps: spec architectures.md. To add a dense
- * family, add a row to `families` (docs/add-a-family.md); what its config does beyond the row goes into its `adjust`.
+/* arch.c: the table of families and the reading of config.json. Defaults and traps: spec architectures.md. To
+ * add a dense family, add a row to `families` (docs/add-a-family.md); what its config does beyond the row goes
+ * into its `adjust`.
  */
 #include "model/arch.h"
 
@@ -16,7 +17,8 @@ typedef struct reader {
 
 struct tn_family {
     const char *name, *architecture; /* model_type and architectures[0] */
-    int64_t vocab, hidden, intermediate, layers, heads, kv_heads /* 0 = heads */, head_dim /* 0 = hidden/heads */;
+    int64_t vocab, hidden, intermediate, layers, heads, kv_heads /* 0 = heads */,
+        head_dim /* 0 = hidden/heads */;
     int64_t max_positions;
     double norm_eps, theta;
     bool tied, qkv_bias, qk_norm;
@@ -30,22 +32,85 @@ static tn_status adjust_smollm3(const reader *r, tn_arch *arch);
 static tn_status adjust_granite(const reader *r, tn_arch *arch);
 
 static const tn_family families[] = {
-    {.name = "llama", .architecture = "LlamaForCausalLM", .vocab = 32000, .hidden = 4096, .intermediate = 11008, .layers = 32,
-     .heads = 32, .max_positions = 2048, .norm_eps = 1e-6, .theta = 1e4, .bias_by_config = true},
-    {.name = "mistral", .architecture = "MistralForCausalLM", .vocab = 32000, .hidden = 4096, .intermediate = 14336,
-     .layers = 32, .heads = 32, .kv_heads = 8, .max_positions = 131072, .norm_eps = 1e-6, .theta = 1e4, .window = 4096},
-    {.name = "qwen2", .architecture = "Qwen2ForCausalLM", .vocab = 151936, .hidden = 4096, .intermediate = 22016, .layers = 32,
-     .heads = 32, .kv_heads = 32, .max_positions = 32768, .norm_eps = 1e-6, .theta = 1e4, .qkv_bias = true, .window = 4096,
+    {.name = "llama",
+     .architecture = "LlamaForCausalLM",
+     .vocab = 32000,
+     .hidden = 4096,
+     .intermediate = 11008,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 2048,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .bias_by_config = true},
+    {.name = "mistral",
+     .architecture = "MistralForCausalLM",
+     .vocab = 32000,
+     .hidden = 4096,
+     .intermediate = 14336,
+     .layers = 32,
+     .heads = 32,
+     .kv_heads = 8,
+     .max_positions = 131072,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .window = 4096},
+    {.name = "qwen2",
+     .architecture = "Qwen2ForCausalLM",
+     .vocab = 151936,
+     .hidden = 4096,
+     .intermediate = 22016,
+     .layers = 32,
+     .heads = 32,
+     .kv_heads = 32,
+     .max_positions = 32768,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .qkv_bias = true,
+     .window = 4096,
      .window_by_flag = true},
-    {.name = "qwen3", .architecture = "Qwen3ForCausalLM", .vocab = 151936, .hidden = 4096, .intermediate = 22016, .layers = 32,
-     .heads = 32, .kv_heads = 32, .head_dim = 128, .max_positions = 32768, .norm_eps = 1e-6, .theta = 1e4, .qk_norm = true,
-     .bias_by_config = true, .window = 4096, .window_by_flag = true},
-    {.name = "granite", .architecture = "GraniteForCausalLM", .vocab = 32000, .hidden = 4096, .intermediate = 11008,
-     .layers = 32, .heads = 32, .max_positions = 2048, .norm_eps = 1e-6, .theta = 1e4, .bias_by_config = true,
+    {.name = "qwen3",
+     .architecture = "Qwen3ForCausalLM",
+     .vocab = 151936,
+     .hidden = 4096,
+     .intermediate = 22016,
+     .layers = 32,
+     .heads = 32,
+     .kv_heads = 32,
+     .head_dim = 128,
+     .max_positions = 32768,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .qk_norm = true,
+     .bias_by_config = true,
+     .window = 4096,
+     .window_by_flag = true},
+    {.name = "granite",
+     .architecture = "GraniteForCausalLM",
+     .vocab = 32000,
+     .hidden = 4096,
+     .intermediate = 11008,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 2048,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .bias_by_config = true,
      .adjust = adjust_granite},
-    {.name = "smollm3", .architecture = "SmolLM3ForCausalLM", .vocab = 128256, .hidden = 2048, .intermediate = 11008,
-     .layers = 36, .heads = 16, .kv_heads = 4, .max_positions = 32768, .norm_eps = 1e-6, .theta = 2e6, .tied = true,
-     .bias_by_config = true, .adjust = adjust_smollm3},
+    {.name = "smollm3",
+     .architecture = "SmolLM3ForCausalLM",
+     .vocab = 128256,
+     .hidden = 2048,
+     .intermediate = 11008,
+     .layers = 36,
+     .heads = 16,
+     .kv_heads = 4,
+     .max_positions = 32768,
+     .norm_eps = 1e-6,
+     .theta = 2e6,
+     .tied = true,
+     .bias_by_config = true,
+     .adjust = adjust_smollm3},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -71,7 +136,8 @@ static tn_status adjust_granite(const reader *r, tn_arch *arch) {
     arch->residual_scale = (float)number(r, "residual_multiplier", 1.0);
     arch->logit_scale = (float)number(r, "logits_scaling", 1.0);
     arch->attention_scale = (float)number(r, "attention_multiplier", 1.0);
-    if (arch->embed_scale > 0 && arch->residual_scale > 0 && arch->logit_scale > 0 && arch->attention_scale > 0) return TN_OK;
+    if (arch->embed_scale > 0 && arch->residual_scale > 0 && arch->logit_scale > 0 && arch->attention_scale > 0)
+        return TN_OK;
     return tn_fail(TN_BAD_DATA, "%s: granite's multipliers must be positive numbers", r->name);
 }
 
@@ -83,7 +149,8 @@ static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
     if (!turns) return tn_fail_memory(arch->layers, "layer kinds");
     if (interval < 1) return tn_fail(TN_BAD_DATA, "%s: no_rope_layer_interval must be positive", r->name);
     for (int64_t i = 0; i < arch->layers; i++)
-        turns[i] = tn_json_is_null(list) ? (i + 1) % interval != 0 : tn_json_integer(tn_json_at(list, i), 1) != 0;
+        turns[i] =
+            tn_json_is_null(list) ? (i + 1) % interval != 0 : tn_json_integer(tn_json_at(list, i), 1) != 0;
     arch->layer_rope = turns;
     return TN_OK;
 }
@@ -103,10 +170,12 @@ static tn_status find_family(const reader *r, const tn_json *whole, const tn_fam
 /* Which layers are windowed: layer_types wins, then the family's flag, else all. */
 static tn_status read_window(const reader *r, tn_arch *arch) {
     const tn_family *family = arch->family;
-    const tn_json *given = tn_json_get(r->config, "sliding_window"), *types = tn_json_get(r->config, "layer_types");
+    const tn_json *given = tn_json_get(r->config, "sliding_window"),
+                  *types = tn_json_get(r->config, "layer_types");
     int64_t window = given && given->type == TN_JSON_NULL ? 0 : integer(r, "sliding_window", family->window);
     bool by_list = types && types->type == TN_JSON_ARRAY && types->count == arch->layers, any = false;
-    if (window < 0) return tn_fail(TN_BAD_DATA, "%s: sliding_window must be a positive number or null", r->name);
+    if (window < 0)
+        return tn_fail(TN_BAD_DATA, "%s: sliding_window must be a positive number or null", r->name);
     if (!family->window || (family->window_by_flag && !boolean(r, "use_sliding_window", false))) window = 0;
     if (window == 0) return TN_OK;
     bool *windowed = tn_arena_take(r->arena, arch->layers);
@@ -123,17 +192,22 @@ static tn_status read_window(const reader *r, tn_arch *arch) {
 
 static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *arch) {
     const tn_json *parameters = tn_json_get(r->config, "rope_parameters"), *scaling = override;
-    double partial = number(r, "partial_rotary_factor", tn_json_number(tn_json_get(parameters, "partial_rotary_factor"), 1.0));
-    double theta = number(r, "rope_theta", tn_json_number(tn_json_get(parameters, "rope_theta"), arch->family->theta));
+    double partial = number(r, "partial_rotary_factor",
+                            tn_json_number(tn_json_get(parameters, "partial_rotary_factor"), 1.0));
+    double theta =
+        number(r, "rope_theta", tn_json_number(tn_json_get(parameters, "rope_theta"), arch->family->theta));
     if (!scaling) scaling = parameters;
     if (!scaling) scaling = tn_json_get(r->config, "rope_scaling");
     if (tn_json_is_null(scaling)) scaling = NULL;
-    if (!(partial > 0) || partial > 1) return tn_fail(TN_BAD_DATA, "%s: partial_rotary_factor must be in (0, 1]", r->name);
-    tn_status status = tn_rope_read(r->arena, scaling, tn_json_get(r->config, "tenon_rope_divisors"), theta, arch->head_dim, partial,
-                                    integer(r, "original_max_position_embeddings", 0), arch->max_positions, r->name, &arch->rope);
+    if (!(partial > 0) || partial > 1)
+        return tn_fail(TN_BAD_DATA, "%s: partial_rotary_factor must be in (0, 1]", r->name);
+    tn_status status = tn_rope_read(r->arena, scaling, tn_json_get(r->config, "tenon_rope_divisors"), theta,
+                                    arch->head_dim, partial, integer(r, "original_max_position_embeddings", 0),
+                                    arch->max_positions, r->name, &arch->rope);
     if (status != TN_OK) return status;
     arch->trained_length = arch->max_positions;
-    /* Configs scale in two ways: max_position_embeddings is the original length (then factor stretches it), or already the stretched one. */
+    /* Configs scale in two ways: max_position_embeddings is the original length (then factor stretches it), or
+     * already the stretched one. */
     if (scaling && arch->rope.kind != TN_ROPE_DEFAULT && arch->rope.factor > 1) {
         int64_t stretched = (int64_t)(arch->rope.factor * (double)arch->rope.original_length);
         if (stretched > arch->trained_length) arch->trained_length = stretched;
@@ -159,17 +233,23 @@ static tn_status check_sizes(const reader *r, const tn_arch *a) {
     const struct {
         const char *key;
         int64_t value, most;
-    } sizes[] = {{"vocab_size", a->vocab, 1 << 24},         {"hidden_size", a->hidden, 1 << 20},
-                 {"intermediate_size", a->intermediate, 1 << 22}, {"num_hidden_layers", a->layers, 1 << 16},
-                 {"num_attention_heads", a->heads, 1 << 16}, {"num_key_value_heads", a->kv_heads, 1 << 16},
-                 {"head_dim", a->head_dim, 1 << 14},        {"max_position_embeddings", a->max_positions, (int64_t)1 << 40}};
+    } sizes[] = {{"vocab_size", a->vocab, 1 << 24},
+                 {"hidden_size", a->hidden, 1 << 20},
+                 {"intermediate_size", a->intermediate, 1 << 22},
+                 {"num_hidden_layers", a->layers, 1 << 16},
+                 {"num_attention_heads", a->heads, 1 << 16},
+                 {"num_key_value_heads", a->kv_heads, 1 << 16},
+                 {"head_dim", a->head_dim, 1 << 14},
+                 {"max_position_embeddings", a->max_positions, (int64_t)1 << 40}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
-            return tn_fail(TN_BAD_DATA, "%s: %s is missing, not an integer or out of range", r->name, sizes[i].key);
+            return tn_fail(TN_BAD_DATA, "%s: %s is missing, not an integer or out of range", r->name,
+                           sizes[i].key);
     if (a->heads % a->kv_heads != 0)
-        return tn_fail(TN_BAD_DATA, "%s: %lld attention heads cannot share %lld key/value heads", r->name, (long long)a->heads,
-                       (long long)a->kv_heads);
-    if (a->head_dim % 2 != 0) return tn_fail(TN_BAD_DATA, "%s: head_dim %lld is odd", r->name, (long long)a->head_dim);
+        return tn_fail(TN_BAD_DATA, "%s: %lld attention heads cannot share %lld key/value heads", r->name,
+                       (long long)a->heads, (long long)a->kv_heads);
+    if (a->head_dim % 2 != 0)
+        return tn_fail(TN_BAD_DATA, "%s: head_dim %lld is odd", r->name, (long long)a->head_dim);
     if (!(a->norm_eps > 0)) return tn_fail(TN_BAD_DATA, "%s: rms_norm_eps must be a positive number", r->name);
     return TN_OK;
 }
@@ -184,13 +264,15 @@ static void read_tokens(const reader *r, tn_arch *arch) {
     }
 }
 
-tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name, tn_arch *arch) {
+tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name,
+                       tn_arch *arch) {
     const tn_json *text = tn_json_get(config, "text_config");
     reader r = {arena, text && text->type == TN_JSON_OBJECT ? text : config, name};
     const tn_family *f;
     tn_status status;
     *arch = (tn_arch){0};
-    if (!config || config->type != TN_JSON_OBJECT) return tn_fail(TN_BAD_DATA, "%s: the configuration is not a JSON object", name);
+    if (!config || config->type != TN_JSON_OBJECT)
+        return tn_fail(TN_BAD_DATA, "%s: the configuration is not a JSON object", name);
     TN_TRY(find_family(&r, config, &f));
     arch->family = f;
     arch->vocab = integer(&r, "vocab_size", f->vocab);
@@ -199,11 +281,15 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     arch->layers = integer(&r, "num_hidden_layers", f->layers);
     arch->heads = integer(&r, "num_attention_heads", f->heads);
     arch->kv_heads = integer(&r, "num_key_value_heads", f->kv_heads ? f->kv_heads : arch->heads);
-    arch->head_dim = integer(&r, "head_dim", f->head_dim ? f->head_dim : arch->heads > 0 ? arch->hidden / arch->heads : 0);
+    arch->head_dim = integer(&r, "head_dim",
+                             f->head_dim       ? f->head_dim
+                             : arch->heads > 0 ? arch->hidden / arch->heads
+                                               : 0);
     arch->max_positions = integer(&r, "max_position_embeddings", f->max_positions);
     arch->norm_eps = (float)number(&r, "rms_norm_eps", f->norm_eps);
     TN_TRY(check_sizes(&r, arch));
-    arch->tied = tn_json_boolean(tn_json_get(config, "tie_word_embeddings"), boolean(&r, "tie_word_embeddings", f->tied));
+    arch->tied = tn_json_boolean(tn_json_get(config, "tie_word_embeddings"),
+                                 boolean(&r, "tie_word_embeddings", f->tied));
     bool bias = f->bias_by_config && boolean(&r, "attention_bias", false);
     arch->qkv_bias = f->qkv_bias || bias;
     arch->o_bias = bias;
@@ -215,7 +301,8 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     TN_TRY(read_activation(&r, arch));
     TN_TRY(read_window(&r, arch));
     TN_TRY(read_rope(&r, rope_scaling, arch));
-    const char *dtype = tn_json_string(tn_json_get(r.config, "dtype"), tn_json_string(tn_json_get(r.config, "torch_dtype"), "float32"));
+    const char *dtype = tn_json_string(tn_json_get(r.config, "dtype"),
+                                       tn_json_string(tn_json_get(r.config, "torch_dtype"), "float32"));
     if (!tn_dtype_from_name(dtype, &arch->stored_dtype)) arch->stored_dtype = TN_DTYPE_F32;
     read_tokens(&r, arch);
     if (f->adjust) TN_TRY(f->adjust(&r, arch));

@@ -1,6 +1,7 @@
-/* arch.h: architectures as data. A family (llama, mistral, qwen2, …) is one row of a table in arch.c: the defaults of its
- * config.json and the few ways in which its block differs. tn_arch is what a particular config.json says, with
- * every default applied: the only description of a model that the rest of the engine reads.
+/* arch.h: architectures as data. A family (llama, mistral, qwen2, …) is one row of a table in arch.c: the
+ * defaults of its config.json and the few ways in which its block differs. tn_arch is what a particular
+ * config.json says, with every default applied: the only description of a model that the rest of the engine
+ * reads.
  */
 #ifndef TN_MODEL_ARCH_H
 #define TN_MODEL_ARCH_H
@@ -14,31 +15,34 @@ typedef struct tn_family tn_family;
 typedef struct tn_arch {
     const tn_family *family;
     int64_t vocab, hidden, intermediate, layers, heads, kv_heads, head_dim;
-    int64_t max_positions; /* as config.json says */
+    int64_t max_positions;  /* as config.json says */
     int64_t trained_length; /* max_positions, or factor × original length where rope is scaled */
     float norm_eps;
-    bool tied;      /* lm_head is embed_tokens */
+    bool tied; /* lm_head is embed_tokens */
     bool qkv_bias, o_bias, mlp_bias, qk_norm;
     tn_activation activation;
-    float attention_scale;                                /* on q·k */
-    float embed_scale, residual_scale, logit_scale;       /* granite's multipliers; 1 = none. logits are divided by logit_scale */
-    int64_t window;                                       /* sliding window in tokens, 0 = none in any layer */
-    const bool *layer_windowed;                           /* [layers], NULL = window applies to all */
-    const bool *layer_rope;                               /* [layers], NULL = all layers turn (smollm3 skips some) */
+    float attention_scale; /* on q·k */
+    float embed_scale, residual_scale,
+        logit_scale;            /* granite's multipliers; 1 = none. logits are divided by logit_scale */
+    int64_t window;             /* sliding window in tokens, 0 = none in any layer */
+    const bool *layer_windowed; /* [layers], NULL = window applies to all */
+    const bool *layer_rope;     /* [layers], NULL = all layers turn (smollm3 skips some) */
     tn_rope rope;
-    tn_dtype stored_dtype;     /* what the config says the weights are; F32 where it says nothing */
+    tn_dtype stored_dtype;           /* what the config says the weights are; F32 where it says nothing */
     int32_t bos, eos[16], eos_count; /* of config.json; -1 / 0 where absent */
     double initializer_range;
 } tn_arch;
 
-/* Reads a configuration in either generation's spelling (architectures.md section 1). `rope_scaling` replaces the config's where not
- * NULL. Memory comes from `arena`. Errors: TN_USAGE for an unknown family (lists the known ones), TN_BAD_DATA
- * for impossible numbers. `name` stands in messages. */
-tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name, tn_arch *arch);
+/* Reads a configuration in either generation's spelling (architectures.md section 1). `rope_scaling` replaces
+ * the config's where not NULL. Memory comes from `arena`. Errors: TN_USAGE for an unknown family (lists the
+ * known ones), TN_BAD_DATA for impossible numbers. `name` stands in messages. */
+tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name,
+                       tn_arch *arch);
 const char *tn_family_name(const tn_family *family);
 /* Names of all families, comma-separated. */
 const char *tn_family_names(void);
-/* config.json of a well-known shape ("llama-3.1-8b", "qwen2.5-0.5b", …) as JSON text; NULL for an unknown name. */
+/* config.json of a well-known shape ("llama-3.1-8b", "qwen2.5-0.5b", …) as JSON text; NULL for an unknown name.
+ */
 const char *tn_shape_config(const char *name);
 /* All shape names, comma-separated. */
 const char *tn_shape_names(void);

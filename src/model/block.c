@@ -1,13 +1,13 @@
-/* block.c: one transformer block, forward and backward by hand, for every family of arch.h. The block is a chain of stages, each
- * from saved tensors to saved tensors:
+/* block.c: one transformer block, forward and backward by hand, for every family of arch.h. The block is a
+ * chain of stages, each from saved tensors to saved tensors:
  *
  *   attend   h → x1 = norm1(h) → q|k|v → (q/k norm) → rope → qkv            [T, q+2kv]
  *   mix      qkv → attention → attn, lse → h_mid = h + o(attn)              [T, d]
  *   expand   h_mid → x2 = norm2(h_mid) → gate|up                            [T, 2f]
  *   contract gate|up → act = silu(gate)·up → h' = h_mid + down(act)         [T, d]
  *
- * The backward pass replays exactly the stages whose results the policy did not keep, with the same operations and so the same
- * bits, then walks them in reverse. `contract`'s product is never replayed.
+ * The backward pass replays exactly the stages whose results the policy did not keep, with the same operations
+ * and so the same bits, then walks them in reverse. `contract`'s product is never replayed.
  */
 #include "model/pass_internal.h"
 
@@ -31,8 +31,8 @@ static tn_attention attention_of(const tn_pass *pass, int64_t l) {
     return a;
 }
 
-/* Where attention reads q, k and v: v comes straight from the projection where q and k were normalised into their own buffer, and
- * k and v from the cache in generation. */
+/* Where attention reads q, k and v: v comes straight from the projection where q and k were normalised into
+ * their own buffer, and k and v from the cache in generation. */
 static void qkv_views(const tn_pass *pass, int64_t l, tn_view *q, tn_view *k, tn_view *v) {
     const tn_arch *a = pass->model->arch;
     *q = tn_pass_saved(pass, TN_SAVED_QKV, l);
@@ -42,34 +42,39 @@ static void qkv_views(const tn_pass *pass, int64_t l, tn_view *q, tn_view *k, tn
 
 static tn_status normalise(tn_pass *pass, tn_view h, const void *weight, tn_view x, float *rstd) {
     const tn_arch *a = pass->model->arch;
-    return OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, a->norm_eps, x, rstd);
+    return OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, a->norm_eps, x,
+                                     rstd);
 }
 
 static tn_status normalise_qk(tn_pass *pass, int64_t l, tn_view raw, tn_view out) {
     const tn_arch *a = pass->model->arch;
     const tn_layer *layer = &pass->model->layers[l];
     float *rstd = tn_pass_saved_f32(pass, TN_SAVED_QK_RSTD, l);
-    tn_status status = OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, a->heads, a->head_dim, raw, layer->q_norm, false, a->norm_eps,
-                                                 out, rstd);
+    tn_status status = OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, a->heads, a->head_dim, raw,
+                                                 layer->q_norm, false, a->norm_eps, out, rstd);
     if (status != TN_OK) return status;
-    return OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, a->kv_heads, a->head_dim, right(pass, raw, tn_arch_q(a)), layer->k_norm,
-                                     false, a->norm_eps, right(pass, out, tn_arch_q(a)), rstd + pass->limits.rows * a->heads);
+    return OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, a->kv_heads, a->head_dim,
+                                     right(pass, raw, tn_arch_q(a)), layer->k_norm, false, a->norm_eps,
+                                     right(pass, out, tn_arch_q(a)), rstd + pass->limits.rows * a->heads);
 }
 
 /* q and k stand side by side, so rope turns them as heads + kv_heads heads. */
 static tn_status turn(tn_pass *pass, int64_t l, tn_view qk, bool back) {
     const tn_arch *a = pass->model->arch;
     if (!pass->model->layers[l].turns) return TN_OK;
-    return OP(pass)->rope(DEV(pass), pass->tokens, a->heads + a->kv_heads, a->head_dim, a->rope.half, qk, pass->in.cos, pass->in.sin, back);
+    return OP(pass)->rope(DEV(pass), pass->tokens, a->heads + a->kv_heads, a->head_dim, a->rope.half, qk,
+                          pass->in.cos, pass->in.sin, back);
 }
 
 static tn_status attend(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     const tn_layer *layer = &pass->model->layers[l];
     bool qk_norm = pass->model->arch->qk_norm;
-    tn_view qkv = tn_pass_saved(pass, TN_SAVED_QKV, l), raw = qk_norm ? tn_pass_saved(pass, TN_SAVED_QKV_RAW, l) : qkv;
+    tn_view qkv = tn_pass_saved(pass, TN_SAVED_QKV, l),
+            raw = qk_norm ? tn_pass_saved(pass, TN_SAVED_QKV_RAW, l) : qkv;
     tn_status status;
     TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), layer->norm1, pass->x1, pass->rstd1));
-    TN_TRY(OP(pass)->linear_forward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, raw, no_view, 1.0f, dropout));
+    TN_TRY(
+        OP(pass)->linear_forward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, raw, no_view, 1.0f, dropout));
     if (qk_norm) TN_TRY(normalise_qk(pass, l, raw, qkv));
     status = turn(pass, l, qkv, false);
 done:
@@ -97,21 +102,24 @@ static tn_status attention(tn_pass *pass, int64_t l) {
     tn_status status = TN_OK;
     qkv_views(pass, l, &q, &k, &v);
     if (pass->limits.cache_length) TN_TRY(through_cache(pass, l, &k, &v));
-    status = OP(pass)->attention_forward(DEV(pass), &a, q, k, v, tn_pass_saved(pass, TN_SAVED_ATTN, l),
-                                         pass->limits.training ? tn_pass_saved_f32(pass, TN_SAVED_LSE, l) : NULL);
+    status =
+        OP(pass)->attention_forward(DEV(pass), &a, q, k, v, tn_pass_saved(pass, TN_SAVED_ATTN, l),
+                                    pass->limits.training ? tn_pass_saved_f32(pass, TN_SAVED_LSE, l) : NULL);
 done:
     return status;
 }
 
 static tn_status mix(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
-    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].o, pass->tokens, tn_pass_saved(pass, TN_SAVED_ATTN, l),
-                                    tn_pass_saved(pass, TN_SAVED_H_MID, l), tn_pass_saved(pass, TN_SAVED_H, l), m->arch->residual_scale,
-                                    dropout);
+    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].o, pass->tokens,
+                                    tn_pass_saved(pass, TN_SAVED_ATTN, l),
+                                    tn_pass_saved(pass, TN_SAVED_H_MID, l), tn_pass_saved(pass, TN_SAVED_H, l),
+                                    m->arch->residual_scale, dropout);
 }
 
 static tn_status norm_before_mlp(tn_pass *pass, int64_t l) {
-    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), pass->model->layers[l].norm2, pass->x2, pass->rstd2);
+    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), pass->model->layers[l].norm2, pass->x2,
+                     pass->rstd2);
 }
 
 static tn_status gate_up(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -121,13 +129,14 @@ static tn_status gate_up(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
 
 static tn_status activate(tn_pass *pass, int64_t l) {
     const tn_arch *a = pass->model->arch;
-    return OP(pass)->gated_forward(DEV(pass), pass->tokens, a->intermediate, a->activation, tn_pass_saved(pass, TN_SAVED_GATE_UP, l),
-                                   pass->act);
+    return OP(pass)->gated_forward(DEV(pass), pass->tokens, a->intermediate, a->activation,
+                                   tn_pass_saved(pass, TN_SAVED_GATE_UP, l), pass->act);
 }
 
 static tn_status contract(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
-    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].down, pass->tokens, pass->act, tn_pass_saved(pass, TN_SAVED_H, l + 1),
+    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].down, pass->tokens, pass->act,
+                                    tn_pass_saved(pass, TN_SAVED_H, l + 1),
                                     tn_pass_saved(pass, TN_SAVED_H_MID, l), m->arch->residual_scale, dropout);
 }
 
@@ -163,7 +172,8 @@ done:
 /* dh += ∂norm, from the gradient of the normalised rows in `dx`. */
 static tn_status norm_backward(tn_pass *pass, tn_view h, const void *weight, const float *rstd, tn_view dx) {
     const tn_arch *a = pass->model->arch;
-    return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, rstd, dx, pass->dh, true, NULL);
+    return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, rstd, dx,
+                                      pass->dh, true, NULL);
 }
 
 static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -171,10 +181,12 @@ static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropou
     const tn_layer *layer = &pass->model->layers[l];
     tn_view gate_up_view = tn_pass_saved(pass, TN_SAVED_GATE_UP, l); /* turned into its gradient */
     tn_status status;
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->down, pass->tokens, pass->act, pass->dh, pass->dact, false, a->residual_scale,
-                                     dropout));
-    TN_TRY(OP(pass)->gated_backward(DEV(pass), pass->tokens, a->intermediate, a->activation, gate_up_view, pass->dact, gate_up_view));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x2, gate_up_view, pass->dx, false, 1.0f, dropout));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->down, pass->tokens, pass->act, pass->dh, pass->dact,
+                                     false, a->residual_scale, dropout));
+    TN_TRY(OP(pass)->gated_backward(DEV(pass), pass->tokens, a->intermediate, a->activation, gate_up_view,
+                                    pass->dact, gate_up_view));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x2, gate_up_view, pass->dx,
+                                     false, 1.0f, dropout));
     status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd2, pass->dx);
 done:
     return status;
@@ -185,11 +197,13 @@ static tn_status qk_norm_backward(tn_pass *pass, int64_t l) {
     const tn_layer *layer = &pass->model->layers[l];
     const float *rstd = tn_pass_saved_f32(pass, TN_SAVED_QK_RSTD, l);
     tn_view raw = tn_pass_saved(pass, TN_SAVED_QKV_RAW, l), dk = right(pass, pass->dqkv, tn_arch_q(a));
-    tn_status status = OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->heads, a->head_dim, raw, layer->q_norm, false, rstd,
-                                                  pass->dqkv, pass->dqkv, false, NULL);
+    tn_status status =
+        OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->heads, a->head_dim, raw, layer->q_norm, false,
+                                   rstd, pass->dqkv, pass->dqkv, false, NULL);
     if (status != TN_OK) return status;
-    return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->kv_heads, a->head_dim, right(pass, raw, tn_arch_q(a)), layer->k_norm,
-                                      false, rstd + pass->limits.rows * a->heads, dk, dk, false, NULL);
+    return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->kv_heads, a->head_dim,
+                                      right(pass, raw, tn_arch_q(a)), layer->k_norm, false,
+                                      rstd + pass->limits.rows * a->heads, dk, dk, false, NULL);
 }
 
 static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -201,15 +215,16 @@ static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *
     bool last = l <= pass->model->lowest_trained; /* nothing below needs a gradient */
     tn_status status;
     qkv_views(pass, l, &q, &k, &v);
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->o, pass->tokens, attn, pass->dh, pass->dattn, false, a->residual_scale, dropout));
-    TN_TRY(OP(pass)->attention_backward(DEV(pass), &shape, q, k, v, attn, tn_pass_saved_f32(pass, TN_SAVED_LSE, l), pass->dattn, dq, dk,
-                                        dv));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->o, pass->tokens, attn, pass->dh, pass->dattn, false,
+                                     a->residual_scale, dropout));
+    TN_TRY(OP(pass)->attention_backward(DEV(pass), &shape, q, k, v, attn,
+                                        tn_pass_saved_f32(pass, TN_SAVED_LSE, l), pass->dattn, dq, dk, dv));
     TN_TRY(turn(pass, l, dq, true));
     if (a->qk_norm) TN_TRY(qk_norm_backward(pass, l));
     TN_TRY(normalise(pass, h, layer->norm1, pass->x1, pass->rstd1));
     TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, pass->tokens, pass->x1, dropout));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, pass->dqkv, last ? no_view : pass->dx, false, 1.0f,
-                                     dropout));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, pass->dqkv,
+                                     last ? no_view : pass->dx, false, 1.0f, dropout));
     if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd1, pass->dx);
 done:
     return status;

@@ -1,6 +1,7 @@
-/* model.c: builds the layers from architecture, files and adapter, and gives every weight its place. Each loaded piece (a linear
- * group, a vector, the embedding) is a tn_placement: where its values come from and which region they go to. Placing walks the
- * list to count or to hand out memory; loading walks it again to fill it.
+/* model.c: builds the layers from architecture, files and adapter, and gives every weight its place. Each
+ * loaded piece (a linear group, a vector, the embedding) is a tn_placement: where its values come from and
+ * which region they go to. Placing walks the list to count or to hand out memory; loading walks it again to
+ * fill it.
  */
 #include "model/model.h"
 
@@ -25,14 +26,16 @@ typedef struct finder {
     int64_t missing, found;
 } finder;
 
-/* Fills the source of tensor `name` [rows, cols] (cols 0: a vector). Problems are collected, so that one message tells all. */
+/* Fills the source of tensor `name` [rows, cols] (cols 0: a vector). Problems are collected, so that one
+ * message tells all. */
 static void find(finder *f, const char *name, int64_t rows, int64_t cols, float std, tn_source *source) {
     tn_model *model = f->model;
     char shape[128];
     *source = (tn_source){.std = std, .seed = model->seed ^ tn_random_name(name)};
     if (!model->files) return;
     const tn_tensor_info *t = tn_model_files_find(model->files, name);
-    bool fits = t && (cols ? t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols : t->rank == 1 && t->shape[0] == rows);
+    bool fits = t && (cols ? t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols
+                           : t->rank == 1 && t->shape[0] == rows);
     if (fits && !tn_dtype_is_float(t->dtype) && !tn_dtype_is_block(t->dtype)) fits = false;
     if (fits) {
         source->tensor = t;
@@ -43,8 +46,9 @@ static void find(finder *f, const char *name, int64_t rows, int64_t cols, float 
     }
     if (f->missing++ >= 4) return;
     if (!t) tn_str_printf(&f->problems, "%s%s is missing", f->problems.length ? "; " : "", name);
-    else tn_str_printf(&f->problems, "%s%s is %s %s, %lld x %lld was expected", f->problems.length ? "; " : "", name,
-                       tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)rows, (long long)cols);
+    else
+        tn_str_printf(&f->problems, "%s%s is %s %s, %lld x %lld was expected", f->problems.length ? "; " : "",
+                      name, tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)rows, (long long)cols);
 }
 
 static tn_status new_placement(tn_model *model, tn_placement **out) {
@@ -66,10 +70,12 @@ static tn_status add_vector(finder *f, const char *name, int64_t cols, float std
     return TN_OK;
 }
 
-/* Stands for "trained in full" until tn_model_bind_adapter knows the place: backends size a weight by whether it has a master. */
+/* Stands for "trained in full" until tn_model_bind_adapter knows the place: backends size a weight by whether
+ * it has a master. */
 static const float unbound_master = 0;
 
-static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, bool bias, tn_source *source) {
+static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, bool bias,
+                          tn_source *source) {
     tn_model *model = f->model;
     tn_part *part = &linear->part[linear->parts++];
     char path[96], name[128];
@@ -89,7 +95,8 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     if (source) {
         snprintf(name, sizeof name, "%s.weight", path);
         find(f, name, part->weight.rows, part->weight.cols, (float)model->arch->initializer_range, source);
-        if (source->tensor && tn_dtype_is_block(source->tensor->dtype)) part->weight.dtype = source->tensor->dtype;
+        if (source->tensor && tn_dtype_is_block(source->tensor->dtype))
+            part->weight.dtype = source->tensor->dtype;
     }
     if (bias) {
         snprintf(name, sizeof name, "%s.bias", path);
@@ -98,8 +105,8 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     return status;
 }
 
-static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer, int group, bool bias,
-                            int64_t *border) {
+static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer,
+                            int group, bool bias, int64_t *border) {
     tn_placement *p;
     tn_source source[TN_MAX_PARTS];
     tn_status status = TN_OK;
@@ -157,8 +164,10 @@ static tn_status build_head(finder *f) {
     p->source[0] = source;
     if (!m->arch->tied) goto done;
     p->shared = !trained;
-    find(f, "model.embed_tokens.weight", m->arch->vocab, m->arch->hidden, (float)m->arch->initializer_range, &p->source[0]);
-    if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype)) m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
+    find(f, "model.embed_tokens.weight", m->arch->vocab, m->arch->hidden, (float)m->arch->initializer_range,
+         &p->source[0]);
+    if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype))
+        m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
 done:
     return status;
 }
@@ -172,7 +181,9 @@ static void find_lowest(tn_model *m) {
     }
 }
 
-static bool is_known_extra(const char *name) { return tn_ends_with(name, "rotary_emb.inv_freq") || strcmp(name, "lm_head.weight") == 0; }
+static bool is_known_extra(const char *name) {
+    return tn_ends_with(name, "rotary_emb.inv_freq") || strcmp(name, "lm_head.weight") == 0;
+}
 
 /* A tensor that nothing reads is said aloud: the model may be of another kind than its config claims. */
 static void warn_unused(const tn_model *m, int64_t found) {
@@ -186,7 +197,9 @@ static void warn_unused(const tn_model *m, int64_t found) {
             for (int k = 0; k < TN_MAX_PARTS; k++) used = used || m->placements[j].source[k].tensor == t;
         if (!used && unused++ == 0) example = t->name;
     }
-    if (unused > 0) tn_warn("%s: %lld tensors of the model are not used (%s, …)", tn_model_files_path(m->files), (long long)unused, example);
+    if (unused > 0)
+        tn_warn("%s: %lld tensors of the model are not used (%s, …)", tn_model_files_path(m->files),
+                (long long)unused, example);
 }
 
 static tn_status build(finder *f) {
@@ -204,7 +217,8 @@ static tn_status build(finder *f) {
     if (f->missing) {
         status = tn_fail(TN_BAD_DATA, "%s: %s%s", tn_model_files_path(m->files), tn_str_text(&f->problems),
                          f->missing > 4 ? "; and more" : "");
-        tn_remedy("%lld tensors do not fit config.json; check that weights and configuration belong together", (long long)f->missing);
+        tn_remedy("%lld tensors do not fit config.json; check that weights and configuration belong together",
+                  (long long)f->missing);
         goto done;
     }
     find_lowest(m);
@@ -213,8 +227,8 @@ done:
     return status;
 }
 
-tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter, uint64_t seed,
-                       tn_model **out) {
+tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
+                       uint64_t seed, tn_model **out) {
     tn_status status;
     finder f = {0};
     *out = NULL;
@@ -241,7 +255,8 @@ static void sources_of(const tn_placement *p, const tn_source *out[TN_MAX_PARTS]
     for (int i = 0; i < TN_MAX_PARTS; i++) out[i] = p->shared ? NULL : &p->source[i];
 }
 
-/* The embedding where it trains: its values come from the adapter's masters (tn_model_refresh), never from mapped memory. */
+/* The embedding where it trains: its values come from the adapter's masters (tn_model_refresh), never from
+ * mapped memory. */
 static bool is_trained_table(const tn_model *m, const tn_placement *p) {
     return !p->linear && !p->vector && tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
 }
@@ -254,8 +269,11 @@ void tn_model_place(tn_model *model, tn_region *region) {
         int64_t bytes;
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
-        else if (is_trained_table(model, p)) bytes = model->arch->vocab * p->cols * tn_dtype_block_bytes(model->device->dtype);
-        else bytes = backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
+        else if (is_trained_table(model, p))
+            bytes = model->arch->vocab * p->cols * tn_dtype_block_bytes(model->device->dtype);
+        else
+            bytes =
+                backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
         p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
     }
 }
@@ -267,7 +285,8 @@ static void bind_part(const tn_model *m, tn_part *part, tn_module module, int64_
     const tn_param *w = tn_adapter_find(adapter, module, layer, TN_PARAM_WEIGHT);
     if (a && b) {
         part->lora.a = adapter->values + a->offset, part->lora.b = adapter->values + b->offset;
-        if (adapter->grads) part->lora.da = adapter->grads + a->offset, part->lora.db = adapter->grads + b->offset;
+        if (adapter->grads)
+            part->lora.da = adapter->grads + a->offset, part->lora.db = adapter->grads + b->offset;
     }
     if (w) {
         part->master = adapter->values + w->offset;
@@ -306,7 +325,8 @@ tn_status tn_model_load(tn_model *m) {
             *p->vector = vector.data;
         } else if (is_trained_table(m, p)) {
             m->embed = (tn_weight){p->region, m->device->dtype, m->arch->vocab, p->cols, p->cols};
-        } else TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
+        } else
+            TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
     }
     status = backend->load_finish(m->device);
 done:
@@ -323,12 +343,14 @@ tn_status tn_model_refresh(tn_model *m) {
         if (trained) TN_TRY(backend->linear_refresh(m->device, linear));
     }
     if (m->embed_master)
-        status = backend->weight_refresh(m->device, m->arch->vocab * m->arch->hidden, m->embed_master, (void *)(uintptr_t)m->embed.data);
+        status = backend->weight_refresh(m->device, m->arch->vocab * m->arch->hidden, m->embed_master,
+                                         (void *)(uintptr_t)m->embed.data);
 done:
     return status;
 }
 
-/* Rows of a llama.cpp q or k matrix in Hugging Face's order: stored row 2j+p of a head is row p·(head_dim/2)+j. */
+/* Rows of a llama.cpp q or k matrix in Hugging Face's order: stored row 2j+p of a head is row p·(head_dim/2)+j.
+ */
 static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *values) {
     const int64_t cols = t->shape[1], half = head_dim / 2;
     for (int64_t row = 0; row < t->shape[0]; row++) {
@@ -341,20 +363,33 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     const tn_model *m = user;
     char path[96], name[128];
     tn_module_path(param->module, param->layer, path);
-    snprintf(name, sizeof name, "%s.weight", param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path);
+    snprintf(name, sizeof name, "%s.weight",
+             param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
     if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
     else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
-    else tn_random_weights(m->seed ^ tn_random_name(name), (float)m->arch->initializer_range, param->count, values);
+    else
+        tn_random_weights(m->seed ^ tn_random_name(name), (float)m->arch->initializer_range, param->count,
+                          values);
     return TN_OK;
 }
 
-tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, int64_t longest, int64_t head_rows, bool backward,
-                          bool dropout) {
+tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, int64_t longest,
+                          int64_t head_rows, bool backward, bool dropout) {
     const tn_arch *a = m->arch;
-    tn_limits limits = {.rows = rows, .documents = documents, .longest = longest, .hidden = a->hidden, .intermediate = a->intermediate,
-                        .heads = a->heads, .kv_heads = a->kv_heads, .head_dim = a->head_dim, .vocab = a->vocab,
-                        .head_rows = head_rows, .backward = backward, .dropout = dropout, .block_weights = m->block_weights};
+    tn_limits limits = {.rows = rows,
+                        .documents = documents,
+                        .longest = longest,
+                        .hidden = a->hidden,
+                        .intermediate = a->intermediate,
+                        .heads = a->heads,
+                        .kv_heads = a->kv_heads,
+                        .head_dim = a->head_dim,
+                        .vocab = a->vocab,
+                        .head_rows = head_rows,
+                        .backward = backward,
+                        .dropout = dropout,
+                        .block_weights = m->block_weights};
     for (int64_t i = 0; i < m->placement_count; i++) {
         const tn_linear *linear = m->placements[i].linear;
         if (!linear) continue;

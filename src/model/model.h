@@ -1,5 +1,5 @@
-/* model.h: a base model with its adapter on a device: layers of linear groups whose frozen weights come from files (or from a seed)
- * and whose LoRA and full parameters point into the adapter's flat arrays.
+/* model.h: a base model with its adapter on a device: layers of linear groups whose frozen weights come from
+ * files (or from a seed) and whose LoRA and full parameters point into the adapter's flat arrays.
  *
  * Life: tn_model_new (shapes, no memory) → tn_model_place over a region, once to count and once to place →
  * tn_model_load (weights to the device) → adapter values → tn_model_refresh → passes (pass.h).
@@ -30,7 +30,8 @@ typedef struct tn_model {
     const void *final_norm;
     tn_linear head;
     int64_t border_qkv, border_o, border_gate_up, border_down, border_head; /* largest over the layers */
-    int64_t lowest_trained; /* first layer the backward pass must reach; `layers` where only the head trains; -1: the embedding */
+    int64_t lowest_trained; /* first layer the backward pass must reach; `layers` where only the head trains;
+                               -1: the embedding */
     bool block_weights;     /* some weight is block-quantised */
     uint64_t seed;          /* of random weights */
     struct tn_placement *placements; /* one for each loaded piece, see model.c */
@@ -38,10 +39,11 @@ typedef struct tn_model {
     int64_t placements_used; /* tensors of the file that the model took */
 } tn_model;
 
-/* Checks that every tensor the architecture needs is in `files` with its shape (TN_BAD_DATA lists what is not) and that the
- * file holds no other (warned). `adapter` must outlive the model. files NULL = random weights from `seed`. */
-tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter, uint64_t seed,
-                       tn_model **model);
+/* Checks that every tensor the architecture needs is in `files` with its shape (TN_BAD_DATA lists what is not)
+ * and that the file holds no other (warned). `adapter` must outlive the model. files NULL = random weights from
+ * `seed`. */
+tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
+                       uint64_t seed, tn_model **model);
 void tn_model_free(tn_model *model);
 void tn_model_place(tn_model *model, tn_region *region);
 /* Points the linears at the adapter's arrays; after tn_adapter_place over the real block. */
@@ -52,10 +54,12 @@ tn_status tn_model_load(tn_model *model);
 tn_status tn_model_refresh(tn_model *model);
 /* tn_base_values for tn_adapter_init; `user` is the model. */
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values);
-/* Writes a model directory with random weights (verb init): config.json as given, model.safetensors in `dtype`. */
-tn_status tn_model_write_random(const tn_arch *arch, const char *config_text, tn_dtype dtype, uint64_t seed, const char *directory);
+/* Writes a model directory with random weights (verb init): config.json as given, model.safetensors in `dtype`.
+ */
+tn_status tn_model_write_random(const tn_arch *arch, const char *config_text, tn_dtype dtype, uint64_t seed,
+                                const char *directory);
 /* Scratch bounds of this model for batches of `rows` tokens. */
-tn_limits tn_model_limits(const tn_model *model, int64_t rows, int64_t documents, int64_t longest, int64_t head_rows, bool backward,
-                          bool dropout);
+tn_limits tn_model_limits(const tn_model *model, int64_t rows, int64_t documents, int64_t longest,
+                          int64_t head_rows, bool backward, bool dropout);
 
 #endif

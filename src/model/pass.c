@@ -45,14 +45,17 @@ void tn_pass_free(tn_pass *pass) {
 /* ---- Buffers ------------------------------------------------------------------------------------- */
 
 static tn_view take(tn_pass *pass, tn_region *region, tn_segment segment, int64_t rows, int64_t columns) {
-    return (tn_view){tn_region_take(region, segment, rows * columns * tn_dtype_block_bytes(DEV(pass)->dtype)), columns};
+    return (tn_view){tn_region_take(region, segment, rows * columns * tn_dtype_block_bytes(DEV(pass)->dtype)),
+                     columns};
 }
 
 static void place_inputs(tn_pass *pass, tn_region *region) {
-    const int64_t rows = pass->limits.rows, documents = pass->limits.documents, half = pass->model->arch->rope.half;
+    const int64_t rows = pass->limits.rows, documents = pass->limits.documents,
+                  half = pass->model->arch->rope.half;
     const int64_t tables = tn_rope_by_length(&pass->model->arch->rope) ? documents : 1;
     tn_inputs *in = &pass->in;
-    int32_t **per_row[] = {&in->ids, &in->positions, &in->rows, &in->targets, &in->order, &in->starts, &in->inv_row};
+    int32_t **per_row[] = {&in->ids,   &in->positions, &in->rows,   &in->targets,
+                           &in->order, &in->starts,    &in->inv_row};
     for (size_t i = 0; i < sizeof per_row / sizeof *per_row; i++)
         *per_row[i] = tn_region_take(region, TN_SEGMENT_BATCH, (rows + 1) * (int64_t)sizeof(int32_t));
     in->cu_q = tn_region_take(region, TN_SEGMENT_BATCH, (documents + 1) * (int64_t)sizeof(int32_t));
@@ -96,7 +99,8 @@ static void place_layer(tn_pass *pass, tn_region *region) {
 void tn_pass_place(tn_pass *pass, tn_region *region) {
     const tn_pass_limits *l = &pass->limits;
     const tn_arch *a = pass->model->arch;
-    tn_limits limits = tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
+    tn_limits limits =
+        tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
     place_inputs(pass, region);
     tn_saved_place(pass, region);
     place_layer(pass, region);
@@ -126,12 +130,15 @@ static tn_status set_rope(tn_pass *pass, int64_t documents) {
     for (int64_t d = 0; d < tables; d++) {
         tn_rope_inv_freq(rope, pass->host_cu_kv[d + 1] - pass->host_cu_kv[d], inv_freq + d * rope->half);
         if (by_length)
-            for (int32_t row = pass->host_cu_q[d]; row < pass->host_cu_q[d + 1]; row++) pass->host[row] = (int32_t)d;
+            for (int32_t row = pass->host_cu_q[d]; row < pass->host_cu_q[d + 1]; row++)
+                pass->host[row] = (int32_t)d;
     }
-    TN_TRY(OP(pass)->upload(DEV(pass), pass->in.inv_freq, inv_freq, tables * rope->half * (int64_t)sizeof *inv_freq));
+    TN_TRY(OP(pass)->upload(DEV(pass), pass->in.inv_freq, inv_freq,
+                            tables * rope->half * (int64_t)sizeof *inv_freq));
     if (by_length) TN_TRY(upload_i32(pass, pass->in.inv_row, pass->host, pass->tokens));
-    status = OP(pass)->rope_table(DEV(pass), pass->tokens, rope->half, pass->in.positions, by_length ? pass->in.inv_row : NULL,
-                                  pass->in.inv_freq, tn_rope_scaling(rope), pass->in.cos, pass->in.sin);
+    status = OP(pass)->rope_table(DEV(pass), pass->tokens, rope->half, pass->in.positions,
+                                  by_length ? pass->in.inv_row : NULL, pass->in.inv_freq, tn_rope_scaling(rope),
+                                  pass->in.cos, pass->in.sin);
 done:
     free(inv_freq);
     return status;
@@ -153,14 +160,17 @@ static tn_status set_targets(tn_pass *pass, const int32_t *targets) {
     return status == TN_OK ? upload_i32(pass, pass->in.targets, wanted, n) : status;
 }
 
-typedef struct id_row { int32_t id, row; } id_row;
+typedef struct id_row {
+    int32_t id, row;
+} id_row;
 
 static int by_id(const void *x, const void *y) {
     const id_row *a = x, *b = y;
     return a->id != b->id ? (a->id < b->id ? -1 : 1) : a->row < b->row ? -1 : a->row > b->row;
 }
 
-/* Rows sorted by token id with the segments of equal ids, so that the embedding's gradient adds in a fixed order. */
+/* Rows sorted by token id with the segments of equal ids, so that the embedding's gradient adds in a fixed
+ * order. */
 static tn_status set_order(tn_pass *pass, const int32_t *ids) {
     int32_t *order = pass->host, *starts = NULL;
     id_row *pairs = NULL;
@@ -187,7 +197,8 @@ done:
 static tn_status check_ids(const tn_pass *pass, const int32_t *ids, int64_t count) {
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= pass->model->arch->vocab) {
-            tn_fail(TN_BAD_DATA, "token id %d is outside the model's vocabulary of %lld", ids[i], (long long)pass->model->arch->vocab);
+            tn_fail(TN_BAD_DATA, "token id %d is outside the model's vocabulary of %lld", ids[i],
+                    (long long)pass->model->arch->vocab);
             return tn_remedy("data and model need the same tokenizer");
         }
     return TN_OK;
@@ -195,17 +206,27 @@ static tn_status check_ids(const tn_pass *pass, const int32_t *ids, int64_t coun
 
 static void set_attention(tn_pass *pass, int64_t documents, int64_t longest_q, int64_t longest_kv) {
     const tn_arch *a = pass->model->arch;
-    pass->attention = (tn_attention){.documents = documents, .q_rows = pass->tokens, .kv_rows = pass->past + pass->tokens,
-                                     .longest_q = longest_q, .longest_kv = longest_kv, .cu_q = pass->in.cu_q, .cu_kv = pass->in.cu_kv,
-                                     .host_cu_q = pass->host_cu_q, .host_cu_kv = pass->host_cu_kv, .heads = a->heads,
-                                     .kv_heads = a->kv_heads, .head_dim = a->head_dim, .scale = a->attention_scale};
+    pass->attention = (tn_attention){.documents = documents,
+                                     .q_rows = pass->tokens,
+                                     .kv_rows = pass->past + pass->tokens,
+                                     .longest_q = longest_q,
+                                     .longest_kv = longest_kv,
+                                     .cu_q = pass->in.cu_q,
+                                     .cu_kv = pass->in.cu_kv,
+                                     .host_cu_q = pass->host_cu_q,
+                                     .host_cu_kv = pass->host_cu_kv,
+                                     .heads = a->heads,
+                                     .kv_heads = a->kv_heads,
+                                     .head_dim = a->head_dim,
+                                     .scale = a->attention_scale};
 }
 
 static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool with_order) {
     tn_status status;
     if (b->tokens > pass->limits.rows || b->documents > pass->limits.documents)
-        return tn_fail(TN_FAILED, "a batch of %lld tokens in %lld documents exceeds the plan (%lld, %lld)", (long long)b->tokens,
-                       (long long)b->documents, (long long)pass->limits.rows, (long long)pass->limits.documents);
+        return tn_fail(TN_FAILED, "a batch of %lld tokens in %lld documents exceeds the plan (%lld, %lld)",
+                       (long long)b->tokens, (long long)b->documents, (long long)pass->limits.rows,
+                       (long long)pass->limits.documents);
     TN_TRY(check_ids(pass, b->ids, b->tokens));
     pass->tokens = b->tokens;
     pass->past = 0;
@@ -242,10 +263,12 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
     TN_TRY(set_batch(pass, batch, embed));
     TN_TRY(forward(pass, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
-    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--) TN_TRY(tn_block_backward(pass, l, dropout));
+    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--)
+        TN_TRY(tn_block_backward(pass, l, dropout));
     if (embed)
-        status = OP(pass)->embed_backward(DEV(pass), pass->tokens, m->arch->hidden, pass->segments, pass->in.ids, pass->in.order,
-                                          pass->in.starts, m->arch->embed_scale, pass->dh, m->embed_grad);
+        status = OP(pass)->embed_backward(DEV(pass), pass->tokens, m->arch->hidden, pass->segments,
+                                          pass->in.ids, pass->in.order, pass->in.starts, m->arch->embed_scale,
+                                          pass->dh, m->embed_grad);
 done:
     return status;
 }
@@ -265,7 +288,9 @@ done:
     return status;
 }
 
-tn_status tn_pass_reset_loss(tn_pass *pass) { return OP(pass)->zero(DEV(pass), pass->in.loss_total, (int64_t)sizeof(double)); }
+tn_status tn_pass_reset_loss(tn_pass *pass) {
+    return OP(pass)->zero(DEV(pass), pass->in.loss_total, (int64_t)sizeof(double));
+}
 
 tn_status tn_pass_read_loss(tn_pass *pass, double *loss) {
     return OP(pass)->download(DEV(pass), loss, pass->in.loss_total, (int64_t)sizeof(double));

@@ -1,9 +1,10 @@
-/* pass.h: one trip of a batch through the model, forward and backward. The table of saved tensors (saved.c) says what the
- * backward pass needs of every layer and what each policy keeps; the rest is recomputed by running the same forward stages again
- * into shared buffers. All buffers come from one region, so that table is also the memory plan.
+/* pass.h: one trip of a batch through the model, forward and backward. The table of saved tensors (saved.c)
+ * says what the backward pass needs of every layer and what each policy keeps; the rest is recomputed by
+ * running the same forward stages again into shared buffers. All buffers come from one region, so that table is
+ * also the memory plan.
  *
- * Shapes: T = tokens of the batch, d = hidden, q = heads·head_dim, kv = kv_heads·head_dim, f = intermediate. Inputs of a linear
- * group are wider by its border (op.h).
+ * Shapes: T = tokens of the batch, d = hidden, q = heads·head_dim, kv = kv_heads·head_dim, f = intermediate.
+ * Inputs of a linear group are wider by its border (op.h).
  */
 #ifndef TN_MODEL_PASS_H
 #define TN_MODEL_PASS_H
@@ -21,14 +22,14 @@ typedef enum tn_policy {
 const char *tn_policy_name(tn_policy policy);
 
 typedef enum tn_saved {
-    TN_SAVED_H,        /* [T, d] input of the layer; one more for the output of the last */
-    TN_SAVED_QKV_RAW,  /* [T, q+2kv] projections before q/k norm; only where the family has it */
-    TN_SAVED_QK_RSTD,  /* [T, heads+kv_heads] fp32 of the q/k norms */
-    TN_SAVED_QKV,      /* [T, q+2kv] after norm and rope (the v columns only where there is no RAW) */
-    TN_SAVED_ATTN,     /* [T, q + border] attention output */
-    TN_SAVED_LSE,      /* [T, heads] fp32 log-sum-exp of the scores */
-    TN_SAVED_H_MID,    /* [T, d] after attention */
-    TN_SAVED_GATE_UP,  /* [T, 2f + border]; becomes its own gradient */
+    TN_SAVED_H,       /* [T, d] input of the layer; one more for the output of the last */
+    TN_SAVED_QKV_RAW, /* [T, q+2kv] projections before q/k norm; only where the family has it */
+    TN_SAVED_QK_RSTD, /* [T, heads+kv_heads] fp32 of the q/k norms */
+    TN_SAVED_QKV,     /* [T, q+2kv] after norm and rope (the v columns only where there is no RAW) */
+    TN_SAVED_ATTN,    /* [T, q + border] attention output */
+    TN_SAVED_LSE,     /* [T, heads] fp32 log-sum-exp of the scores */
+    TN_SAVED_H_MID,   /* [T, d] after attention */
+    TN_SAVED_GATE_UP, /* [T, 2f + border]; becomes its own gradient */
     TN_SAVED_COUNT
 } tn_saved;
 const char *tn_saved_name(tn_saved saved);
@@ -51,15 +52,17 @@ void tn_pass_free(tn_pass *pass);
 /* Takes all buffers, scratch included, from the region. */
 void tn_pass_place(tn_pass *pass, tn_region *region);
 
-/* Forward and backward: adds the gradients of Σ loss·loss_scale to the adapter's, and Σ loss to the running total. Positions
- * with no target count nothing. */
+/* Forward and backward: adds the gradients of Σ loss·loss_scale to the adapter's, and Σ loss to the running
+ * total. Positions with no target count nothing. */
 tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, const tn_dropout *dropout);
-/* Forward and losses only. `losses` (host, may be NULL) gets −ln p of each token's target, [tokens], 0 where there is none. */
+/* Forward and losses only. `losses` (host, may be NULL) gets −ln p of each token's target, [tokens], 0 where
+ * there is none. */
 tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses);
 /* Running totals on the device: zero them; read Σ loss and Σ g² (of all of the adapter's gradients). */
 tn_status tn_pass_reset_loss(tn_pass *pass);
 tn_status tn_pass_read_loss(tn_pass *pass, double *loss);
-/* Generation: appends `count` tokens behind `past` cached ones and gives the logits [vocab] of the last (host, fp32). */
+/* Generation: appends `count` tokens behind `past` cached ones and gives the logits [vocab] of the last (host,
+ * fp32). */
 tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64_t past, float *logits);
 /* Forward of a batch and all its logits [tokens, vocab] (host, fp32): tests and checks. */
 tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits);

@@ -1,4 +1,5 @@
-/* pass_internal.h: the buffers of a pass, shared by pass.c (inputs, running), block.c (one layer) and head.c (loss).
+/* pass_internal.h: the buffers of a pass, shared by pass.c (inputs, running), block.c (one layer) and head.c
+ * (loss).
  */
 #ifndef TN_MODEL_PASS_INTERNAL_H
 #define TN_MODEL_PASS_INTERNAL_H
@@ -24,11 +25,11 @@ struct tn_pass {
     void **slot[TN_SAVED_COUNT];
     int64_t stride[TN_SAVED_COUNT];
     /* Shared buffers of one layer. */
-    tn_view x1, x2;                  /* [T, d + border] normalised inputs of qkv and gate|up */
-    tn_view act;                     /* [T, f + border] */
-    float *rstd1, *rstd2;            /* [T] */
-    tn_view dh;                      /* [T, d + border] gradient of the residual stream */
-    tn_view dx, dact, dattn, dqkv;   /* [T, d], [T, f], [T, q], [T, q+2kv + border] */
+    tn_view x1, x2;                /* [T, d + border] normalised inputs of qkv and gate|up */
+    tn_view act;                   /* [T, f + border] */
+    float *rstd1, *rstd2;          /* [T] */
+    tn_view dh;                    /* [T, d + border] gradient of the residual stream */
+    tn_view dx, dact, dattn, dqkv; /* [T, d], [T, f], [T, q], [T, q+2kv + border] */
     /* Head: one chunk of labelled rows. */
     tn_view head_h, head_x, head_dx, logits; /* [C, d], [C, d + border], [C, d], [C, vocab + border] */
     float *head_rstd;                        /* [C] */
@@ -47,13 +48,13 @@ tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer);
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border included */
 
-/* block.c: layer `l` of the batch in hand. Forward reads H[l] and writes H[l+1]. Backward takes the gradient of H[l+1] in
- * pass->dh and leaves that of H[l] there (or, where nothing below trains, stops early). */
+/* block.c: layer `l` of the batch in hand. Forward reads H[l] and writes H[l+1]. Backward takes the gradient of
+ * H[l+1] in pass->dh and leaves that of H[l] there (or, where nothing below trains, stops early). */
 tn_status tn_block_forward(tn_pass *pass, int64_t l, const tn_dropout *dropout);
 tn_status tn_block_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout);
 
-/* head.c: final norm, lm_head and cross-entropy over labelled rows in chunks. Where `train`, pass->dh gets the gradient of the
- * last hidden state and the head's own gradients are accumulated. */
+/* head.c: final norm, lm_head and cross-entropy over labelled rows in chunks. Where `train`, pass->dh gets the
+ * gradient of the last hidden state and the head's own gradients are accumulated. */
 tn_status tn_head_loss(tn_pass *pass, bool train, float loss_scale, const tn_dropout *dropout);
 /* Logits of `count` rows (device indices) as fp32 on the host. */
 tn_status tn_head_logits(tn_pass *pass, const int32_t *rows, int64_t count, float *logits);

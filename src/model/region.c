@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 static const char *const names[TN_SEGMENTS] = {
-    "weights", "adapter", "gradients", "optimizer", "saved_activations", "workspace", "logits", "batch", "kv_cache", "scratch",
+    "weights",   "adapter", "gradients", "optimizer", "saved_activations",
+    "workspace", "logits",  "batch",     "kv_cache",  "scratch",
 };
 
 const char *tn_segment_name(tn_segment segment) { return names[segment]; }

@@ -1,6 +1,6 @@
 /* region.h: planning and placing with the same code. A tn_region hands out consecutive pieces of one block of
- * device memory and counts bytes by named segment. Run over a NULL base it only counts: that is the memory plan. Run again
- * over the real block it gives the pointers. So the plan cannot disagree with what is used.
+ * device memory and counts bytes by named segment. Run over a NULL base it only counts: that is the memory
+ * plan. Run again over the real block it gives the pointers. So the plan cannot disagree with what is used.
  */
 #ifndef TN_MODEL_REGION_H
 #define TN_MODEL_REGION_H

@@ -1,5 +1,5 @@
-/* rope.c: the rope kinds. Formulas: spec architectures.md section 3 (transformers' modeling_rope_utils), fp32 where it is fp32
- * there, since angles at position 100,000 show a last-bit difference in inv_freq.
+/* rope.c: the rope kinds. Formulas: spec architectures.md section 3 (transformers' modeling_rope_utils), fp32
+ * where it is fp32 there, since angles at position 100,000 show a last-bit difference in inv_freq.
  */
 #include "model/rope.h"
 
@@ -12,13 +12,13 @@ static const struct {
     const char *name;
     tn_rope_kind kind;
 } kinds[] = {
-    {"default", TN_ROPE_DEFAULT}, {"mrope", TN_ROPE_DEFAULT},   {"linear", TN_ROPE_LINEAR},
-    {"dynamic", TN_ROPE_DYNAMIC}, {"yarn", TN_ROPE_YARN},       {"longrope", TN_ROPE_LONGROPE},
+    {"default", TN_ROPE_DEFAULT}, {"mrope", TN_ROPE_DEFAULT}, {"linear", TN_ROPE_LINEAR},
+    {"dynamic", TN_ROPE_DYNAMIC}, {"yarn", TN_ROPE_YARN},     {"longrope", TN_ROPE_LONGROPE},
     {"su", TN_ROPE_LONGROPE},     {"llama3", TN_ROPE_LLAMA3},
 };
 
-static tn_status read_factors(tn_arena *arena, const tn_json *list, int64_t half, const char *key, const char *name,
-                              const float **out) {
+static tn_status read_factors(tn_arena *arena, const tn_json *list, int64_t half, const char *key,
+                              const char *name, const float **out) {
     if (!list || list->type != TN_JSON_ARRAY || list->count != half)
         return tn_fail(TN_BAD_DATA, "%s: rope %s needs a list of %lld numbers", name, key, (long long)half);
     float *values = tn_arena_take(arena, half * (int64_t)sizeof *values);
@@ -37,13 +37,14 @@ static tn_status check(const tn_rope *rope, const char *name) {
                 rope->original_length > 0 && rope->half > 0;
     if (rope->kind == TN_ROPE_LLAMA3) sane = sane && rope->high_freq_factor > rope->low_freq_factor;
     if (sane) return TN_OK;
-    tn_fail(TN_BAD_DATA, "%s: impossible rope settings (theta %g, factor %g, original length %lld)", name, rope->theta,
-            rope->factor, (long long)rope->original_length);
+    tn_fail(TN_BAD_DATA, "%s: impossible rope settings (theta %g, factor %g, original length %lld)", name,
+            rope->theta, rope->factor, (long long)rope->original_length);
     return tn_remedy("check rope_theta and rope_scaling in config.json");
 }
 
-tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta, int64_t head_dim,
-                       double partial, int64_t original_length, int64_t max_positions, const char *name, tn_rope *rope) {
+tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta,
+                       int64_t head_dim, double partial, int64_t original_length, int64_t max_positions,
+                       const char *name, tn_rope *rope) {
     tn_status status = TN_OK;
     const tn_json *type = tn_json_get(scaling, "rope_type");
     if (tn_json_is_null(type)) type = tn_json_get(scaling, "type");
@@ -60,9 +61,10 @@ tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *d
     rope->mscale = tn_json_number(tn_json_get(scaling, "mscale"), 0.0);
     rope->mscale_all_dim = tn_json_number(tn_json_get(scaling, "mscale_all_dim"), 0.0);
     rope->truncate = tn_json_boolean(tn_json_get(scaling, "truncate"), true);
-    rope->original_length = original_length > 0
-                                ? original_length
-                                : tn_json_integer(tn_json_get(scaling, "original_max_position_embeddings"), max_positions);
+    rope->original_length =
+        original_length > 0
+            ? original_length
+            : tn_json_integer(tn_json_get(scaling, "original_max_position_embeddings"), max_positions);
     size_t i = 0, n = sizeof kinds / sizeof *kinds;
     while (i < n && strcmp(kind, kinds[i].name) != 0) i++;
     if (i == n) {
@@ -71,8 +73,10 @@ tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *d
     }
     rope->kind = kinds[i].kind;
     if (rope->kind == TN_ROPE_LONGROPE) {
-        TN_TRY(read_factors(arena, tn_json_get(scaling, "long_factor"), rope->half, "long_factor", name, &rope->long_factor));
-        TN_TRY(read_factors(arena, tn_json_get(scaling, "short_factor"), rope->half, "short_factor", name, &rope->short_factor));
+        TN_TRY(read_factors(arena, tn_json_get(scaling, "long_factor"), rope->half, "long_factor", name,
+                            &rope->long_factor));
+        TN_TRY(read_factors(arena, tn_json_get(scaling, "short_factor"), rope->half, "short_factor", name,
+                            &rope->short_factor));
         if (tn_json_is_null(tn_json_get(scaling, "factor")))
             rope->factor = (double)max_positions / (double)rope->original_length;
     }
@@ -85,7 +89,9 @@ done:
     return status;
 }
 
-bool tn_rope_by_length(const tn_rope *rope) { return rope->kind == TN_ROPE_DYNAMIC || rope->kind == TN_ROPE_LONGROPE; }
+bool tn_rope_by_length(const tn_rope *rope) {
+    return rope->kind == TN_ROPE_DYNAMIC || rope->kind == TN_ROPE_LONGROPE;
+}
 
 /* θ^(−2i/D) the way torch computes it: exponent and power in fp32. */
 static float base_freq(double theta, int64_t i, int64_t half) {
@@ -96,7 +102,8 @@ static float llama3(const tn_rope *rope, float inv) {
     double length = (double)rope->original_length, wavelength = 2 * pi / (double)inv;
     if (wavelength < length / rope->high_freq_factor) return inv;
     if (wavelength > length / rope->low_freq_factor) return (float)((double)inv / rope->factor);
-    double smooth = (length / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
+    double smooth =
+        (length / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
     return (float)((1 - smooth) * ((double)inv / rope->factor) + smooth * (double)inv);
 }
 

@@ -1,6 +1,6 @@
-/* rope.h: rotary position embedding of every kind in architectures.md section 3, as tables of inverse frequencies made on
- * the host. Kinds that depend on the length (dynamic, longrope) use the length of the document itself, so a batch
- * has one row of frequencies per document; all others have one row for all.
+/* rope.h: rotary position embedding of every kind in architectures.md section 3, as tables of inverse
+ * frequencies made on the host. Kinds that depend on the length (dynamic, longrope) use the length of the
+ * document itself, so a batch has one row of frequencies per document; all others have one row for all.
  */
 #ifndef TN_MODEL_ROPE_H
 #define TN_MODEL_ROPE_H
@@ -21,7 +21,8 @@ typedef struct tn_rope {
     tn_rope_kind kind;
     double theta;
     int64_t half; /* pairs that turn: rotary dimensions / 2 */
-    double factor, low_freq_factor, high_freq_factor, beta_fast, beta_slow, attention_factor /* NAN = computed */;
+    double factor, low_freq_factor, high_freq_factor, beta_fast, beta_slow,
+        attention_factor /* NAN = computed */;
     double mscale, mscale_all_dim; /* 0 = absent */
     bool truncate;
     int64_t original_length, max_positions;
@@ -29,8 +30,9 @@ typedef struct tn_rope {
 } tn_rope;
 
 /* `scaling` is rope_scaling / rope_parameters or NULL; `divisors` GGUF's array or NULL. */
-tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta, int64_t head_dim,
-                       double partial, int64_t original_length, int64_t max_positions, const char *name, tn_rope *rope);
+tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta,
+                       int64_t head_dim, double partial, int64_t original_length, int64_t max_positions,
+                       const char *name, tn_rope *rope);
 /* Does the table depend on the document's length? */
 bool tn_rope_by_length(const tn_rope *rope);
 /* inv_freq [half] for a document of `length` tokens. */

@@ -1,5 +1,5 @@
-/* saved.c: the table of saved tensors. One row a kind: its width, and under which policies every layer keeps its own.
- * A kind that is not kept has one buffer for all layers, filled again by the backward pass.
+/* saved.c: the table of saved tensors. One row a kind: its width, and under which policies every layer keeps
+ * its own. A kind that is not kept has one buffer for all layers, filled again by the backward pass.
  */
 #include "model/pass_internal.h"
 
@@ -29,7 +29,8 @@ bool tn_saved_kept(tn_saved saved, tn_policy policy) { return table[saved].kept[
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind) {
     const tn_arch *a = model->arch;
     switch (kind) {
-        case TN_SAVED_H: case TN_SAVED_H_MID: return a->hidden;
+        case TN_SAVED_H:
+        case TN_SAVED_H_MID: return a->hidden;
         case TN_SAVED_QKV_RAW: return a->qk_norm ? tn_arch_qkv(a) : 0;
         case TN_SAVED_QK_RSTD: return a->qk_norm ? a->heads + a->kv_heads : 0;
         case TN_SAVED_QKV: return a->qk_norm ? tn_arch_q(a) + tn_arch_kv(a) : tn_arch_qkv(a);
@@ -46,12 +47,14 @@ tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer) {
 
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer) { return pass->slot[kind][layer]; }
 
-/* Takes the buffers of every kind. In inference one buffer serves all layers and both residual kinds: the stream is updated in place. */
+/* Takes the buffers of every kind. In inference one buffer serves all layers and both residual kinds: the
+ * stream is updated in place. */
 void tn_saved_place(tn_pass *pass, tn_region *region) {
     const int64_t layers = pass->model->arch->layers, width = tn_dtype_block_bytes(pass->model->device->dtype);
     for (int kind = 0; kind < TN_SAVED_COUNT; kind++) {
         int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
-        int64_t bytes = pass->limits.rows * (pass->stride[kind] = tn_saved_columns(pass->model, (tn_saved)kind)) *
+        int64_t bytes = pass->limits.rows *
+                        (pass->stride[kind] = tn_saved_columns(pass->model, (tn_saved)kind)) *
                         (table[kind].fp32 ? (int64_t)sizeof(float) : width);
         bool kept = pass->limits.training && tn_saved_kept((tn_saved)kind, pass->limits.policy);
         bool in_place = kind == TN_SAVED_H_MID && !pass->limits.training;

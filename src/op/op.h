@@ -42,10 +42,11 @@ typedef struct tn_source {
     int64_t permuted_head_dim;
     uint64_t seed;
     float std;
-    bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own, not the mapping */
+    bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own,
+                     not the mapping */
 } tn_source;
-/* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i is a function of
- * (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
+/* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i
+ * is a function of (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
 void tn_random_weights(uint64_t seed, float std, int64_t count, float *values);
 /* A seed from a tensor's name. */
 uint64_t tn_random_name(const char *name);
@@ -96,14 +97,15 @@ static inline int64_t tn_border(int64_t rank) { return (rank + 15) / 16 * 16; }
 typedef struct tn_dropout {
     float p; /* 0 = off */
     uint64_t seed;
-    uint32_t step;     /* micro-batch counter: recomputation sees the same mask */
+    uint32_t step; /* micro-batch counter: recomputation sees the same mask */
     int64_t first_row;
 } tn_dropout;
 
 /* ---- Attention ----------------------------------------------------------------------------------- */
 
 /* Causal attention over packed documents. Query i of a document (of nq queries and nk keys) sees keys
- * j ≤ i + nk - nq, and with a window only j > i + nk - nq - window. Head i reads kv head i / (heads/kv_heads). */
+ * j ≤ i + nk - nq, and with a window only j > i + nk - nq - window. Head i reads kv head i / (heads/kv_heads).
+ */
 typedef struct tn_attention {
     int64_t documents, q_rows, kv_rows, longest_q, longest_kv;
     const int32_t *cu_q, *cu_kv;           /* on the device, [documents + 1] */
@@ -117,8 +119,8 @@ typedef struct tn_attention {
 typedef enum tn_activation { TN_SILU, TN_GELU_TANH, TN_GELU } tn_activation;
 
 /* One step of an optimizer over a flat range. The gradient is first multiplied by `grad_scale` and by
- * min(1, max_norm / (sqrt(*sum_squares)·grad_scale + 1e-6)) (max_norm 0 = no clipping). Where *sum_squares is not
- * finite nothing is changed at all: the host sees it and stops. */
+ * min(1, max_norm / (sqrt(*sum_squares)·grad_scale + 1e-6)) (max_norm 0 = no clipping). Where *sum_squares is
+ * not finite nothing is changed at all: the host sees it and stops. */
 typedef struct tn_optimizer_step {
     double learning_rate, beta1, beta2, epsilon, weight_decay;
     int64_t step; /* 1 for the first */
@@ -159,87 +161,101 @@ struct tn_backend {
 
     /* Loading. `linear_bytes`: device bytes of a linear's weights and compute copies (parts' weight.rows, cols,
      * dtype as in the file or compute dtype, r and master set); 0 where mapped memory is used in place.
-     * `linear_load` puts part i's weight (from sources[i]; where sources[i] is NULL the part's weight.data is already
-     * there and shared, as for a tied head) into `region` and sets weight.data/dtype/stride and `fused`. Plain weights are
-     * held in the compute dtype, block types as they are. `linear_refresh` brings compute copies up to date
-     * after A, B or a master changed. */
+     * `linear_load` puts part i's weight (from sources[i]; where sources[i] is NULL the part's weight.data is
+     * already there and shared, as for a tied head) into `region` and sets weight.data/dtype/stride and
+     * `fused`. Plain weights are held in the compute dtype, block types as they are. `linear_refresh` brings
+     * compute copies up to date after A, B or a master changed. */
     int64_t (*linear_bytes)(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
-    tn_status (*linear_load)(tn_device *device, tn_linear *linear, const tn_source *const sources[], void *region);
+    tn_status (*linear_load)(tn_device *device, tn_linear *linear, const tn_source *const sources[],
+                             void *region);
     tn_status (*linear_refresh)(tn_device *device, tn_linear *linear);
-    /* A table [rows, cols] on its own (embedding), or a vector (norm weight, bias: rows = 1), in the compute dtype or,
-     * for tables, block types as they are. */
+    /* A table [rows, cols] on its own (embedding), or a vector (norm weight, bias: rows = 1), in the compute
+     * dtype or, for tables, block types as they are. */
     int64_t (*weight_bytes)(tn_device *device, int64_t rows, int64_t cols, const tn_source *source);
-    tn_status (*weight_load)(tn_device *device, int64_t rows, int64_t cols, const tn_source *source, void *region,
-                             tn_weight *weight);
+    tn_status (*weight_load)(tn_device *device, int64_t rows, int64_t cols, const tn_source *source,
+                             void *region, tn_weight *weight);
     /* Rounds fp32 masters [count] into compute-dtype values (full modules after a step). */
     tn_status (*weight_refresh)(tn_device *device, int64_t count, const float *master, void *values);
     /* Called when loading is over: finishes transfers in flight. */
     tn_status (*load_finish)(tn_device *device);
 
     /* y[i] = scale · table[ids[i]], [rows, cols]; `ids` on the device. */
-    tn_status (*embed_forward)(tn_device *device, int64_t rows, const int32_t *ids, const tn_weight *table, float scale,
-                               tn_view y);
+    tn_status (*embed_forward)(tn_device *device, int64_t rows, const int32_t *ids, const tn_weight *table,
+                               float scale, tn_view y);
     /* dtable[id] += scale · Σ dy over the rows with this id. `order` lists the rows sorted by id (stable), and
      * segment s covers order[starts[s]] … order[starts[s+1]-1]. All three on the device. */
-    tn_status (*embed_backward)(tn_device *device, int64_t rows, int64_t cols, int64_t segments, const int32_t *ids,
-                                const int32_t *order, const int32_t *starts, float scale, tn_view dy, float *dtable);
+    tn_status (*embed_backward)(tn_device *device, int64_t rows, int64_t cols, int64_t segments,
+                                const int32_t *ids, const int32_t *order, const int32_t *starts, float scale,
+                                tn_view dy, float *dtable);
 
-    /* Each of `groups` segments of `cols` columns is normalised on its own: u = x·rsqrt(mean(x²)+eps), y = w·round(u), or
-     * with `offset` (Gemma) y = round(u·(1+w)). rstd [rows, groups] fp32 may be NULL. y may be x. */
-    tn_status (*rmsnorm_forward)(tn_device *device, int64_t rows, int64_t groups, int64_t cols, tn_view x, const void *w,
-                                 bool offset, float eps, tn_view y, float *rstd);
-    /* dx = r·(g − x·r²·mean(g·x)), g = dy·w; added to dx where `accumulate`. dw [cols] fp32 accumulated, may be NULL.
-     * dx may be dy. */
-    tn_status (*rmsnorm_backward)(tn_device *device, int64_t rows, int64_t groups, int64_t cols, tn_view x, const void *w,
-                                  bool offset, const float *rstd, tn_view dy, tn_view dx, bool accumulate, float *dw);
+    /* Each of `groups` segments of `cols` columns is normalised on its own: u = x·rsqrt(mean(x²)+eps), y =
+     * w·round(u), or with `offset` (Gemma) y = round(u·(1+w)). rstd [rows, groups] fp32 may be NULL. y may be
+     * x. */
+    tn_status (*rmsnorm_forward)(tn_device *device, int64_t rows, int64_t groups, int64_t cols, tn_view x,
+                                 const void *w, bool offset, float eps, tn_view y, float *rstd);
+    /* dx = r·(g − x·r²·mean(g·x)), g = dy·w; added to dx where `accumulate`. dw [cols] fp32 accumulated, may be
+     * NULL. dx may be dy. */
+    tn_status (*rmsnorm_backward)(tn_device *device, int64_t rows, int64_t groups, int64_t cols, tn_view x,
+                                  const void *w, bool offset, const float *rstd, tn_view dy, tn_view dx,
+                                  bool accumulate, float *dw);
 
-    /* y = residual + alpha · (x·Wᵀ + bias + LoRA); residual.data NULL = none; residual may be y. x needs its border
-     * (u is written there). alpha scales the LoRA part too. */
+    /* y = residual + alpha · (x·Wᵀ + bias + LoRA); residual.data NULL = none; residual may be y. x needs its
+     * border (u is written there). alpha scales the LoRA part too. */
     tn_status (*linear_forward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
                                 tn_view residual, float alpha, const tn_dropout *dropout);
-    /* From dy (its border is scratch) and x with u in its border as the forward left it: accumulates the gradients of all
-     * trained tensors of the group, and dx = alpha · dy·(W + sBA) (added to dx where `accumulate`; dx.data NULL: not wanted).
-     * dx never overlaps dy or x. */
-    tn_status (*linear_backward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view dy, tn_view dx,
-                                 bool accumulate, float alpha, const tn_dropout *dropout);
+    /* From dy (its border is scratch) and x with u in its border as the forward left it: accumulates the
+     * gradients of all trained tensors of the group, and dx = alpha · dy·(W + sBA) (added to dx where
+     * `accumulate`; dx.data NULL: not wanted). dx never overlaps dy or x. */
+    tn_status (*linear_backward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                 tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                 const tn_dropout *dropout);
 
-    /* Only u = x·Aᵀ into the border of x, as linear_forward leaves it: for an x that was recomputed. Nothing where rank is 0. */
-    tn_status (*linear_inner)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, const tn_dropout *dropout);
+    /* Only u = x·Aᵀ into the border of x, as linear_forward leaves it: for an x that was recomputed. Nothing
+     * where rank is 0. */
+    tn_status (*linear_inner)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                              const tn_dropout *dropout);
 
-    /* cos, sin [rows, half]: angle = positions[row] · inv_freq[(row_table ? row_table[row] : 0)·half + i], times `scaling`. fp32. */
-    tn_status (*rope_table)(tn_device *device, int64_t rows, int64_t half, const int32_t *positions, const int32_t *row_table,
-                            const float *inv_freq, float scaling, float *cos, float *sin);
-    /* In place on `heads` heads of head_dim columns: pairs (i, i+half) of the first 2·half columns turn by the angle, or
-     * back where `inverse` (the backward pass). */
+    /* cos, sin [rows, half]: angle = positions[row] · inv_freq[(row_table ? row_table[row] : 0)·half + i],
+     * times `scaling`. fp32. */
+    tn_status (*rope_table)(tn_device *device, int64_t rows, int64_t half, const int32_t *positions,
+                            const int32_t *row_table, const float *inv_freq, float scaling, float *cos,
+                            float *sin);
+    /* In place on `heads` heads of head_dim columns: pairs (i, i+half) of the first 2·half columns turn by the
+     * angle, or back where `inverse` (the backward pass). */
     tn_status (*rope)(tn_device *device, int64_t rows, int64_t heads, int64_t head_dim, int64_t half, tn_view x,
                       const float *cos, const float *sin, bool inverse);
 
-    /* o [q_rows, heads·head_dim]; lse [q_rows, heads] fp32: ln Σ exp(score), NULL in inference. No T×T matrix exists. */
-    tn_status (*attention_forward)(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v, tn_view o,
-                                   float *lse);
-    tn_status (*attention_backward)(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v, tn_view o,
-                                    const float *lse, tn_view d_o, tn_view dq, tn_view dk, tn_view dv);
+    /* o [q_rows, heads·head_dim]; lse [q_rows, heads] fp32: ln Σ exp(score), NULL in inference. No T×T matrix
+     * exists. */
+    tn_status (*attention_forward)(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
+                                   tn_view o, float *lse);
+    tn_status (*attention_backward)(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
+                                    tn_view o, const float *lse, tn_view d_o, tn_view dq, tn_view dk,
+                                    tn_view dv);
 
     /* y = act(gate) ⊙ up, gate_up [rows, 2·cols] with gate first. */
-    tn_status (*gated_forward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view gate_up,
-                               tn_view y);
+    tn_status (*gated_forward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
+                               tn_view gate_up, tn_view y);
     /* d_gate_up may be gate_up. */
-    tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view gate_up,
-                                tn_view dy, tn_view d_gate_up);
+    tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
+                                tn_view gate_up, tn_view dy, tn_view d_gate_up);
 
     /* y = a + b. */
     tn_status (*add)(tn_device *device, int64_t rows, int64_t cols, tn_view a, tn_view b, tn_view y);
     /* to[i] = from[index[i]] / to[index[i]] = from[i] (indices are distinct) / to[i] = from[i]. */
-    tn_status (*gather_rows)(tn_device *device, int64_t rows, int64_t cols, const int32_t *index, tn_view from, tn_view to);
-    tn_status (*scatter_rows)(tn_device *device, int64_t rows, int64_t cols, const int32_t *index, tn_view from, tn_view to);
+    tn_status (*gather_rows)(tn_device *device, int64_t rows, int64_t cols, const int32_t *index, tn_view from,
+                             tn_view to);
+    tn_status (*scatter_rows)(tn_device *device, int64_t rows, int64_t cols, const int32_t *index, tn_view from,
+                              tn_view to);
     tn_status (*copy_rows)(tn_device *device, int64_t rows, int64_t cols, tn_view from, tn_view to);
     /* to_f32: compute-dtype values as floats (logits for the sampler). */
     tn_status (*widen)(tn_device *device, int64_t rows, int64_t cols, tn_view from, float *to);
 
-    /* loss[i] = −ln softmax(cap(logits[i]))[targets[i]] (fp32). Where d_logits.data is not NULL it gets grad_scale·(softmax − onehot) (through
-     * the cap); it may be logits. softcap 0 = none. */
-    tn_status (*cross_entropy)(tn_device *device, int64_t rows, int64_t vocab, tn_view logits, const int32_t *targets,
-                               float softcap, float grad_scale, float *loss, tn_view d_logits);
+    /* loss[i] = −ln softmax(cap(logits[i]))[targets[i]] (fp32). Where d_logits.data is not NULL it gets
+     * grad_scale·(softmax − onehot) (through the cap); it may be logits. softcap 0 = none. */
+    tn_status (*cross_entropy)(tn_device *device, int64_t rows, int64_t vocab, tn_view logits,
+                               const int32_t *targets, float softcap, float grad_scale, float *loss,
+                               tn_view d_logits);
 
     /* *total += Σ values, in double, fixed order; *total is on the device. */
     tn_status (*sum)(tn_device *device, int64_t count, const float *values, double *total);
@@ -249,32 +265,36 @@ struct tn_backend {
     tn_status (*adamw)(tn_device *device, int64_t count, float *p, const float *g, float *m, float *v,
                        const tn_optimizer_step *step);
     tn_status (*sgd)(tn_device *device, int64_t count, float *p, const float *g, const tn_optimizer_step *step);
-    tn_status (*lion)(tn_device *device, int64_t count, float *p, const float *g, float *m, const tn_optimizer_step *step);
+    tn_status (*lion)(tn_device *device, int64_t count, float *p, const float *g, float *m,
+                      const tn_optimizer_step *step);
 };
 
 struct tn_device {
     const tn_backend *backend;
-    tn_dtype dtype;       /* compute dtype */
+    tn_dtype dtype; /* compute dtype */
     int index;
-    char name[128];       /* "NVIDIA H200", "AMD EPYC, AVX-512 BF16, 2 threads" */
+    char name[128];                    /* "NVIDIA H200", "AMD EPYC, AVX-512 BF16, 2 threads" */
     int64_t memory_total, memory_free; /* bytes when it was opened */
-    int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the CPU */
-    void *scratch;        /* set by the caller, scratch_bytes() large */
+    int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the
+                              CPU */
+    void *scratch;         /* set by the caller, scratch_bytes() large */
     int64_t scratch_size;
 };
 
 /* Backends compiled in: op/ref and op/cpu. */
 const tn_backend *tn_backend_reference(void);
 const tn_backend *tn_backend_cpu(void);
-/* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is missing, and
- * `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`, version TN_BACKEND_VERSION. */
+/* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
+ * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
+ * version TN_BACKEND_VERSION. */
 enum { TN_BACKEND_VERSION = 1 };
 const tn_backend *tn_backend_cuda(const char **why);
-/* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has it).
- * auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */
+/* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
+ * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */
 tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_device **device);
 void tn_device_close(tn_device *device);
-/* Best measured matrix-product rate of this device in FLOP/s (products of docs/speed.md's list), measured on first use. */
+/* Best measured matrix-product rate of this device in FLOP/s (products of docs/speed.md's list), measured on
+ * first use. */
 tn_status tn_device_ceiling(tn_device *device, double *flops);
 
 #endif

@@ -8,7 +8,7 @@
 void tn_random_weights(uint64_t seed, float std, int64_t count, float *values) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++)
-        values[i] = std < 0 ? 1.0f
+        values[i] = std < 0   ? 1.0f
                     : std > 0 ? tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), (uint64_t)i) * std
                               : 0.0f;
 }

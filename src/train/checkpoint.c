@@ -10,12 +10,14 @@
 
 /* ---- Optimizer state ------------------------------------------------------------------------------ */
 
-/* optimizer.safetensors: for every parameter NAME its moments NAME.exp_avg and NAME.exp_avg_sq, and NAME.master, the exact fp32
- * value, where the adapter file holds a rounded one. */
+/* optimizer.safetensors: for every parameter NAME its moments NAME.exp_avg and NAME.exp_avg_sq, and
+ * NAME.master, the exact fp32 value, where the adapter file holds a rounded one. */
 typedef enum state_kind { STATE_M, STATE_V, STATE_MASTER, STATE_KINDS } state_kind;
 static const char *const state_names[STATE_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
 
-static bool has_state(const tn_param *p, state_kind kind) { return kind != STATE_MASTER || p->dtype != TN_DTYPE_F32; }
+static bool has_state(const tn_param *p, state_kind kind) {
+    return kind != STATE_MASTER || p->dtype != TN_DTYPE_F32;
+}
 
 static float *state_of(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
     float *base = kind == STATE_M ? adapter->m : kind == STATE_V ? adapter->v : adapter->values;
@@ -38,7 +40,8 @@ static tn_status give_state(void *user, int64_t index, const void **bytes) {
     const tn_adapter *adapter = s->engine->adapter;
     const tn_param *p = &adapter->params[s->params[index]];
     *bytes = s->values;
-    return s->engine->device->backend->download(s->engine->device, s->values, state_of(adapter, p, s->kinds[index]),
+    return s->engine->device->backend->download(s->engine->device, s->values,
+                                                state_of(adapter, p, s->kinds[index]),
                                                 p->count * (int64_t)sizeof *s->values);
 }
 
@@ -49,18 +52,21 @@ static tn_status save_optimizer(const tn_engine *e, tn_arena *arena, const char 
     int64_t largest = 1, n = 0;
     tn_status status;
     TN_TRY(tn_safetensors_writer_new(&writer));
-    TN_TRY(tn_alloc(&s.params, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.params, "optimizer state"));
+    TN_TRY(
+        tn_alloc(&s.params, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.params, "optimizer state"));
     TN_TRY(tn_alloc(&s.kinds, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.kinds, "optimizer state"));
     for (int64_t i = 0; i < adapter->param_count; i++)
         for (int kind = 0; kind < STATE_KINDS; kind++) {
             const tn_param *p = &adapter->params[i];
             if (!has_state(p, (state_kind)kind)) continue;
-            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, 2, p->shape));
+            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, 2,
+                                          p->shape));
             s.params[n] = i, s.kinds[n++] = (state_kind)kind;
             if (p->count > largest) largest = p->count;
         }
     TN_TRY(tn_alloc(&s.values, largest, (int64_t)sizeof *s.values, "optimizer state"));
-    status = tn_safetensors_write(writer, tn_path_join(arena, directory, "optimizer.safetensors"), give_state, &s);
+    status =
+        tn_safetensors_write(writer, tn_path_join(arena, directory, "optimizer.safetensors"), give_state, &s);
 done:
     free(s.values);
     free(s.params);
@@ -80,8 +86,10 @@ static tn_status load_optimizer(tn_engine *e, tn_arena *arena, const char *direc
             if (!has_state(p, (state_kind)kind)) continue;
             const tn_tensor_info *t = tn_safetensors_find(file, state_name(arena, p, (state_kind)kind));
             if (!t || t->dtype != TN_DTYPE_F32 || t->elements != p->count)
-                TN_THROW(TN_BAD_DATA, "%s: the %s of %s is missing or of another size", path, state_names[kind], p->name);
-            TN_TRY(e->device->backend->upload(e->device, state_of(e->adapter, p, (state_kind)kind), t->data, t->bytes));
+                TN_THROW(TN_BAD_DATA, "%s: the %s of %s is missing or of another size", path, state_names[kind],
+                         p->name);
+            TN_TRY(e->device->backend->upload(e->device, state_of(e->adapter, p, (state_kind)kind), t->data,
+                                              t->bytes));
         }
 done:
     tn_safetensors_close(file);
@@ -94,16 +102,24 @@ static void write_progress(tn_json_writer *w, const tn_progress *p) {
     const struct {
         const char *key;
         int64_t value;
-    } members[] = {{"step", p->step},     {"epoch", p->epoch},       {"batch", p->batch},        {"micro_steps", p->micro_steps},
-                   {"tokens", p->tokens}, {"labelled", p->labelled}, {"log_bytes", p->log_bytes},
-                 {"loss_scale", p->loss_scale}, {"good_steps", p->good_steps}};
+    } members[] = {{"step", p->step},
+                   {"epoch", p->epoch},
+                   {"batch", p->batch},
+                   {"micro_steps", p->micro_steps},
+                   {"tokens", p->tokens},
+                   {"labelled", p->labelled},
+                   {"log_bytes", p->log_bytes},
+                   {"loss_scale", p->loss_scale},
+                   {"good_steps", p->good_steps}};
     tn_json_key(w, "progress");
     tn_json_begin(w, '{');
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++) tn_json_integer_member(w, members[i].key, members[i].value);
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+        tn_json_integer_member(w, members[i].key, members[i].value);
     tn_json_end(w, '}');
 }
 
-tn_status tn_run_write(const tn_engine *e, const tn_progress *progress, const char *data_hash, int64_t max_steps, const char *directory) {
+tn_status tn_run_write(const tn_engine *e, const tn_progress *progress, const char *data_hash,
+                       int64_t max_steps, const char *directory) {
     tn_arena arena = {0};
     tn_str text = {0};
     tn_json_writer w = tn_json_write_to(&text, 2);
@@ -117,7 +133,8 @@ tn_status tn_run_write(const tn_engine *e, const tn_progress *progress, const ch
     tn_json_string_member(&w, "dtype", tn_dtype_name(e->device->dtype));
     tn_json_string_member(&w, "gradient_checkpointing", tn_policy_name(e->plan.limits.policy));
     tn_json_integer_member(&w, "max_steps", max_steps);
-    tn_json_string_member(&w, "random", "philox4x32-10, counters only: there is no state beside seed and progress");
+    tn_json_string_member(&w, "random",
+                          "philox4x32-10, counters only: there is no state beside seed and progress");
     if (progress) write_progress(&w, progress);
     tn_engine_write_params(e, &w);
     tn_json_key(&w, "config");
@@ -133,7 +150,8 @@ done:
 }
 
 /* train_log.jsonl up to here becomes log_history. */
-static tn_status write_trainer_state(const tn_engine *e, const tn_progress *p, int64_t max_steps, tn_arena *arena, const char *directory) {
+static tn_status write_trainer_state(const tn_engine *e, const tn_progress *p, int64_t max_steps,
+                                     tn_arena *arena, const char *directory) {
     tn_str text = {0}, log = {0};
     tn_json_writer w = tn_json_write_to(&text, 2);
     const char *log_path = tn_path_join(arena, e->settings->output_dir, "train_log.jsonl");
@@ -211,12 +229,14 @@ tn_status tn_checkpoint_verify(const char *path) {
     if (!tn_is_file(name)) TN_THROW(TN_BAD_DATA, "%s has no manifest.json: it was never completed", path);
     TN_TRY(tn_json_read_file(&arena, name, TN_JSON_UNIQUE_KEYS, &manifest));
     files = tn_json_get(manifest, "files");
-    if (!files || files->type != TN_JSON_OBJECT || files->count == 0) TN_THROW(TN_BAD_DATA, "%s lists no files", name);
+    if (!files || files->type != TN_JSON_OBJECT || files->count == 0)
+        TN_THROW(TN_BAD_DATA, "%s lists no files", name);
     for (int64_t i = 0; i < files->count; i++) {
         const tn_member *m = &files->members[i];
         const char *file = tn_path_join(&arena, path, m->key);
         char digits[33];
-        if (strchr(m->key, '/')) TN_THROW(TN_BAD_DATA, "%s names a file outside its directory: %s", name, m->key);
+        if (strchr(m->key, '/'))
+            TN_THROW(TN_BAD_DATA, "%s names a file outside its directory: %s", name, m->key);
         if (tn_file_size(file) != tn_json_integer(tn_json_get(&m->value, "bytes"), -1))
             TN_THROW(TN_BAD_DATA, "%s is missing or of another size than the manifest says", file);
         TN_TRY(tn_hash_file(file, digits));
@@ -286,7 +306,8 @@ static tn_status rotate(const tn_engine *e, tn_arena *arena) {
     return status;
 }
 
-tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, const char *data_hash, int64_t max_steps) {
+tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, const char *data_hash,
+                             int64_t max_steps) {
     tn_arena arena = {0};
     tn_status status;
     const char *final = directory_of(&arena, e->settings->output_dir, progress->step);
@@ -324,10 +345,12 @@ tn_status tn_checkpoint_load(tn_engine *e, const char *path, tn_progress *progre
     tn_arena arena = {0};
     const tn_json *run, *p;
     tn_status status;
-    TN_TRY(load_optimizer(e, &arena, path)); /* the adapter's own values came in with the engine; masters follow here */
+    TN_TRY(load_optimizer(e, &arena,
+                          path)); /* the adapter's own values came in with the engine; masters follow here */
     TN_TRY(tn_checkpoint_read_run(&arena, path, &run));
     p = tn_json_get(run, "progress");
-    *progress = (tn_progress){.step = tn_json_integer(tn_json_get(p, "step"), -1), .epoch = tn_json_integer(tn_json_get(p, "epoch"), -1),
+    *progress = (tn_progress){.step = tn_json_integer(tn_json_get(p, "step"), -1),
+                              .epoch = tn_json_integer(tn_json_get(p, "epoch"), -1),
                               .batch = tn_json_integer(tn_json_get(p, "batch"), -1),
                               .micro_steps = tn_json_integer(tn_json_get(p, "micro_steps"), -1),
                               .tokens = tn_json_integer(tn_json_get(p, "tokens"), 0),

@@ -11,7 +11,10 @@
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
 static tn_status check_supported(const tn_settings *s) {
-    const char *what = s->load_in_4bit ? "load_in_4bit" : s->load_in_8bit ? "load_in_8bit" : s->load_in_fp8 ? "load_in_fp8" : NULL;
+    const char *what = s->load_in_4bit   ? "load_in_4bit"
+                       : s->load_in_8bit ? "load_in_8bit"
+                       : s->load_in_fp8  ? "load_in_fp8"
+                                         : NULL;
     if (what) {
         tn_fail(TN_USAGE, "%s is not supported by this version", what);
         return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
@@ -39,7 +42,8 @@ static tn_status open_model(tn_engine *e, bool weights, const tn_json **config) 
     }
     if (shape) return tn_json_parse(&e->arena, shape, (int64_t)strlen(shape), TN_JSON_DEFAULT, model, config);
     tn_status status = tn_model_files_open(model, weights, &e->files);
-    if (status == TN_USAGE && !weights) tn_remedy("a model directory, a config.json, a .gguf file, or one of: %s", tn_shape_names());
+    if (status == TN_USAGE && !weights)
+        tn_remedy("a model directory, a config.json, a .gguf file, or one of: %s", tn_shape_names());
     if (status != TN_OK) return status;
     *config = tn_model_files_config(e->files);
     return tn_model_files_hash(e->files, e->base_hash);
@@ -64,14 +68,15 @@ static tn_status set_max_length(tn_engine *e) {
     if (e->max_length <= e->arch.trained_length) return TN_OK;
     if (tn_config_setter(e->config, "max_length") == TN_SET_DEFAULT) {
         e->max_length = e->arch.trained_length;
-        tn_info("max_length is lowered from %lld to the model's trained length of %lld", (long long)e->settings->max_length,
-                (long long)e->max_length);
+        tn_info("max_length is lowered from %lld to the model's trained length of %lld",
+                (long long)e->settings->max_length, (long long)e->max_length);
         return TN_OK;
     }
     if (e->settings->rope_scaling) return TN_OK;
     tn_fail(TN_USAGE, "max_length %lld is beyond the model's trained length of %lld", (long long)e->max_length,
             (long long)e->arch.trained_length);
-    return tn_remedy("lower max_length, or stretch the model with --rope_scaling '{\"rope_type\":\"yarn\",\"factor\":4}'");
+    return tn_remedy(
+        "lower max_length, or stretch the model with --rope_scaling '{\"rope_type\":\"yarn\",\"factor\":4}'");
 }
 
 static tn_status open_device(tn_engine *e) {
@@ -93,7 +98,8 @@ static tn_status open_adapter(tn_engine *e) {
     else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, &config);
     else return tn_adapter_empty(&e->adapter);
     if (status != TN_OK) return status;
-    status = tn_adapter_new(&e->arch, config, tn_dtype_is_float(e->arch.stored_dtype) ? e->arch.stored_dtype : TN_DTYPE_F32, name,
+    status = tn_adapter_new(&e->arch, config,
+                            tn_dtype_is_float(e->arch.stored_dtype) ? e->arch.stored_dtype : TN_DTYPE_F32, name,
                             &e->adapter);
     if (status != TN_OK) return status;
     return tn_config_resolve(e->config, &e->settings); /* the adapter's values are inherited now */
@@ -105,7 +111,8 @@ static tn_status open_chat(tn_engine *e) {
     if (!e->files) return TN_OK;
     if (tn_model_files_get_kind(e->files) == TN_MODEL_CONFIG_ONLY) return TN_OK;
     /* An adapter that brought its own tokenizer (added tokens, another template) is read with it. */
-    if (e->adapter_directory && tn_is_file(tn_path_join(arena, e->adapter_directory, "tokenizer.json"))) model = e->adapter_directory;
+    if (e->adapter_directory && tn_is_file(tn_path_join(arena, e->adapter_directory, "tokenizer.json")))
+        model = e->adapter_directory;
     else if (tn_is_directory(model) && !tn_is_file(tn_path_join(arena, model, "tokenizer.json"))) return TN_OK;
     return tn_chat_open(model, &e->chat);
 }
@@ -168,13 +175,19 @@ void tn_engine_close(tn_engine *e) {
     *e = (tn_engine){0};
 }
 
-tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_t count, bool allow_unlabelled, tn_dataset **dataset) {
+tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_t count, bool allow_unlabelled,
+                            tn_dataset **dataset) {
     const tn_settings *s = e->settings;
-    tn_dataset_options options = {.paths = paths, .count = count, .format = s->dataset_format,
-                                  .stage = strcmp(s->stage, "cpt") == 0 ? TN_STAGE_CPT : TN_STAGE_SFT, .max_length = e->max_length,
-                                  .train_on_responses_only = s->train_on_responses_only, .allow_unlabelled = allow_unlabelled,
+    tn_dataset_options options = {.paths = paths,
+                                  .count = count,
+                                  .format = s->dataset_format,
+                                  .stage = strcmp(s->stage, "cpt") == 0 ? TN_STAGE_CPT : TN_STAGE_SFT,
+                                  .max_length = e->max_length,
+                                  .train_on_responses_only = s->train_on_responses_only,
+                                  .allow_unlabelled = allow_unlabelled,
                                   .vocab_size = e->arch.vocab};
-    if (options.stage == TN_STAGE_CPT && tn_config_setter(e->config, "train_on_responses_only") == TN_SET_DEFAULT)
+    if (options.stage == TN_STAGE_CPT &&
+        tn_config_setter(e->config, "train_on_responses_only") == TN_SET_DEFAULT)
         options.train_on_responses_only = false;
     if (count == 0) {
         tn_fail(TN_USAGE, "no dataset is given");
@@ -187,11 +200,13 @@ tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_
 
 static tn_status refuse(const tn_engine *e) {
     char need[32], have[32];
-    tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need), e->device->name,
-            tn_bytes_text(e->plan.available, have), e->settings->memory_limit >= 0 ? " by memory_limit" : "");
+    tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need),
+            e->device->name, tn_bytes_text(e->plan.available, have),
+            e->settings->memory_limit >= 0 ? " by memory_limit" : "");
     if (e->plan.longest_context > 0)
-        return tn_remedy("one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",
-                         (long long)e->plan.longest_context, (long long)e->plan.longest_context);
+        return tn_remedy(
+            "one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",
+            (long long)e->plan.longest_context, (long long)e->plan.longest_context);
     return tn_remedy("use a smaller model, a quantised one, or a larger device");
 }
 

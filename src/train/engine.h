@@ -1,8 +1,9 @@
-/* engine.h: everything a verb needs, opened in the right order and planned before it is allocated: configuration → model files and
- * architecture → adapter → device → data → plan → one block of device memory → weights and adapter values in place.
+/* engine.h: everything a verb needs, opened in the right order and planned before it is allocated:
+ * configuration → model files and architecture → adapter → device → data → plan → one block of device memory →
+ * weights and adapter values in place.
  *
- * Invariants: device memory is taken once (tn_engine_allocate); nothing is loaded before the plan said that it fits; what an
- * adapter's own configuration says wins over defaults, and contradicts explicit keys loudly.
+ * Invariants: device memory is taken once (tn_engine_allocate); nothing is loaded before the plan said that it
+ * fits; what an adapter's own configuration says wins over defaults, and contradicts explicit keys loudly.
  */
 #ifndef TN_TRAIN_ENGINE_H
 #define TN_TRAIN_ENGINE_H
@@ -31,9 +32,9 @@ typedef struct tn_engine {
     tn_use use;
     tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
     tn_arch arch;
-    int64_t max_length;    /* after lowering a default to the trained length */
+    int64_t max_length; /* after lowering a default to the trained length */
     tn_device *device;
-    tn_chat *chat;         /* NULL where the model has no tokenizer */
+    tn_chat *chat; /* NULL where the model has no tokenizer */
     tn_adapter *adapter;
     const char *adapter_directory; /* values come from here; NULL = fresh */
     tn_model *model;
@@ -43,17 +44,20 @@ typedef struct tn_engine {
     char base_hash[33];
 } tn_engine;
 
-/* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or a shape's name
- * is enough (plan, bench). `adapter` is the directory the adapter comes from (a checkpoint); NULL = the key `adapter`. */
+/* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or
+ * a shape's name is enough (plan, bench). `adapter` is the directory the adapter comes from (a checkpoint);
+ * NULL = the key `adapter`. */
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *engine);
-/* Less of it: only configuration, architecture and tokenizer (verb data); configuration, architecture and the existing adapter's
- * parameters (verify). */
+/* Less of it: only configuration, architecture and tokenizer (verb data); configuration, architecture and the
+ * existing adapter's parameters (verify). */
 tn_status tn_engine_open_data(tn_config *config, tn_engine *engine);
 tn_status tn_engine_open_adapter(tn_config *config, tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
-/* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits, or the one asked for).
- * Sets plan.fits; never an error for lack of memory. `cache_length` as in tn_pass_limits. */
-tn_status tn_engine_plan(tn_engine *engine, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length);
+/* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits,
+ * or the one asked for). Sets plan.fits; never an error for lack of memory. `cache_length` as in
+ * tn_pass_limits. */
+tn_status tn_engine_plan(tn_engine *engine, int64_t rows, int64_t documents, int64_t longest,
+                         int64_t cache_length);
 /* Longest context (one document a row, batch size 1) that fits, by bisection; into plan.longest_context. */
 tn_status tn_engine_longest(tn_engine *engine);
 /* TN_NO_FIT with what would fit, where the plan does not fit; else allocates, places and loads everything. */
@@ -61,8 +65,8 @@ tn_status tn_engine_allocate(tn_engine *engine);
 /* The plan's "params" and "memory" members, as `plan` prints them. */
 void tn_engine_write_params(const tn_engine *engine, tn_json_writer *w);
 void tn_engine_write_memory(const tn_engine *engine, tn_json_writer *w);
-/* Floating-point operations of one training step over `tokens` tokens in documents of about `length`, `labelled` of them with a
- * loss: products, attention and LoRA. What is recomputed does not count. */
+/* Floating-point operations of one training step over `tokens` tokens in documents of about `length`,
+ * `labelled` of them with a loss: products, attention and LoRA. What is recomputed does not count. */
 double tn_engine_step_flops(const tn_engine *engine, int64_t tokens, int64_t length, int64_t labelled);
 /* Text for people: model, hash, precision, groups, "trainable params: X || all params: Y || trainable%: Z". */
 tn_status tn_engine_describe(const tn_engine *engine, tn_str *out);
@@ -70,6 +74,7 @@ tn_status tn_engine_describe(const tn_engine *engine, tn_str *out);
 double tn_group_learning_rate(const tn_settings *settings, tn_group group);
 
 /* Opens the files of `paths` as data for this engine's tokenizer and length. */
-tn_status tn_engine_dataset(const tn_engine *engine, const char *const *paths, int64_t count, bool allow_unlabelled, tn_dataset **dataset);
+tn_status tn_engine_dataset(const tn_engine *engine, const char *const *paths, int64_t count,
+                            bool allow_unlabelled, tn_dataset **dataset);
 
 #endif

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 /* One line a record: logprobs[i] = ln p(ids[i] | before), null for the first token and for unlabelled ones. */
-static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn_batch *batch, int64_t document, const float *losses) {
+static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn_batch *batch, int64_t document,
+                              const float *losses) {
     tn_sample sample = tn_dataset_at(dataset, batch->samples[document]);
     const int64_t first = batch->cu_seqlens[document];
     tn_str line = {0};
@@ -30,7 +31,8 @@ static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn
     return status;
 }
 
-tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token, tn_evaluation *result) {
+tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token,
+                      tn_evaluation *result) {
     tn_batch batch = {0};
     float *losses = NULL;
     int64_t batches, tokens, documents, longest;
@@ -45,7 +47,8 @@ tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loade
         for (int64_t i = 0; i < batch.tokens; i++) result->loss_sum += losses[i]; /* 0 where unlabelled */
         result->labelled += batch.labelled;
         result->records += batch.documents;
-        for (int64_t d = 0; per_token && d < batch.documents; d++) TN_TRY(write_record(per_token, dataset, &batch, d, losses));
+        for (int64_t d = 0; per_token && d < batch.documents; d++)
+            TN_TRY(write_record(per_token, dataset, &batch, d, losses));
     }
     if (!isfinite(result->loss_sum)) TN_THROW(TN_NUMERIC, "the evaluation loss is not finite");
 done:

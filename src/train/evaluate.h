@@ -1,4 +1,5 @@
-/* evaluate.h: loss over a whole dataset, records in file order: the verb `eval` and the evaluations during training.
+/* evaluate.h: loss over a whole dataset, records in file order: the verb `eval` and the evaluations during
+ * training.
  */
 #ifndef TN_TRAIN_EVALUATE_H
 #define TN_TRAIN_EVALUATE_H
@@ -10,7 +11,9 @@ typedef struct tn_evaluation {
     int64_t labelled, records;
 } tn_evaluation;
 
-/* `per_token` may be NULL: a file that gets a JSON line {"ids", "logprobs"} for each record. The loader is unshuffled and unpacked. */
-tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token, tn_evaluation *result);
+/* `per_token` may be NULL: a file that gets a JSON line {"ids", "logprobs"} for each record. The loader is
+ * unshuffled and unpacked. */
+tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token,
+                      tn_evaluation *result);
 
 #endif

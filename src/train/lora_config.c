@@ -21,7 +21,8 @@ static tn_status targets(tn_peft_config *c, const char *text) {
     return tn_name_rule_parse(&c->arena, text, &c->target_modules);
 }
 
-static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, tn_pattern **out, int64_t *count) {
+static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, tn_pattern **out,
+                          int64_t *count) {
     if (tn_json_is_null(map)) return TN_OK;
     if (map->type != TN_JSON_OBJECT) return tn_fail(TN_USAGE, "%s must be a map of patterns to numbers", key);
     *out = tn_arena_take(arena, (map->count + 1) * (int64_t)sizeof **out);
@@ -29,7 +30,8 @@ static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, 
     for (int64_t i = 0; i < map->count; i++) {
         const tn_member *m = &map->members[i];
         (*out)[i].value = tn_json_number(&m->value, NAN);
-        if (!((*out)[i].value > 0)) return tn_fail(TN_USAGE, "%s: the value of \"%s\" is not a positive number", key, m->key);
+        if (!((*out)[i].value > 0))
+            return tn_fail(TN_USAGE, "%s: the value of \"%s\" is not a positive number", key, m->key);
         if (copy_text(arena, m->key, &(*out)[i].pattern) != TN_OK) return TN_FAILED;
     }
     *count = map->count;
@@ -95,7 +97,8 @@ static bool same_rule(const char *text, const tn_name_rule *rule, bool all_linea
     tn_name_rule asked = {0};
     bool same;
     if (all_linear || strcmp(text, "all-linear") == 0) return all_linear && strcmp(text, "all-linear") == 0;
-    same = tn_name_rule_parse(&arena, text, &asked) == TN_OK && asked.count == rule->count && !asked.regex == !rule->regex;
+    same = tn_name_rule_parse(&arena, text, &asked) == TN_OK && asked.count == rule->count &&
+           !asked.regex == !rule->regex;
     if (same && asked.regex) same = strcmp(asked.regex, rule->regex) == 0;
     for (int64_t i = 0; same && i < asked.count; i++) {
         bool found = false;
@@ -106,14 +109,20 @@ static bool same_rule(const char *text, const tn_name_rule *rule, bool all_linea
     return same;
 }
 
-static bool overridden(const tn_settings *s, const char *key) { return tn_json_get(s->override_settings, key) != NULL; }
+static bool overridden(const tn_settings *s, const char *key) {
+    return tn_json_get(s->override_settings, key) != NULL;
+}
 
 /* Explicit keys that differ are errors; everything else is taken over from the adapter. */
 static tn_status agree(tn_config *run, const char *key, bool same, const char *theirs) {
     if (!tn_config_get(run, key)) return TN_OK; /* a verb without this key cannot contradict */
     if (tn_config_setter(run, key) >= TN_SET_FILE && !same) {
-        tn_fail(TN_USAGE, "%s is %s here and %s in the adapter that is continued", key, tn_config_get(run, key), theirs);
-        return tn_remedy("the adapter's own configuration decides; leave %s out, or change it on purpose with --override %s=…", key, key);
+        tn_fail(TN_USAGE, "%s is %s here and %s in the adapter that is continued", key, tn_config_get(run, key),
+                theirs);
+        return tn_remedy(
+            "the adapter's own configuration decides; leave %s out, or change it on purpose with --override "
+            "%s=…",
+            key, key);
     }
     return tn_config_inherit(run, key, theirs, TN_SET_ADAPTER);
 }
@@ -125,11 +134,13 @@ static tn_status agree_number(tn_config *run, const char *key, double ours, doub
     return agree(run, key, ours == theirs, text);
 }
 
-static tn_status agree_rule(tn_config *run, const char *key, const char *ours, const tn_name_rule *rule, bool all_linear) {
+static tn_status agree_rule(tn_config *run, const char *key, const char *ours, const tn_name_rule *rule,
+                            bool all_linear) {
     tn_str theirs = {0};
     rule_text(rule, all_linear, &theirs);
     tn_status status = tn_str_check(&theirs, key);
-    if (status == TN_OK) status = agree(run, key, ours && same_rule(ours, rule, all_linear), tn_str_text(&theirs));
+    if (status == TN_OK)
+        status = agree(run, key, ours && same_rule(ours, rule, all_linear), tn_str_text(&theirs));
     tn_str_free(&theirs);
     return status;
 }
@@ -139,7 +150,8 @@ static tn_status apply_overrides(const tn_settings *s, tn_peft_config *c) {
     if (tn_json_is_null(map)) return TN_OK;
     for (int64_t i = 0; i < map->count; i++) {
         const tn_member *m = &map->members[i];
-        double value = m->value.type == TN_JSON_STRING ? strtod(m->value.string, NULL) : tn_json_number(&m->value, NAN);
+        double value =
+            m->value.type == TN_JSON_STRING ? strtod(m->value.string, NULL) : tn_json_number(&m->value, NAN);
         if (strcmp(m->key, "lora_alpha") == 0 && value > 0) c->lora_alpha = value;
         else if (strcmp(m->key, "lora_dropout") == 0 && value >= 0 && value < 1) c->lora_dropout = value;
         else {
@@ -150,7 +162,8 @@ static tn_status apply_overrides(const tn_settings *s, tn_peft_config *c) {
     return TN_OK;
 }
 
-tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const char *directory, tn_peft_config **config) {
+tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const char *directory,
+                                  tn_peft_config **config) {
     tn_peft_config *c = NULL;
     tn_status status;
     *config = NULL;
@@ -158,7 +171,8 @@ tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const ch
     TN_TRY(apply_overrides(s, c));
     TN_TRY(agree_number(run, "lora_r", (double)s->lora_r, (double)c->r));
     if (!overridden(s, "lora_alpha")) TN_TRY(agree_number(run, "lora_alpha", s->lora_alpha, c->lora_alpha));
-    if (!overridden(s, "lora_dropout")) TN_TRY(agree_number(run, "lora_dropout", s->lora_dropout, c->lora_dropout));
+    if (!overridden(s, "lora_dropout"))
+        TN_TRY(agree_number(run, "lora_dropout", s->lora_dropout, c->lora_dropout));
     TN_TRY(agree(run, "use_rslora", s->use_rslora == c->use_rslora, c->use_rslora ? "true" : "false"));
     TN_TRY(agree(run, "use_dora", s->use_dora == c->use_dora, c->use_dora ? "true" : "false"));
     TN_TRY(agree_rule(run, "target_modules", s->target_modules, &c->target_modules, c->all_linear));

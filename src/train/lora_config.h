@@ -1,5 +1,6 @@
-/* lora_config.h: where an adapter's configuration comes from: the keys of a fresh run, or the adapter_config.json of one that is
- * continued, which then decides, and which explicit keys may not silently contradict.
+/* lora_config.h: where an adapter's configuration comes from: the keys of a fresh run, or the
+ * adapter_config.json of one that is continued, which then decides, and which explicit keys may not silently
+ * contradict.
  */
 #ifndef TN_TRAIN_LORA_CONFIG_H
 #define TN_TRAIN_LORA_CONFIG_H
@@ -9,8 +10,10 @@
 
 /* From the keys lora_r, lora_alpha, target_modules, … of a fresh run. */
 tn_status tn_lora_config_fresh(const tn_settings *settings, tn_peft_config **config);
-/* From `directory`. An explicit key (flag or file) that disagrees is TN_USAGE naming both values; `override` applies what is named
- * there. What the adapter says is inherited into `run`, so that the resolved configuration tells it. */
-tn_status tn_lora_config_continue(tn_config *run, const tn_settings *settings, const char *directory, tn_peft_config **config);
+/* From `directory`. An explicit key (flag or file) that disagrees is TN_USAGE naming both values; `override`
+ * applies what is named there. What the adapter says is inherited into `run`, so that the resolved
+ * configuration tells it. */
+tn_status tn_lora_config_continue(tn_config *run, const tn_settings *settings, const char *directory,
+                                  tn_peft_config **config);
 
 #endif

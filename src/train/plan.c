@@ -1,5 +1,6 @@
-/* plan.c: what a run will need and do, before a byte is allocated: the placing code is run over a counting region for each
- * recompute policy until one fits. Also the work of a step in floating-point operations, and the text of the banner.
+/* plan.c: what a run will need and do, before a byte is allocated: the placing code is run over a counting
+ * region for each recompute policy until one fits. Also the work of a step in floating-point operations, and
+ * the text of the banner.
  */
 #include <math.h>
 #include <string.h>
@@ -35,19 +36,25 @@ static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory
     plan->limits = *limits;
     count(e, &plan->region);
     plan->device_bytes = plan->region.used + e->device->context_bytes;
-    plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit : e->device->memory_free + e->device->context_bytes;
+    plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit
+                                                     : e->device->memory_free + e->device->context_bytes;
     plan->fits = plan->device_bytes <= plan->available;
     return TN_OK;
 }
 
-static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length, tn_memory_plan *plan) {
+static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64_t longest,
+                            int64_t cache_length, tn_memory_plan *plan) {
     tn_policy policies[TN_POLICIES];
     int n = candidates(e->settings->gradient_checkpointing, policies);
     tn_status status = TN_OK;
     for (int i = 0; i < n; i++) {
-        tn_pass_limits limits = {.rows = rows, .documents = documents, .longest = longest,
-                                 .head_rows = rows < HEAD_ROWS ? rows : HEAD_ROWS, .training = e->use == TN_USE_TRAIN,
-                                 .policy = policies[i], .dropout = e->adapter->config && e->adapter->config->lora_dropout > 0,
+        tn_pass_limits limits = {.rows = rows,
+                                 .documents = documents,
+                                 .longest = longest,
+                                 .head_rows = rows < HEAD_ROWS ? rows : HEAD_ROWS,
+                                 .training = e->use == TN_USE_TRAIN,
+                                 .policy = policies[i],
+                                 .dropout = e->adapter->config && e->adapter->config->lora_dropout > 0,
                                  .cache_length = cache_length};
         if (e->use == TN_USE_GENERATE) limits.head_rows = 1;
         status = plan_with(e, &limits, plan);
@@ -104,12 +111,16 @@ done:
 
 double tn_engine_step_flops(const tn_engine *e, int64_t tokens, int64_t length, int64_t labelled) {
     const tn_arch *a = &e->arch;
-    double q = (double)tn_arch_q(a), kv = (double)tn_arch_kv(a), d = (double)a->hidden, f = (double)a->intermediate;
+    double q = (double)tn_arch_q(a), kv = (double)tn_arch_kv(a), d = (double)a->hidden,
+           f = (double)a->intermediate;
     double layer = d * q + 2 * d * kv + q * d + 3 * d * f, head = (double)a->vocab * d;
     double trained = (double)tn_adapter_group_count(e->adapter, TN_GROUP_LORA);
-    double full = (double)tn_adapter_group_count(e->adapter, TN_GROUP_FULL), full_head = (double)tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
-    double body = 4 * layer * (double)a->layers + 6 * trained + 2 * full;         /* forward and dX; LoRA three times; dW */
-    double attention = (double)a->layers * 3.5 * 2 * q * (double)length;          /* causal: half of 4·q·length, backward 2.5 forwards */
+    double full = (double)tn_adapter_group_count(e->adapter, TN_GROUP_FULL),
+           full_head = (double)tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
+    double body =
+        4 * layer * (double)a->layers + 6 * trained + 2 * full; /* forward and dX; LoRA three times; dW */
+    double attention = (double)a->layers * 3.5 * 2 * q *
+                       (double)length; /* causal: half of 4·q·length, backward 2.5 forwards */
     return (double)tokens * (body + attention) + (double)labelled * (4 * head + 2 * full_head);
 }
 
@@ -123,7 +134,8 @@ double tn_group_learning_rate(const tn_settings *s, tn_group group) {
 static int64_t all_parameters(const tn_engine *e, int64_t *trainable) {
     *trainable = 0;
     for (int64_t i = 0; i < e->adapter->param_count; i++) *trainable += e->adapter->params[i].count;
-    return tn_arch_parameters(&e->arch) + *trainable; /* as PEFT counts: full modules beside their frozen originals */
+    return tn_arch_parameters(&e->arch) +
+           *trainable; /* as PEFT counts: full modules beside their frozen originals */
 }
 
 void tn_engine_write_params(const tn_engine *e, tn_json_writer *w) {
@@ -172,21 +184,25 @@ void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
 tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     int64_t trainable, all = all_parameters(e, &trainable);
     char text[32], other[32];
-    tn_str_printf(out, "model      %s (%s, %s parameters%s%s)\n", e->settings->model, tn_family_name(e->arch.family),
-                  tn_count_text(tn_arch_parameters(&e->arch), text), e->base_hash[0] ? ", hash " : "", e->base_hash);
+    tn_str_printf(out, "model      %s (%s, %s parameters%s%s)\n", e->settings->model,
+                  tn_family_name(e->arch.family), tn_count_text(tn_arch_parameters(&e->arch), text),
+                  e->base_hash[0] ? ", hash " : "", e->base_hash);
     tn_str_printf(out, "precision  %s on %s", tn_dtype_name(e->device->dtype), e->device->name);
     if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
-        tn_str_printf(out, "recompute  %s; %s of device memory planned\n", tn_policy_name(e->plan.limits.policy),
-                      tn_bytes_text(e->plan.device_bytes, text));
+        tn_str_printf(out, "recompute  %s; %s of device memory planned\n",
+                      tn_policy_name(e->plan.limits.policy), tn_bytes_text(e->plan.device_bytes, text));
         for (int g = 0; g < TN_GROUPS; g++) {
             int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
-            if (n) tn_str_printf(out, "trains     %-14s %15s parameters at learning rate %g\n", tn_group_name((tn_group)g),
-                                 tn_count_text(n, text), tn_group_learning_rate(e->settings, (tn_group)g));
+            if (n)
+                tn_str_printf(out, "trains     %-14s %15s parameters at learning rate %g\n",
+                              tn_group_name((tn_group)g), tn_count_text(n, text),
+                              tn_group_learning_rate(e->settings, (tn_group)g));
         }
-        tn_str_printf(out, "trainable params: %s || all params: %s || trainable%%: %.4f\n", tn_count_text(trainable, text),
-                      tn_count_text(all, other), 100.0 * (double)trainable / (double)all);
+        tn_str_printf(out, "trainable params: %s || all params: %s || trainable%%: %.4f\n",
+                      tn_count_text(trainable, text), tn_count_text(all, other),
+                      100.0 * (double)trainable / (double)all);
     }
     return tn_str_check(out, "a description");
 }

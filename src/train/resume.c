@@ -6,13 +6,30 @@
 #include "base/log.h"
 #include "train/checkpoint.h"
 
-/* Keys that may differ between the two halves of a run: where things go, how often they are reported, and how the same arithmetic
- * is split or placed (then the losses agree within rounding, not to the bit). */
+/* Keys that may differ between the two halves of a run: where things go, how often they are reported, and how
+ * the same arithmetic is split or placed (then the losses agree within rounding, not to the bit). */
 static bool may_change(const char *key) {
-    static const char *const keys[] = {"output_dir", "max_steps", "save_steps", "save_total_limit", "logging_steps", "eval_steps",
-                                       "eval_dataset", "eval_split", "per_device_eval_batch_size", "report_to", "plot", "json",
-                                       "device", "threads", "memory_limit", "gradient_checkpointing", "per_device_train_batch_size",
-                                       "gradient_accumulation_steps", "resume_from_checkpoint", "adapter", "dry_run"};
+    static const char *const keys[] = {"output_dir",
+                                       "max_steps",
+                                       "save_steps",
+                                       "save_total_limit",
+                                       "logging_steps",
+                                       "eval_steps",
+                                       "eval_dataset",
+                                       "eval_split",
+                                       "per_device_eval_batch_size",
+                                       "report_to",
+                                       "plot",
+                                       "json",
+                                       "device",
+                                       "threads",
+                                       "memory_limit",
+                                       "gradient_checkpointing",
+                                       "per_device_train_batch_size",
+                                       "gradient_accumulation_steps",
+                                       "resume_from_checkpoint",
+                                       "adapter",
+                                       "dry_run"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strcmp(key, keys[i]) == 0) return true;
     return false;
@@ -24,17 +41,23 @@ static const char *explicit_value(const tn_config *config, const char *key) {
 }
 
 static tn_status inherit(tn_config *config, const char *path, const char *key, const tn_json *value) {
-    if (strcmp(key, "resume_from_checkpoint") == 0 || strcmp(key, "adapter") == 0 || strcmp(key, "json") == 0) return TN_OK;
+    if (strcmp(key, "resume_from_checkpoint") == 0 || strcmp(key, "adapter") == 0 || strcmp(key, "json") == 0)
+        return TN_OK;
     tn_status status = tn_config_inherit_node(config, key, value, TN_SET_CHECKPOINT);
     if (status != TN_OK) return tn_context(status, "%s/run.json", path);
     const char *ours = explicit_value(config, key), *theirs = tn_config_given(config, key, TN_SET_CHECKPOINT);
     if (!ours || !theirs || may_change(key) || strcmp(ours, theirs) == 0) return TN_OK;
-    tn_fail(TN_USAGE, "%s is %s here and %s in %s", key, *ours ? ours : "none", *theirs ? theirs : "none", path);
-    return tn_remedy("a resumed run keeps its settings: leave %s out, or start a new run from this adapter with --adapter %s", key, path);
+    tn_fail(TN_USAGE, "%s is %s here and %s in %s", key, *ours ? ours : "none", *theirs ? theirs : "none",
+            path);
+    return tn_remedy(
+        "a resumed run keeps its settings: leave %s out, or start a new run from this adapter with --adapter "
+        "%s",
+        key, path);
 }
 
 tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **path) {
-    const char *wanted = tn_config_get(config, "resume_from_checkpoint"), *output = tn_config_get(config, "output_dir");
+    const char *wanted = tn_config_get(config, "resume_from_checkpoint"),
+               *output = tn_config_get(config, "output_dir");
     const char *adapter = explicit_value(config, "adapter");
     const tn_json *run, *keys;
     tn_status status = TN_OK;
@@ -43,8 +66,8 @@ tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **pat
     if (strcmp(wanted, "auto") == 0 || strcmp(wanted, "true") == 0) {
         if (*output) TN_TRY(tn_checkpoint_newest(arena, output, path));
         if (!*path) {
-            tn_info("no checkpoint in %s: the run starts afresh%s%s", *output ? output : "output_dir", adapter ? " from " : "",
-                    adapter ? adapter : "");
+            tn_info("no checkpoint in %s: the run starts afresh%s%s", *output ? output : "output_dir",
+                    adapter ? " from " : "", adapter ? adapter : "");
             goto done;
         }
     } else {
@@ -54,8 +77,10 @@ tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **pat
     }
     TN_TRY(tn_checkpoint_read_run(arena, *path, &run));
     keys = tn_json_get(run, "config");
-    if (!keys || keys->type != TN_JSON_OBJECT) TN_THROW(TN_BAD_DATA, "%s/run.json holds no configuration", *path);
-    for (int64_t i = 0; i < keys->count; i++) TN_TRY(inherit(config, *path, keys->members[i].key, &keys->members[i].value));
+    if (!keys || keys->type != TN_JSON_OBJECT)
+        TN_THROW(TN_BAD_DATA, "%s/run.json holds no configuration", *path);
+    for (int64_t i = 0; i < keys->count; i++)
+        TN_TRY(inherit(config, *path, keys->members[i].key, &keys->members[i].value));
     if (adapter) tn_info("resuming %s: the given --adapter %s is ignored", *path, adapter);
 done:
     return status;
@@ -67,11 +92,15 @@ tn_status tn_resume_position(const tn_settings *s, const tn_json *run, int64_t *
     int64_t ours = s->per_device_train_batch_size * s->gradient_accumulation_steps;
     if (size == s->per_device_train_batch_size) return TN_OK;
     if (size < 1 || size * split != ours || (*batch * size) % s->per_device_train_batch_size != 0) {
-        tn_fail(TN_USAGE, "the checkpoint's steps are %lld x %lld rows, these are %lld x %lld", (long long)size, (long long)split,
-                (long long)s->per_device_train_batch_size, (long long)s->gradient_accumulation_steps);
-        return tn_remedy("keep per_device_train_batch_size x gradient_accumulation_steps at %lld", (long long)(size * split));
+        tn_fail(TN_USAGE, "the checkpoint's steps are %lld x %lld rows, these are %lld x %lld", (long long)size,
+                (long long)split, (long long)s->per_device_train_batch_size,
+                (long long)s->gradient_accumulation_steps);
+        return tn_remedy("keep per_device_train_batch_size x gradient_accumulation_steps at %lld",
+                         (long long)(size * split));
     }
-    tn_info("the micro-batch split differs from the checkpoint's: losses agree within rounding (about 1e-6 in fp32), not to the bit");
+    tn_info(
+        "the micro-batch split differs from the checkpoint's: losses agree within rounding (about 1e-6 in "
+        "fp32), not to the bit");
     *micro_steps = *micro_steps * size / s->per_device_train_batch_size;
     *batch = *batch * size / s->per_device_train_batch_size;
     return TN_OK;

@@ -1,5 +1,5 @@
-/* schedule.h: learning-rate schedules with the values of transformers.get_scheduler: optimizer step s, counted from 0, uses the
- * base rate times tn_schedule_factor(…, s).
+/* schedule.h: learning-rate schedules with the values of transformers.get_scheduler: optimizer step s, counted
+ * from 0, uses the base rate times tn_schedule_factor(…, s).
  */
 #ifndef TN_TRAIN_SCHEDULE_H
 #define TN_TRAIN_SCHEDULE_H

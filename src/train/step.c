@@ -20,7 +20,8 @@ tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper) {
 }
 
 void tn_stepper_close(tn_stepper *stepper) {
-    if (stepper->sum_squares) stepper->engine->device->backend->release(stepper->engine->device, stepper->sum_squares);
+    if (stepper->sum_squares)
+        stepper->engine->device->backend->release(stepper->engine->device, stepper->sum_squares);
     *stepper = (tn_stepper){0};
 }
 
@@ -31,7 +32,8 @@ void tn_step_measure(tn_step_work *work) {
         const tn_batch *b = &work->batches[i];
         work->tokens += b->tokens;
         work->labelled += b->labelled;
-        for (int64_t d = 0; d < b->documents; d++) squares += pow((double)(b->cu_seqlens[d + 1] - b->cu_seqlens[d]), 2);
+        for (int64_t d = 0; d < b->documents; d++)
+            squares += pow((double)(b->cu_seqlens[d + 1] - b->cu_seqlens[d]), 2);
     }
     work->length = work->tokens ? squares / (double)work->tokens : 0;
 }
@@ -47,10 +49,17 @@ static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
     TN_TRY(backend->sum_squares(e->device, adapter->elements, adapter->grads, stepper->sum_squares));
     for (int i = 0; i < adapter->span_count; i++) {
         const tn_span *span = &adapter->spans[i];
-        tn_optimizer_step step = {.learning_rate = factor * tn_group_learning_rate(s, span->group), .beta1 = s->adam_beta1,
-                                  .beta2 = s->adam_beta2, .epsilon = s->adam_epsilon, .weight_decay = span->decay ? s->weight_decay : 0,
-                                  .step = number, .grad_scale = 1 / stepper->loss_scale, .max_norm = s->max_grad_norm, .sum_squares = stepper->sum_squares};
-        float *p = adapter->values + span->offset, *g = adapter->grads + span->offset, *m = adapter->m + span->offset;
+        tn_optimizer_step step = {.learning_rate = factor * tn_group_learning_rate(s, span->group),
+                                  .beta1 = s->adam_beta1,
+                                  .beta2 = s->adam_beta2,
+                                  .epsilon = s->adam_epsilon,
+                                  .weight_decay = span->decay ? s->weight_decay : 0,
+                                  .step = number,
+                                  .grad_scale = 1 / stepper->loss_scale,
+                                  .max_norm = s->max_grad_norm,
+                                  .sum_squares = stepper->sum_squares};
+        float *p = adapter->values + span->offset, *g = adapter->grads + span->offset,
+              *m = adapter->m + span->offset;
         if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, &step));
         else if (strcmp(s->optim, "lion") == 0) TN_TRY(backend->lion(e->device, span->count, p, g, m, &step));
         else TN_TRY(backend->adamw(e->device, span->count, p, g, m, adapter->v + span->offset, &step));
@@ -61,18 +70,21 @@ done:
 }
 
 /* Forward, backward and optimizer with the scale in force. */
-static tn_status attempt(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
+static tn_status attempt(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step,
+                         tn_step_result *result) {
     const tn_engine *e = stepper->engine;
     const tn_settings *s = e->settings;
     const tn_backend *backend = e->device->backend;
-    tn_dropout dropout = {.p = e->adapter->config ? (float)e->adapter->config->lora_dropout : 0, .seed = s->seed};
+    tn_dropout dropout = {.p = e->adapter->config ? (float)e->adapter->config->lora_dropout : 0,
+                          .seed = s->seed};
     double factor = tn_schedule_factor(&stepper->schedule, step), loss, squares;
     tn_status status;
     TN_TRY(backend->zero(e->device, e->adapter->grads, e->adapter->elements * (int64_t)sizeof(float)));
     TN_TRY(tn_pass_reset_loss(e->pass));
     for (int64_t i = 0; i < work->count; i++) {
         dropout.step = (uint32_t)(micro_step + i);
-        TN_TRY(tn_pass_train(e->pass, &work->batches[i], (float)(stepper->loss_scale / (double)work->labelled), &dropout));
+        TN_TRY(tn_pass_train(e->pass, &work->batches[i], (float)(stepper->loss_scale / (double)work->labelled),
+                             &dropout));
     }
     TN_TRY(optimize(stepper, factor, step + 1));
     TN_TRY(tn_pass_read_loss(e->pass, &loss));
@@ -84,21 +96,27 @@ done:
     return status;
 }
 
-tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result) {
+tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step,
+                      tn_step_result *result) {
     const bool scaled = stepper->engine->device->dtype == TN_DTYPE_F16;
     double begun = tn_seconds();
     tn_status status = attempt(stepper, work, step, micro_step, result);
-    while (status == TN_OK && scaled && isfinite(result->loss) && !isfinite(result->grad_norm) && stepper->loss_scale > 1) {
+    while (status == TN_OK && scaled && isfinite(result->loss) && !isfinite(result->grad_norm) &&
+           stepper->loss_scale > 1) {
         stepper->loss_scale /= 2;
         stepper->good_steps = 0;
-        tn_info("step %lld: gradients overflow float16, the loss scale is now %g", (long long)step + 1, stepper->loss_scale);
+        tn_info("step %lld: gradients overflow float16, the loss scale is now %g", (long long)step + 1,
+                stepper->loss_scale);
         status = attempt(stepper, work, step, micro_step, result);
     }
     if (status != TN_OK) return status;
     result->seconds = tn_seconds() - begun;
     if (!isfinite(result->loss) || !isfinite(result->grad_norm)) {
-        tn_fail(TN_NUMERIC, "step %lld: loss %g, gradient norm %g", (long long)step + 1, result->loss, result->grad_norm);
-        return tn_remedy("the last checkpoint stands and this step changed nothing; lower learning_rate, or compute in float32");
+        tn_fail(TN_NUMERIC, "step %lld: loss %g, gradient norm %g", (long long)step + 1, result->loss,
+                result->grad_norm);
+        return tn_remedy(
+            "the last checkpoint stands and this step changed nothing; lower learning_rate, or compute in "
+            "float32");
     }
     if (scaled && ++stepper->good_steps == GROWTH_INTERVAL) {
         stepper->good_steps = 0;

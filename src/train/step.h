@@ -1,5 +1,6 @@
-/* step.h: one optimizer step, the piece that training and bench share: forward and backward of its micro-batches with the loss
- * scaled by the number of labelled tokens, gradient norm, clipping, optimizer, refresh of the compute copies.
+/* step.h: one optimizer step, the piece that training and bench share: forward and backward of its
+ * micro-batches with the loss scaled by the number of labelled tokens, gradient norm, clipping, optimizer,
+ * refresh of the compute copies.
  */
 #ifndef TN_TRAIN_STEP_H
 #define TN_TRAIN_STEP_H
@@ -11,8 +12,9 @@ typedef struct tn_stepper {
     tn_engine *engine;
     tn_schedule schedule;
     double *sum_squares; /* on the device: Σ g² */
-    double loss_scale;   /* 1 but for float16, where small gradients would vanish: a power of two, part of a run's state */
-    int64_t good_steps;  /* since the scale last changed */
+    double loss_scale; /* 1 but for float16, where small gradients would vanish: a power of two, part of a run's
+                          state */
+    int64_t good_steps; /* since the scale last changed */
 } tn_stepper;
 tn_status tn_stepper_open(tn_engine *engine, tn_stepper *stepper);
 void tn_stepper_close(tn_stepper *stepper);
@@ -30,8 +32,9 @@ typedef struct tn_step_result {
     double loss, grad_norm, learning_rate, seconds;
 } tn_step_result;
 
-/* Optimizer step `step` (from 0); `micro_step` numbers its first micro-batch (dropout's counter). TN_NUMERIC where loss or norm is
- * not finite: then no parameter and no moment was changed. */
-tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step, tn_step_result *result);
+/* Optimizer step `step` (from 0); `micro_step` numbers its first micro-batch (dropout's counter). TN_NUMERIC
+ * where loss or norm is not finite: then no parameter and no moment was changed. */
+tn_status tn_step_run(tn_stepper *stepper, const tn_step_work *work, int64_t step, int64_t micro_step,
+                      tn_step_result *result);
 
 #endif

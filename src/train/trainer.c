@@ -1,6 +1,6 @@
-/* trainer.c: the training run. One optimizer step is: read its micro-batches, count their labels, run each forward and backward
- * with the loss scaled by that count, clip, step, log. All state that a step changes is either in the adapter's flat arrays
- * or in tn_progress, so a checkpoint is those two.
+/* trainer.c: the training run. One optimizer step is: read its micro-batches, count their labels, run each
+ * forward and backward with the loss scaled by that count, clip, step, log. All state that a step changes is
+ * either in the adapter's flat arrays or in tn_progress, so a checkpoint is those two.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -45,17 +45,21 @@ static tn_status check_output_dir(const trainer *t) {
     return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
 }
 
-/* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is the same on resume. */
+/* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is
+ * the same on resume. */
 static tn_status split(trainer *t, int64_t **train, int64_t *train_count, int64_t **held, int64_t *held_count) {
     const tn_settings *s = t->e.settings;
     int64_t n = tn_dataset_samples(t->data), wanted = (int64_t)ceil(s->eval_split * (double)n);
-    if (wanted < 1 || wanted >= n) return tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split, (long long)n);
+    if (wanted < 1 || wanted >= n)
+        return tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split,
+                       (long long)n);
     *train = tn_arena_take(&t->arena, n * (int64_t)sizeof **train);
     *held = tn_arena_take(&t->arena, n * (int64_t)sizeof **held);
     if (!*train || !*held) return tn_fail_memory(16 * n, "a split");
     bool *is_held = tn_arena_take(&t->arena, n);
     if (!is_held) return tn_fail_memory(n, "a split");
-    for (int64_t i = 0; i < wanted; i++) is_held[tn_random_permute(s->seed, TN_STREAM(TN_PURPOSE_SHUFFLE, 0, 0xE7A1), n, i)] = true;
+    for (int64_t i = 0; i < wanted; i++)
+        is_held[tn_random_permute(s->seed, TN_STREAM(TN_PURPOSE_SHUFFLE, 0, 0xE7A1), n, i)] = true;
     for (int64_t i = 0; i < n; i++) {
         if (is_held[i]) (*held)[(*held_count)++] = i;
         else (*train)[(*train_count)++] = i;
@@ -65,8 +69,12 @@ static tn_status split(trainer *t, int64_t **train, int64_t *train_count, int64_
 
 static tn_status open_data(trainer *t) {
     const tn_settings *s = t->e.settings;
-    tn_loader_options train = {.batch_size = s->per_device_train_batch_size, .max_length = t->e.max_length, .packing = s->packing,
-                               .shuffle = s->shuffle, .skip_unlabelled = true, .seed = s->seed};
+    tn_loader_options train = {.batch_size = s->per_device_train_batch_size,
+                               .max_length = t->e.max_length,
+                               .packing = s->packing,
+                               .shuffle = s->shuffle,
+                               .skip_unlabelled = true,
+                               .seed = s->seed};
     tn_loader_options eval = {.batch_size = s->per_device_eval_batch_size, .max_length = t->e.max_length};
     int64_t *train_side = NULL, *held_side = NULL;
     tn_status status;
@@ -77,8 +85,10 @@ static tn_status open_data(trainer *t) {
         train.subset = train_side, eval.subset = held_side;
     }
     TN_TRY(tn_loader_new(t->data, &train, &t->loader));
-    if (s->eval_datasets) TN_TRY(tn_engine_dataset(&t->e, s->eval_dataset, s->eval_datasets, false, &t->eval_data));
-    if (t->eval_data || eval.subset) TN_TRY(tn_loader_new(t->eval_data ? t->eval_data : t->data, &eval, &t->eval_loader));
+    if (s->eval_datasets)
+        TN_TRY(tn_engine_dataset(&t->e, s->eval_dataset, s->eval_datasets, false, &t->eval_data));
+    if (t->eval_data || eval.subset)
+        TN_TRY(tn_loader_new(t->eval_data ? t->eval_data : t->data, &eval, &t->eval_loader));
 done:
     return status;
 }
@@ -89,7 +99,8 @@ static tn_status plan(trainer *t) {
     int64_t tokens, documents, longest, more_tokens = 0, more_documents = 0, longer = 0;
     tn_loader_limits(t->loader, &tokens, &documents, &longest);
     if (t->eval_loader) tn_loader_limits(t->eval_loader, &more_tokens, &more_documents, &longer);
-    return tn_engine_plan(&t->e, larger(tokens, more_tokens), larger(documents, more_documents), larger(longest, longer), 0);
+    return tn_engine_plan(&t->e, larger(tokens, more_tokens), larger(documents, more_documents),
+                          larger(longest, longer), 0);
 }
 
 /* Optimizer steps of an epoch: its micro-batches in groups, the last one possibly smaller. */
@@ -113,8 +124,10 @@ static tn_status count_steps(trainer *t) {
         }
         t->max_steps = total;
     }
-    int64_t warmup = s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
-    t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps, isnan(s->min_lr) ? 0 : s->min_lr / s->learning_rate};
+    int64_t warmup =
+        s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
+    t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps,
+                                        isnan(s->min_lr) ? 0 : s->min_lr / s->learning_rate};
     return status;
 }
 
@@ -138,7 +151,8 @@ static tn_status write_resolved(trainer *t) {
     TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
     TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
     TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
-    status = tn_save_text(tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml"), tn_str_text(&yaml), yaml.length);
+    status = tn_save_text(tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml"),
+                          tn_str_text(&yaml), yaml.length);
 done:
     tn_str_free(&yaml);
     return status;
@@ -151,16 +165,24 @@ static tn_status banner(trainer *t) {
     if (status != TN_OK) goto done;
     const char *from = t->checkpoint ? t->checkpoint : t->e.adapter_directory;
     tn_str_printf(&text, "data       %lld records, %s tokens, %.1f%% labelled%s\n", (long long)t->stats.records,
-                  tn_count_text(t->stats.tokens, count), 100.0 * (double)t->stats.labelled / (double)larger(t->stats.tokens, 1),
+                  tn_count_text(t->stats.tokens, count),
+                  100.0 * (double)t->stats.labelled / (double)larger(t->stats.tokens, 1),
                   t->stats.from_cache ? " (from the token cache)" : "");
-    if (t->stats.cut) tn_str_printf(&text, "           %lld records are cut to max_length %lld\n", (long long)t->stats.cut, (long long)t->e.max_length);
-    if (t->stats.unlabelled) tn_str_printf(&text, "           %lld records without a label are left out\n", (long long)t->stats.unlabelled);
-    tn_str_printf(&text, "steps      %lld of %lld x %lld rows%s%s", (long long)t->max_steps, (long long)t->e.settings->gradient_accumulation_steps,
-                  (long long)t->e.settings->per_device_train_batch_size, from ? (t->checkpoint ? ", resuming " : ", continuing ") : "",
-                  from ? from : "");
+    if (t->stats.cut)
+        tn_str_printf(&text, "           %lld records are cut to max_length %lld\n", (long long)t->stats.cut,
+                      (long long)t->e.max_length);
+    if (t->stats.unlabelled)
+        tn_str_printf(&text, "           %lld records without a label are left out\n",
+                      (long long)t->stats.unlabelled);
+    tn_str_printf(&text, "steps      %lld of %lld x %lld rows%s%s", (long long)t->max_steps,
+                  (long long)t->e.settings->gradient_accumulation_steps,
+                  (long long)t->e.settings->per_device_train_batch_size,
+                  from ? (t->checkpoint ? ", resuming " : ", continuing ") : "", from ? from : "");
     status = tn_str_check(&text, "a banner");
     if (status == TN_OK && t->hooks && t->hooks->on_event)
-        t->hooks->on_event(t->hooks->user, &(tn_event){.kind = TN_EVENT_BANNER, .text = tn_str_text(&text), .steps = t->max_steps});
+        t->hooks->on_event(
+            t->hooks->user,
+            &(tn_event){.kind = TN_EVENT_BANNER, .text = tn_str_text(&text), .steps = t->max_steps});
 done:
     tn_str_free(&text);
     return status;
@@ -178,11 +200,13 @@ static tn_status restore(trainer *t) {
     TN_TRY(tn_checkpoint_read_run(&t->arena, t->checkpoint, &run));
     if (!tn_json_is_string(tn_json_get(run, "data_hash"), t->stats.hash)) {
         status = tn_fail(TN_USAGE, "the dataset is not the one %s was trained on", t->checkpoint);
-        tn_remedy("resuming needs the same files; to train on other data start a new run with --adapter %s", t->checkpoint);
+        tn_remedy("resuming needs the same files; to train on other data start a new run with --adapter %s",
+                  t->checkpoint);
         goto done;
     }
     if (!tn_json_is_string(tn_json_get(run, "model_hash"), t->e.base_hash))
-        TN_THROW(TN_USAGE, "the base model %s is not the one %s was trained on", t->e.settings->model, t->checkpoint);
+        TN_THROW(TN_USAGE, "the base model %s is not the one %s was trained on", t->e.settings->model,
+                 t->checkpoint);
     status = tn_resume_position(t->e.settings, run, &t->at.batch, &t->at.micro_steps);
 done:
     return status;
@@ -198,7 +222,8 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(tn_engine_allocate(&t->e));
     TN_TRY(tn_stepper_open(&t->e, &t->stepper));
     TN_TRY(count_steps(t));
-    TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches, "batches"));
+    TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches,
+                    "batches"));
     TN_TRY(restore(t));
     TN_TRY(tn_make_directories(t->e.settings->output_dir));
     TN_TRY(open_log(t));
@@ -211,7 +236,8 @@ done:
 
 static void tear_down(trainer *t) {
     if (t->log) fclose(t->log);
-    for (int64_t i = 0; t->batches && i < t->e.settings->gradient_accumulation_steps; i++) tn_batch_free(&t->batches[i]);
+    for (int64_t i = 0; t->batches && i < t->e.settings->gradient_accumulation_steps; i++)
+        tn_batch_free(&t->batches[i]);
     free(t->batches);
     tn_loader_free(t->loader);
     tn_loader_free(t->eval_loader);
@@ -237,7 +263,8 @@ static tn_status next_batches(trainer *t, tn_step_work *work) {
     while (work->count < group && t->at.batch < t->epoch_batches)
         TN_TRY(tn_loader_get(t->loader, t->at.epoch, t->at.batch++, &t->batches[work->count++]));
     tn_step_measure(work);
-    if (work->labelled == 0) TN_THROW(TN_BAD_DATA, "step %lld has no labelled token", (long long)t->at.step + 1);
+    if (work->labelled == 0)
+        TN_THROW(TN_BAD_DATA, "step %lld has no labelled token", (long long)t->at.step + 1);
 done:
     return status;
 }
@@ -258,7 +285,8 @@ static tn_status train_step(trainer *t, const tn_step_work *work, tn_step_result
 static tn_status log_line(trainer *t, tn_str *line) {
     tn_str_putc(line, '\n');
     tn_status status = tn_str_check(line, "a log line");
-    if (status == TN_OK && (fwrite(line->data, 1, (size_t)line->length, t->log) != (size_t)line->length || fflush(t->log) != 0))
+    if (status == TN_OK &&
+        (fwrite(line->data, 1, (size_t)line->length, t->log) != (size_t)line->length || fflush(t->log) != 0))
         status = tn_fail_errno("write", "train_log.jsonl");
     tn_str_free(line);
     return status;
@@ -291,17 +319,25 @@ static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step
     tn_json_end(&w, '}');
     double done = (double)(t->at.tokens - t->tokens_at_start), spent = tn_seconds() - t->started;
     double per_step = done > 0 ? spent * (double)work->tokens / done : 0;
-    send(t, &(tn_event){.kind = TN_EVENT_STEP, .step = t->at.step, .steps = t->max_steps, .loss = r->loss, .grad_norm = r->grad_norm,
-                        .learning_rate = r->learning_rate, .epoch = epoch_now(t), .tokens_per_second = rate,
+    send(t, &(tn_event){.kind = TN_EVENT_STEP,
+                        .step = t->at.step,
+                        .steps = t->max_steps,
+                        .loss = r->loss,
+                        .grad_norm = r->grad_norm,
+                        .learning_rate = r->learning_rate,
+                        .epoch = epoch_now(t),
+                        .tokens_per_second = rate,
                         .percent_of_ceiling = t->ceiling > 0 ? 100 * flops / r->seconds / t->ceiling : NAN,
-                        .seconds_left = per_step * (double)(t->max_steps - t->at.step), .tokens = t->at.tokens});
+                        .seconds_left = per_step * (double)(t->max_steps - t->at.step),
+                        .tokens = t->at.tokens});
     return log_line(t, &line);
 }
 
 static tn_status evaluate_now(trainer *t) {
     tn_evaluation result;
     tn_str line = {0};
-    tn_status status = tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, NULL, &result);
+    tn_status status =
+        tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, NULL, &result);
     if (status != TN_OK) return status;
     double loss = result.loss_sum / (double)larger(result.labelled, 1);
     tn_json_writer w = tn_json_write_to(&line, 0);
@@ -309,7 +345,11 @@ static tn_status evaluate_now(trainer *t) {
     tn_json_integer_member(&w, "step", t->at.step);
     tn_json_real_member(&w, "eval_loss", loss);
     tn_json_end(&w, '}');
-    send(t, &(tn_event){.kind = TN_EVENT_EVAL, .step = t->at.step, .steps = t->max_steps, .loss = loss, .tokens = result.labelled});
+    send(t, &(tn_event){.kind = TN_EVENT_EVAL,
+                        .step = t->at.step,
+                        .steps = t->max_steps,
+                        .loss = loss,
+                        .tokens = result.labelled});
     return log_line(t, &line);
 }
 
@@ -349,7 +389,8 @@ static tn_status loop(trainer *t) {
             saved = true;
         }
         if (!stop) continue;
-        status = tn_fail(TN_INTERRUPTED, "interrupted after step %lld of %lld", (long long)t->at.step, (long long)t->max_steps);
+        status = tn_fail(TN_INTERRUPTED, "interrupted after step %lld of %lld", (long long)t->at.step,
+                         (long long)t->max_steps);
         tn_remedy("continue with --output_dir %s --resume_from_checkpoint auto", s->output_dir);
         goto done;
     }
@@ -364,7 +405,8 @@ static tn_status finish(trainer *t, tn_doc **doc) {
     tn_status status;
     TN_TRY(tn_save_adapter_files(&t->e, s->output_dir));
     TN_TRY(tn_run_write(&t->e, NULL, t->stats.hash, t->max_steps, s->output_dir));
-    send(t, &(tn_event){.kind = TN_EVENT_SAVE, .text = s->output_dir, .step = t->at.step, .steps = t->max_steps});
+    send(t,
+         &(tn_event){.kind = TN_EVENT_SAVE, .text = s->output_dir, .step = t->at.step, .steps = t->max_steps});
     tn_json_writer w = tn_json_write_to(&text, 0);
     tn_json_begin(&w, '{');
     tn_json_integer_member(&w, "steps", t->at.step);
@@ -389,7 +431,8 @@ static void recall_loss(trainer *t) {
     t->last_loss = NAN;
     if (!path || !tn_is_file(path) || tn_read_file(path, INT64_MAX, &text) != TN_OK) goto done;
     for (char *at = text.data, *end; at && (end = strchr(at, '\n')); at = end + 1)
-        if (tn_json_parse(&t->arena, at, end - at, TN_JSON_DEFAULT, path, &line) == TN_OK && tn_json_get(line, "loss"))
+        if (tn_json_parse(&t->arena, at, end - at, TN_JSON_DEFAULT, path, &line) == TN_OK &&
+            tn_json_get(line, "loss"))
             t->last_loss = tn_json_number(tn_json_get(line, "loss"), NAN);
 done:
     tn_str_free(&text);

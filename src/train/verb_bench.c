@@ -1,5 +1,5 @@
-/* verb_bench.c: times training steps with random weights and tokens: rows of one document each of max_length tokens, through the
- * same step as training.
+/* verb_bench.c: times training steps with random weights and tokens: rows of one document each of max_length
+ * tokens, through the same step as training.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -62,17 +62,25 @@ static tn_status run(bench *b, const tn_hooks *hooks, double begun) {
         TN_TRY(fill(&b->e, i, b->rows, &b->batch));
         tn_step_work work = {.batches = &b->batch, .count = 1};
         tn_step_measure(&work);
-        if (work.labelled == 0) TN_THROW(TN_USAGE, "labelled %g of %lld tokens leaves none with a loss", b->e.settings->labelled, (long long)b->e.max_length);
+        if (work.labelled == 0)
+            TN_THROW(TN_USAGE, "labelled %g of %lld tokens leaves none with a loss", b->e.settings->labelled,
+                     (long long)b->e.max_length);
         TN_TRY(tn_step_run(&b->stepper, &work, i, i, &b->results[i]));
         if (i == 0) b->first_step_seconds = tn_seconds() - begun;
         if (!hooks || !hooks->on_event) continue;
         const tn_step_result *r = &b->results[i];
         double flops = tn_engine_step_flops(&b->e, work.tokens, (int64_t)work.length, work.labelled);
-        hooks->on_event(hooks->user, &(tn_event){.kind = TN_EVENT_STEP, .step = i + 1, .steps = b->steps + b->warmup, .loss = r->loss,
-                                                 .grad_norm = r->grad_norm, .learning_rate = r->learning_rate, .tokens = work.tokens * (i + 1),
-                                                 .tokens_per_second = (double)work.tokens / r->seconds,
-                                                 .percent_of_ceiling = 100 * flops / r->seconds / b->ceiling,
-                                                 .seconds_left = r->seconds * (double)(b->steps + b->warmup - i - 1)});
+        hooks->on_event(hooks->user,
+                        &(tn_event){.kind = TN_EVENT_STEP,
+                                    .step = i + 1,
+                                    .steps = b->steps + b->warmup,
+                                    .loss = r->loss,
+                                    .grad_norm = r->grad_norm,
+                                    .learning_rate = r->learning_rate,
+                                    .tokens = work.tokens * (i + 1),
+                                    .tokens_per_second = (double)work.tokens / r->seconds,
+                                    .percent_of_ceiling = 100 * flops / r->seconds / b->ceiling,
+                                    .seconds_left = r->seconds * (double)(b->steps + b->warmup - i - 1)});
     }
 done:
     return status;
@@ -122,7 +130,8 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     if (status != TN_OK) return status;
     const tn_settings *s = b.e.settings;
     b.steps = s->steps, b.warmup = s->warmup, b.rows = s->per_device_train_batch_size;
-    if (b.e.files && tn_model_files_count(b.e.files) == 0) tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */
+    if (b.e.files && tn_model_files_count(b.e.files) == 0)
+        tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */
     TN_TRY(tn_engine_plan(&b.e, b.rows * b.e.max_length, b.rows, b.e.max_length, 0));
     TN_TRY(tn_engine_allocate(&b.e));
     TN_TRY(tn_stepper_open(&b.e, &b.stepper));

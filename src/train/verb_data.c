@@ -1,4 +1,5 @@
-/* verb_data.c: shows how samples become tokens and labels, with the tokenizer and settings a run would use. No weights, no device.
+/* verb_data.c: shows how samples become tokens and labels, with the tokenizer and settings a run would use. No
+ * weights, no device.
  */
 #include <string.h>
 
@@ -32,8 +33,12 @@ static tn_status write_sample(tn_json_writer *w, const tn_engine *e, tn_sample s
 /* Tokens over the room of the rows that packing fills: 1 = no row has space left. */
 static tn_status packing_rate(const tn_engine *e, const tn_dataset *dataset, double *rate) {
     const tn_settings *s = e->settings;
-    tn_loader_options options = {.batch_size = 1, .max_length = e->max_length, .packing = true, .shuffle = s->shuffle,
-                                 .skip_unlabelled = true, .seed = s->seed};
+    tn_loader_options options = {.batch_size = 1,
+                                 .max_length = e->max_length,
+                                 .packing = true,
+                                 .shuffle = s->shuffle,
+                                 .skip_unlabelled = true,
+                                 .seed = s->seed};
     tn_loader *loader = NULL;
     tn_dataset_stats stats;
     int64_t rows;

@@ -1,4 +1,5 @@
-/* verb_generate.c: the public generator: an engine opened for inference, a session over its cache, text in and text out.
+/* verb_generate.c: the public generator: an engine opened for inference, a session over its cache, text in and
+ * text out.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -91,10 +92,14 @@ static void write_ids(tn_json_writer *w, const char *key, const tn_ids *ids) {
     tn_json_end(w, ']');
 }
 
-static tn_status run(tn_generator *g, const tn_ids *prompt, tn_text_function *on_text, void *user, tn_doc **doc) {
+static tn_status run(tn_generator *g, const tn_ids *prompt, tn_text_function *on_text, void *user,
+                     tn_doc **doc) {
     const tn_settings *set = g->engine.settings;
-    tn_generation how = {.sampling = {set->temperature, set->top_p, set->repetition_penalty, set->top_k, set->seed}, .stops = g->stops,
-                         .stop_count = g->stop_count, .max_new_tokens = set->max_new_tokens};
+    tn_generation how = {
+        .sampling = {set->temperature, set->top_p, set->repetition_penalty, set->top_k, set->seed},
+        .stops = g->stops,
+        .stop_count = g->stop_count,
+        .max_new_tokens = set->max_new_tokens};
     streamer s = {.on_text = on_text, .user = user, .status = TN_OK};
     tn_ids out = {0};
     tn_str text = {0};
@@ -123,7 +128,8 @@ done:
     return status;
 }
 
-tn_status tn_generate_text(tn_generator *g, const char *prompt, tn_text_function *on_text, void *user, tn_doc **doc) {
+tn_status tn_generate_text(tn_generator *g, const char *prompt, tn_text_function *on_text, void *user,
+                           tn_doc **doc) {
     tn_ids ids = {0};
     tn_status status;
     *doc = NULL;
@@ -134,7 +140,8 @@ done:
     return status;
 }
 
-/* A list of messages, or a record with "messages" and what may stand beside them; the generation prompt is always added. */
+/* A list of messages, or a record with "messages" and what may stand beside them; the generation prompt is
+ * always added. */
 static tn_status conversation(const char *json, tn_str *record) {
     tn_arena arena = {0};
     const tn_json *root;
@@ -161,7 +168,8 @@ done:
     return status;
 }
 
-tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_function *on_text, void *user, tn_doc **doc) {
+tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_function *on_text, void *user,
+                           tn_doc **doc) {
     tn_arena arena = {0};
     tn_str record = {0}, text = {0};
     tn_ids ids = {0};

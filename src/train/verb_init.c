@@ -1,5 +1,6 @@
-/* verb_init.c: writes a randomly initialised model directory: config.json as given, model.safetensors (sharded above 5 GB), and a
- * copy of a tokenizer. The values are those `bench` and a fresh model with the same seed have.
+/* verb_init.c: writes a randomly initialised model directory: config.json as given, model.safetensors (sharded
+ * above 5 GB), and a copy of a tokenizer. The values are those `bench` and a fresh model with the same seed
+ * have.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +38,9 @@ static tn_status add(writer *w, int64_t rows, int64_t cols, float std, const cha
 }
 
 static tn_status add_layer(writer *w, const tn_arch *a, int64_t l) {
-    static const char *const names[TN_MODULES_PER_LAYER] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+    static const char *const names[TN_MODULES_PER_LAYER] = {
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
     const float std = (float)a->initializer_range;
     tn_status status;
     TN_TRY(add(w, a->hidden, 0, -1, "input_layernorm.weight", l));
@@ -51,7 +53,8 @@ static tn_status add_layer(writer *w, const tn_arch *a, int64_t l) {
         int64_t rows, cols;
         bool bias = m <= TN_MODULE_V ? a->qkv_bias : m == TN_MODULE_O ? a->o_bias : a->mlp_bias;
         tn_module_shape(a, (tn_module)m, &rows, &cols);
-        const char *weight = tn_arena_printf(&w->arena, "%s.weight", names[m]), *vector = tn_arena_printf(&w->arena, "%s.bias", names[m]);
+        const char *weight = tn_arena_printf(&w->arena, "%s.weight", names[m]),
+                   *vector = tn_arena_printf(&w->arena, "%s.bias", names[m]);
         if (!weight || !vector) return tn_fail_memory(64, "a name");
         TN_TRY(add(w, rows, cols, std, weight, l));
         if (bias) TN_TRY(add(w, rows, 0, 0, vector, l));
@@ -115,7 +118,8 @@ static tn_status write_files(writer *w, const char *directory) {
         chosen[i] = i, bytes += size, total += size;
     }
     ends[files++] = w->count;
-    if (files == 1) return write_file(w, chosen, w->count, tn_path_join(&w->arena, directory, "model.safetensors"));
+    if (files == 1)
+        return write_file(w, chosen, w->count, tn_path_join(&w->arena, directory, "model.safetensors"));
     tn_json_writer json = tn_json_write_to(&index, 2);
     tn_json_begin(&json, '{');
     tn_json_key(&json, "metadata");
@@ -125,25 +129,29 @@ static tn_status write_files(writer *w, const char *directory) {
     tn_json_key(&json, "weight_map");
     tn_json_begin(&json, '{');
     for (int64_t f = 0, first = 0; f < files; first = ends[f++]) {
-        const char *name = tn_arena_printf(&w->arena, "model-%05lld-of-%05lld.safetensors", (long long)f + 1, (long long)files);
+        const char *name = tn_arena_printf(&w->arena, "model-%05lld-of-%05lld.safetensors", (long long)f + 1,
+                                           (long long)files);
         TN_TRY(write_file(w, chosen + first, ends[f] - first, tn_path_join(&w->arena, directory, name)));
         for (int64_t i = first; i < ends[f]; i++) tn_json_string_member(&json, w->list[i].name, name);
     }
     tn_json_end(&json, '}');
     tn_json_end(&json, '}');
     TN_TRY(tn_str_check(&index, "an index"));
-    status = tn_save_text(tn_path_join(&w->arena, directory, "model.safetensors.index.json"), index.data, index.length);
+    status = tn_save_text(tn_path_join(&w->arena, directory, "model.safetensors.index.json"), index.data,
+                          index.length);
 done:
     tn_str_free(&index);
     return status;
 }
 
 static tn_status copy_tokenizer(tn_arena *arena, const char *from, const char *to) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-                                        "chat_template.json", "generation_config.json"};
+    static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
+                                        "special_tokens_map.json", "chat_template.jinja",
+                                        "chat_template.json",      "generation_config.json"};
     tn_status status = TN_OK;
     tn_str text = {0};
-    if (!tn_is_file(tn_path_join(arena, from, names[0]))) TN_THROW(TN_USAGE, "%s holds no tokenizer.json", from);
+    if (!tn_is_file(tn_path_join(arena, from, names[0])))
+        TN_THROW(TN_USAGE, "%s holds no tokenizer.json", from);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *path = tn_path_join(arena, from, names[i]);
         if (!tn_is_file(path)) continue;
@@ -190,7 +198,8 @@ tn_status tn_init(tn_config *config, tn_doc **doc) {
     for (int64_t i = 0; i < w.count; i++)
         if (w.list[i].count > largest) largest = w.list[i].count;
     TN_TRY(tn_alloc(&w.values, largest, (int64_t)sizeof *w.values, "random weights"));
-    if (w.dtype != TN_DTYPE_F32) TN_TRY(tn_alloc(&w.narrow, largest, (int64_t)sizeof *w.narrow, "random weights"));
+    if (w.dtype != TN_DTYPE_F32)
+        TN_TRY(tn_alloc(&w.narrow, largest, (int64_t)sizeof *w.narrow, "random weights"));
     TN_TRY(tn_make_directories(s->output_dir));
     TN_TRY(write_files(&w, s->output_dir));
     if (s->tokenizer) TN_TRY(copy_tokenizer(&w.arena, s->tokenizer, s->output_dir));

@@ -70,7 +70,8 @@ static tn_status gguf_summary(const tn_gguf *file, tn_arena *arena, const tn_jso
     }
     tn_json_end(&w, '}');
     tn_status status = tn_str_check(&text, "metadata");
-    if (status == TN_OK) status = tn_json_parse(arena, text.data, text.length, TN_JSON_DEFAULT, "metadata", summary);
+    if (status == TN_OK)
+        status = tn_json_parse(arena, text.data, text.length, TN_JSON_DEFAULT, "metadata", summary);
     tn_str_free(&text);
     return status;
 }
@@ -105,7 +106,8 @@ static tn_status list_adapter(listing *l, tn_arena *arena, const char *path, boo
     const char *tensors = tn_path_join(arena, path, "adapter_model.safetensors");
     tn_status status;
     if (checkpoint) TN_TRY(tn_checkpoint_verify(path));
-    TN_TRY(tn_json_read_file(arena, tn_path_join(arena, path, checkpoint ? "run.json" : "adapter_config.json"), TN_JSON_DEFAULT, &config));
+    TN_TRY(tn_json_read_file(arena, tn_path_join(arena, path, checkpoint ? "run.json" : "adapter_config.json"),
+                             TN_JSON_DEFAULT, &config));
     status = list_safetensors(l, tensors, checkpoint ? "checkpoint" : "adapter", config);
 done:
     return status;
@@ -127,7 +129,8 @@ static tn_status list_path(listing *l, tn_arena *arena, const char *path) {
     }
     if (!tn_is_file(path)) {
         tn_fail(TN_USAGE, "%s does not exist", path);
-        return tn_remedy("a directory with a model, an adapter or a checkpoint, or a .safetensors or .gguf file");
+        return tn_remedy(
+            "a directory with a model, an adapter or a checkpoint, or a .safetensors or .gguf file");
     }
     if (has_magic(path, "GGUF")) return list_gguf(l, arena, path);
     if (tn_ends_with(path, ".json")) return list_model(l, path);

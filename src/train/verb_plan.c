@@ -3,14 +3,16 @@
 
 #include "train/engine.h"
 
-/* Batches of the shape a full step has: rows of max_length, one document each; packing puts no more tokens into them. */
+/* Batches of the shape a full step has: rows of max_length, one document each; packing puts no more tokens into
+ * them. */
 static tn_status plan_full_rows(tn_engine *e) {
     int64_t rows = e->settings->per_device_train_batch_size;
     tn_status status = tn_engine_plan(e, rows * e->max_length, rows, e->max_length, 0);
     return status == TN_OK ? tn_engine_longest(e) : status;
 }
 
-/* From the measured product rate and what each policy recomputes; half of the rate is what a step reaches on the CPU. */
+/* From the measured product rate and what each policy recomputes; half of the rate is what a step reaches on
+ * the CPU. */
 static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
     int64_t rows = e->settings->per_device_train_batch_size, tokens = rows * e->max_length;
     static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45};

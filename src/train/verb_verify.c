@@ -1,4 +1,5 @@
-/* verb_verify.c: accounts for every tensor of an adapter, against its own configuration and (with --model) the base, and with
+/* verb_verify.c: accounts for every tensor of an adapter, against its own configuration and (with --model) the
+ * base, and with
  * --reference says how far each has moved.
  */
 #include <math.h>
@@ -33,7 +34,8 @@ static double relative_change(const tn_tensor_info *now, const tn_tensor_info *o
     return sqrt(moved / norm);
 }
 
-static tn_status put_changes(tn_json_writer *w, tn_arena *arena, const tn_safetensors *file, const char *reference) {
+static tn_status put_changes(tn_json_writer *w, tn_arena *arena, const tn_safetensors *file,
+                             const char *reference) {
     tn_safetensors *old;
     tn_status status = tn_safetensors_open(tn_path_join(arena, reference, "adapter_model.safetensors"), &old);
     if (status != TN_OK) return status;
@@ -41,7 +43,8 @@ static tn_status put_changes(tn_json_writer *w, tn_arena *arena, const tn_safete
     tn_json_begin(w, '[');
     for (int64_t i = 0; i < tn_safetensors_count(file); i++) {
         const tn_tensor_info *t = tn_safetensors_at(file, i), *before = tn_safetensors_find(old, t->name);
-        bool comparable = before && before->elements == t->elements && tn_dtype_is_float(t->dtype) && tn_dtype_is_float(before->dtype);
+        bool comparable = before && before->elements == t->elements && tn_dtype_is_float(t->dtype) &&
+                          tn_dtype_is_float(before->dtype);
         tn_json_begin(w, '{');
         tn_json_string_member(w, "name", t->name);
         tn_json_real_member(w, "relative_change", comparable ? relative_change(t, before) : 1);
@@ -52,7 +55,8 @@ static tn_status put_changes(tn_json_writer *w, tn_arena *arena, const tn_safete
     return TN_OK;
 }
 
-static tn_status with_base(const tn_engine *e, const tn_safetensors *file, tn_arena *arena, tn_accounting *a, tn_json_writer *w) {
+static tn_status with_base(const tn_engine *e, const tn_safetensors *file, tn_arena *arena, tn_accounting *a,
+                           tn_json_writer *w) {
     tn_status status = tn_adapter_account(e->adapter, file, arena, a);
     tn_json_begin(w, '{');
     tn_engine_write_params(e, w);
@@ -67,11 +71,13 @@ static const char *partner(tn_arena *arena, const char *name) {
     return half ? tn_arena_printf(arena, "%.*s%s%s", (int)(half - name), name, other, half + 8) : NULL;
 }
 
-/* Without a base only what the file says of itself can be checked: pairs are complete and of one rank, values are finite. */
+/* Without a base only what the file says of itself can be checked: pairs are complete and of one rank, values
+ * are finite. */
 static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accounting *a, tn_json_writer *w) {
     const int64_t n = tn_safetensors_count(file);
     int64_t trainable = 0;
-    *a = (tn_accounting){.missing = tn_arena_take(arena, (n + 1) * 8), .mismatched = tn_arena_take(arena, (n + 1) * 8),
+    *a = (tn_accounting){.missing = tn_arena_take(arena, (n + 1) * 8),
+                         .mismatched = tn_arena_take(arena, (n + 1) * 8),
                          .nonfinite = tn_arena_take(arena, (n + 1) * 8)};
     if (!a->missing || !a->mismatched || !a->nonfinite) return tn_fail_memory(24 * n, "an accounting");
     for (int64_t i = 0; i < n; i++) {
@@ -81,7 +87,8 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
         bool is_a = strstr(t->name, ".lora_A.") != NULL;
         trainable += t->elements;
         if (name && !other) a->missing[a->missing_count++] = name;
-        else if (name && is_a && t->rank == 2 && other->rank == 2 && t->shape[0] != other->shape[1]) a->mismatched[a->mismatched_count++] = t->name;
+        else if (name && is_a && t->rank == 2 && other->rank == 2 && t->shape[0] != other->shape[1])
+            a->mismatched[a->mismatched_count++] = t->name;
         if (!tn_tensor_finite(t)) a->nonfinite[a->nonfinite_count++] = t->name;
     }
     tn_json_begin(w, '{');
@@ -97,7 +104,8 @@ static tn_status report(const tn_engine *e, const tn_safetensors *file, tn_arena
     tn_json_writer w = tn_json_write_to(text, 0);
     tn_status status;
     TN_TRY(e->settings->model ? with_base(e, file, arena, &a, &w) : alone(file, arena, &a, &w));
-    tn_json_boolean_member(&w, "ok", a.missing_count + a.unexpected_count + a.mismatched_count + a.nonfinite_count == 0);
+    tn_json_boolean_member(&w, "ok",
+                           a.missing_count + a.unexpected_count + a.mismatched_count + a.nonfinite_count == 0);
     put_names(&w, "missing", a.missing, a.missing_count);
     put_names(&w, "unexpected", a.unexpected, a.unexpected_count);
     put_names(&w, "mismatched", a.mismatched, a.mismatched_count);

@@ -1,13 +1,13 @@
-/* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope kind
- * (golden/, made by make_model_golden.py): logits, every adapter gradient, 50-step loss curves, and what must not change them:
- * packing, accumulation, recomputation, resuming.
+/* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope
+ * kind (golden/, made by make_model_golden.py): logits, every adapter gradient, 50-step loss curves, and what
+ * must not change them: packing, accumulation, recomputation, resuming.
  */
+#include <cmocka.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +16,9 @@
 
 #define GOLDEN "tests/parity/golden/"
 
-static const char *const cases[] = {"llama", "llama_bias_tied", "llama_embed_head", "qwen2", "qwen2_yarn", "mistral_window", "qwen3",
-                                    "granite", "smollm3", "llama_linear", "llama_dynamic", "llama_longrope"};
+static const char *const cases[] = {
+    "llama", "llama_bias_tied", "llama_embed_head", "qwen2",        "qwen2_yarn",    "mistral_window",
+    "qwen3", "granite",         "smollm3",          "llama_linear", "llama_dynamic", "llama_longrope"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
 
 static void must(tn_status status) {
@@ -60,7 +61,8 @@ static const float *golden_f32(const tn_safetensors *golden, const char *name, i
 
 /* A batch of the one record of the golden file. */
 static void golden_batch(const tn_safetensors *golden, tn_batch *batch) {
-    const tn_tensor_info *ids = tn_safetensors_find(golden, "input_ids"), *labels = tn_safetensors_find(golden, "labels");
+    const tn_tensor_info *ids = tn_safetensors_find(golden, "input_ids"),
+                         *labels = tn_safetensors_find(golden, "labels");
     must(tn_batch_set(batch, ids->data, labels->data, ids->elements));
 }
 
@@ -77,7 +79,8 @@ static void check_logits(const char *name, const tn_safetensors *golden, bool ad
     int64_t count = batch.tokens * e.arch.vocab;
     float *logits = malloc((size_t)count * sizeof *logits);
     must(tn_pass_all_logits(e.pass, &batch, logits));
-    double error = relative_l2(logits, golden_f32(golden, adapter ? "logits_adapter" : "logits_base", count), count);
+    double error =
+        relative_l2(logits, golden_f32(golden, adapter ? "logits_adapter" : "logits_base", count), count);
     print_message("%-18s logits %-7s relative L2 %.1e\n", name, adapter ? "adapter" : "base", error);
     assert_true(error <= 1e-5);
     free(logits);
@@ -101,7 +104,8 @@ static void check_gradients(const char *name, const char *policy, double *worst)
     tn_engine e;
     tn_batch batch = {0};
     tn_safetensors *golden;
-    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "gradient_checkpointing", policy, NULL};
+    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "gradient_checkpointing",
+                           policy,  NULL};
     tn_config *config = configure("bench", name, pairs);
     must(tn_safetensors_open(path_of(name, "golden.safetensors"), &golden));
     must(tn_engine_open(config, TN_USE_TRAIN, true, NULL, &e));
@@ -170,9 +174,31 @@ static char *fresh_directory(void) {
 }
 
 static tn_status train(const char *name, const char *output, const char *const *more, curve *c) {
-    const char *pairs[] = {"adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"), "output_dir", output, "learning_rate",
-                           "5e-3", "weight_decay", "0.01", "warmup_steps", "4", "max_steps", "50", "packing", "false", "shuffle", "false",
-                           "max_length", "32", "per_device_train_batch_size", "2", "gradient_accumulation_steps", "2", NULL};
+    const char *pairs[] = {"adapter",
+                           path_of(name, "adapter"),
+                           "dataset",
+                           path_of(name, "train.jsonl"),
+                           "output_dir",
+                           output,
+                           "learning_rate",
+                           "5e-3",
+                           "weight_decay",
+                           "0.01",
+                           "warmup_steps",
+                           "4",
+                           "max_steps",
+                           "50",
+                           "packing",
+                           "false",
+                           "shuffle",
+                           "false",
+                           "max_length",
+                           "32",
+                           "per_device_train_batch_size",
+                           "2",
+                           "gradient_accumulation_steps",
+                           "2",
+                           NULL};
     tn_config *config = configure("train", name, pairs);
     tn_hooks hooks = {c, note_step, stop};
     tn_doc *doc = NULL;
@@ -195,14 +221,16 @@ static void fifty_steps_follow_peft(void **state) {
     for (int i = 0; i < 3; i++) {
         tn_safetensors *golden;
         must(tn_safetensors_open(path_of(curves[i], "golden.safetensors"), &golden));
-        /* PEFT steps full modules of a bf16 model in bf16, where small updates round away; ours have fp32 masters: no bf16 oracle. */
+        /* PEFT steps full modules of a bf16 model in bf16, where small updates round away; ours have fp32
+         * masters: no bf16 oracle. */
         for (int half = 0; half < (strcmp(curves[i], "llama_embed_head") == 0 ? 1 : 2); half++) {
             const char *more[] = {"dtype", half ? "bfloat16" : "float32", NULL};
             curve c = {0};
             must(train(curves[i], fresh_directory(), more, &c));
-            double worst = worst_difference(&c, tn_safetensors_find(golden, half ? "curve_bf16" : "curve_fp32")->data);
-            print_message("%-18s 50 steps %s: loss %.4f to %.4f, worst difference %.1e\n", curves[i], half ? "bf16" : "fp32", c.loss[1],
-                          c.loss[STEPS], worst);
+            double worst =
+                worst_difference(&c, tn_safetensors_find(golden, half ? "curve_bf16" : "curve_fp32")->data);
+            print_message("%-18s 50 steps %s: loss %.4f to %.4f, worst difference %.1e\n", curves[i],
+                          half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst);
             assert_true(worst <= (half ? 1e-2 : 1e-4));
         }
         tn_safetensors_close(golden);
@@ -210,8 +238,10 @@ static void fifty_steps_follow_peft(void **state) {
 }
 
 static void accumulation_eight_times_one_is_one_times_eight(void **state) {
-    static const char *const one[] = {"dtype", "float32", "per_device_train_batch_size", "8", "gradient_accumulation_steps", "1", NULL};
-    static const char *const eight[] = {"dtype", "float32", "per_device_train_batch_size", "1", "gradient_accumulation_steps", "8", NULL};
+    static const char *const one[] = {
+        "dtype", "float32", "per_device_train_batch_size", "8", "gradient_accumulation_steps", "1", NULL};
+    static const char *const eight[] = {
+        "dtype", "float32", "per_device_train_batch_size", "1", "gradient_accumulation_steps", "8", NULL};
     curve a = {0}, b = {0};
     (void)state;
     must(train("llama", fresh_directory(), one, &a));
@@ -222,8 +252,9 @@ static void accumulation_eight_times_one_is_one_times_eight(void **state) {
 }
 
 static double eval_loss(const char *name, const char *packing) {
-    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"), "packing", packing,
-                           NULL};
+    const char *pairs[] = {
+        "dtype",   "float32", "adapter", path_of(name, "adapter"), "dataset", path_of(name, "train.jsonl"),
+        "packing", packing,   NULL};
     tn_config *config = configure("eval", name, pairs);
     tn_doc *doc = NULL;
     must(tn_eval(config, NULL, &doc));
@@ -233,20 +264,39 @@ static double eval_loss(const char *name, const char *packing) {
     return loss;
 }
 
-/* One step over the same records, packed into rows and each in a row of its own: the same loss and the same gradient norm. */
+/* One step over the same records, packed into rows and each in a row of its own: the same loss and the same
+ * gradient norm. */
 static void packed_equals_unpacked(void **state) {
-    static const char *const alone[] = {"dtype", "float32", "max_steps", "1", "per_device_train_batch_size", "12",
-                                        "gradient_accumulation_steps", "1", NULL};
-    static const char *const packed[] = {"dtype", "float32", "max_steps", "1", "packing", "true", "max_length", "64",
-                                         "per_device_train_batch_size", "12", "gradient_accumulation_steps", "1", NULL};
+    static const char *const alone[] = {"dtype",
+                                        "float32",
+                                        "max_steps",
+                                        "1",
+                                        "per_device_train_batch_size",
+                                        "12",
+                                        "gradient_accumulation_steps",
+                                        "1",
+                                        NULL};
+    static const char *const packed[] = {"dtype",
+                                         "float32",
+                                         "max_steps",
+                                         "1",
+                                         "packing",
+                                         "true",
+                                         "max_length",
+                                         "64",
+                                         "per_device_train_batch_size",
+                                         "12",
+                                         "gradient_accumulation_steps",
+                                         "1",
+                                         NULL};
     static const char *const names[] = {"llama", "mistral_window", "qwen3", "llama_longrope"};
     (void)state;
     for (int i = 0; i < 4; i++) {
         curve a = {0}, b = {0};
         must(train(names[i], fresh_directory(), alone, &a));
         must(train(names[i], fresh_directory(), packed, &b));
-        print_message("%-18s packed against unpacked: loss %.1e, gradient norm %.1e\n", names[i], fabs(a.loss[1] - b.loss[1]),
-                      fabs(a.norm[1] - b.norm[1]));
+        print_message("%-18s packed against unpacked: loss %.1e, gradient norm %.1e\n", names[i],
+                      fabs(a.loss[1] - b.loss[1]), fabs(a.norm[1] - b.norm[1]));
         assert_true(fabs(a.loss[1] - b.loss[1]) <= 1e-6 && fabs(a.norm[1] - b.norm[1]) <= 1e-5 * a.norm[1]);
         assert_true(fabs(eval_loss(names[i], "true") - eval_loss(names[i], "false")) == 0);
     }
@@ -257,7 +307,8 @@ static void resume_is_bit_exact(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++)
         for (int half = 0; half < 2; half++) {
-            const char *dtype = half ? "bfloat16" : "float32", *whole_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL};
+            const char *dtype = half ? "bfloat16" : "float32",
+                       *whole_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL};
             curve whole = {0}, parts = {.stop_after = 17};
             must(train(names[i], fresh_directory(), whole_keys, &whole));
             char *output = strdup(fresh_directory());

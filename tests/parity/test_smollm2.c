@@ -1,13 +1,13 @@
-/* test_smollm2.c: SmolLM2-135M-Instruct from its Q4_1 GGUF against Transformers reading the same file: tokens, log-probabilities
- * within 2e-4 in fp32, the rendered chat, and the greedy continuation. The model is fetched by `make test-real`
- * (scripts/fetch_smollm2.sh); without it the test skips aloud.
+/* test_smollm2.c: SmolLM2-135M-Instruct from its Q4_1 GGUF against Transformers reading the same file: tokens,
+ * log-probabilities within 2e-4 in fp32, the rendered chat, and the greedy continuation. The model is fetched
+ * by `make test-real` (scripts/fetch_smollm2.sh); without it the test skips aloud.
  */
+#include <cmocka.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,14 +47,16 @@ static void tokens_and_chat_are_those_of_transformers(void **state) {
     need_model();
     must(tn_tokenizer_open(MODEL, &tokenizer));
     for (int64_t i = 0; i <= records->count; i++) {
-        const tn_json *want = i < records->count ? tn_json_get(tn_json_at(records, i), "ids") : tn_json_get(chat, "prompt_ids");
+        const tn_json *want =
+            i < records->count ? tn_json_get(tn_json_at(records, i), "ids") : tn_json_get(chat, "prompt_ids");
         tn_str line = {0};
         tn_json_writer w = tn_json_write_to(&line, 0);
         tn_doc *doc;
         char path[32];
         tn_json_begin(&w, '{');
         tn_json_key(&w, i < records->count ? "text" : "messages");
-        tn_json_put(&w, i < records->count ? tn_json_get(tn_json_at(records, i), "text") : tn_json_get(chat, "messages"));
+        tn_json_put(&w, i < records->count ? tn_json_get(tn_json_at(records, i), "text")
+                                           : tn_json_get(chat, "messages"));
         if (i == records->count) tn_json_boolean_member(&w, "add_generation_prompt", true);
         tn_json_end(&w, '}');
         must(tn_tokenize_record(tokenizer, line.data, line.length, false, &doc));
@@ -63,7 +65,8 @@ static void tokens_and_chat_are_those_of_transformers(void **state) {
             snprintf(path, sizeof path, "ids[%d]", (int)t);
             assert_int_equal(tn_doc_integer(doc, path, -1), tn_json_integer(tn_json_at(want, t), -2));
         }
-        if (i == records->count) assert_string_equal(tn_doc_string(doc, "text", ""), tn_json_string(tn_json_get(chat, "text"), "?"));
+        if (i == records->count)
+            assert_string_equal(tn_doc_string(doc, "text", ""), tn_json_string(tn_json_get(chat, "text"), "?"));
         tn_doc_free(doc);
         tn_str_free(&line);
     }
@@ -104,7 +107,8 @@ static void log_probabilities_are_within_2e_4(void **state) {
         got = tn_json_get(got, "logprobs");
         assert_int_equal(got->count, want->count);
         for (int64_t t = 1; t < want->count; t++)
-            worst = fmax(worst, fabs(tn_json_number(tn_json_at(got, t), NAN) - tn_json_number(tn_json_at(want, t), 0)));
+            worst = fmax(
+                worst, fabs(tn_json_number(tn_json_at(got, t), NAN) - tn_json_number(tn_json_at(want, t), 0)));
         line = end + 1;
     }
     print_message("worst log-probability difference %.1e\n", worst);
