@@ -89,8 +89,8 @@ static void release_all(void) {
     }
 }
 
-/* One unit in the last place for the 16-bit types: in a matrix of a few elements one rounding that goes the other way is the whole
- * error. */
+/* One unit in the last place for the 16-bit types: in a matrix of a few elements one rounding that goes the
+ * other way is the whole error. */
 static double tolerance(double loose) {
     return loose * (dtype == TN_DTYPE_F32 ? 1e-5 : dtype == TN_DTYPE_F16 ? 0x1p-10 : 0x1p-7);
 }
@@ -243,7 +243,8 @@ static void losses(void) {
     for (int odd = 0; odd < 2; odd++)
         for (int cap = 0; cap < 2; cap++) {
             int64_t rows = between(1, 20), vocab = odd ? 1003 : 5120;
-            float scale = dtype == TN_DTYPE_F16 ? 1000.0f : 0.01f; /* as a loss scale keeps gradients normal numbers */
+            float scale =
+                dtype == TN_DTYPE_F16 ? 1000.0f : 0.01f; /* as a loss scale keeps gradients normal numbers */
             matrix logits = random_matrix(dtype, rows, vocab, 16, 4),
                    loss = random_matrix(TN_DTYPE_F32, 1, rows, 0, 1);
             matrix d = random_matrix(dtype, rows, vocab, 16, 1), targets = integers(rows);

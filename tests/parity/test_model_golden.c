@@ -2,12 +2,14 @@
  * kind (golden/, made by make_model_golden.py): logits, every adapter gradient, 50-step loss curves, and what
  * must not change them: packing, accumulation, recomputation, resuming.
  */
+/* clang-format off: cmocka.h needs these before it */
 #include <cmocka.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+/* clang-format on */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,12 +2,14 @@
  * log-probabilities within 2e-4 in fp32, the rendered chat, and the greedy continuation. The model is fetched
  * by `make test-real` (scripts/fetch_smollm2.sh); without it the test skips aloud.
  */
+/* clang-format off: cmocka.h needs these before it */
 #include <cmocka.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+/* clang-format on */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
