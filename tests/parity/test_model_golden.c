@@ -2,18 +2,9 @@
  * kind (golden/, made by make_model_golden.py): logits, every adapter gradient, 50-step loss curves, and what
  * must not change them: packing, accumulation, recomputation, resuming.
  */
-/* clang-format off: cmocka.h needs these before it */
-#include <cmocka.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* clang-format on */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "testing.h"
 #include "train/engine.h"
 
 #define GOLDEN "tests/parity/golden/"
@@ -22,10 +13,6 @@ static const char *const cases[] = {
     "llama", "llama_bias_tied", "llama_embed_head", "qwen2",        "qwen2_yarn",    "mistral_window",
     "qwen3", "granite",         "smollm3",          "llama_linear", "llama_dynamic", "llama_longrope"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
-
-static void must(tn_status status) {
-    if (status != TN_OK) fail_msg("%s (%s)", tn_error_message(), tn_error_remedy());
-}
 
 static const char *path_of(const char *name, const char *rest) {
     static char paths[8][256];

@@ -2,30 +2,16 @@
  * log-probabilities within 2e-4 in fp32, the rendered chat, and the greedy continuation. The model is fetched
  * by `make test-real` (scripts/fetch_smollm2.sh); without it the test skips aloud.
  */
-/* clang-format off: cmocka.h needs these before it */
-#include <cmocka.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* clang-format on */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "testing.h"
 
 #define MODEL "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 #define GOLDEN "tests/parity/golden/smollm2.json"
 
 static tn_arena arena;
 static const tn_json *golden;
-
-static void must(tn_status status) {
-    if (status != TN_OK) fail_msg("%s (%s)", tn_error_message(), tn_error_remedy());
-}
 
 static void need_model(void) {
     if (tn_is_file(MODEL)) return;
