@@ -74,7 +74,7 @@ static int ascending(const void *a, const void *b) {
 static void print_line(const bench *b, const char *name, int runs, double *times, double bytes, double flops) {
     qsort(times, (size_t)runs, sizeof *times, ascending);
     double seconds = times[runs / 2];
-    printf("%-34s %9.3f ms", name, 1e3 * seconds);
+    printf("%-34s %9.3f ms (best %9.3f)", name, 1e3 * seconds, 1e3 * times[0]);
     if (bytes > 0) printf("  %8.1f GB/s", bytes / seconds / 1e9);
     if (flops > 0)
         printf("  %8.1f GFLOP/s  %5.1f %%", flops / seconds / 1e9, 100 * flops / seconds / b->ceiling);

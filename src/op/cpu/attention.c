@@ -146,9 +146,15 @@ static void pack_for_forward(const work *w, int64_t place, const void *k, const 
 
 /* A thread's own memory in the forward pass. */
 typedef struct forward_tiles {
-    float scores[T * T], largest[T], total[T];
+    float scores[T * T], largest[T], total[T][TN_LANES];
     float p[T * T]; /* elements */
 } forward_tiles;
+
+static float add_up(const float parts[TN_LANES]) {
+    float total = 0;
+    for (int i = 0; i < TN_LANES; i++) total += parts[i];
+    return total;
+}
 
 static void query_tile(const work *w, int64_t document, int64_t tile, int64_t head, char *own) {
     const tn_attention *a = w->a;
@@ -160,7 +166,8 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
             from, to;
     load_tile(w, w->q, row, count, head * d, q);
     memset(sums, 0, (size_t)(T * w->width) * sizeof *sums);
-    for (int64_t i = 0; i < T; i++) f->largest[i] = -INFINITY, f->total[i] = 0;
+    memset(f->total, 0, sizeof f->total);
+    for (int64_t i = 0; i < T; i++) f->largest[i] = -INFINITY;
     touched(a, document, origin, origin + count - 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
         int64_t place = (kv_head * w->kv_tiles + first_tile(a->host_cu_kv, document) + t) * tile_bytes(w);
@@ -170,16 +177,16 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
             if (i < count) visible(a, document, origin + i, t * T, &first, &last);
             float shrink =
                 w->kernels->softmax[w->kind](f->scores + i * T, first, last, a->scale, a->softcap,
-                                             &f->largest[i], &f->total[i], (char *)f->p + i * T * w->size);
+                                             &f->largest[i], f->total[i], (char *)f->p + i * T * w->size);
             if (shrink != 1) w->kernels->scale[0](w->width, shrink, sums + i * w->width, sums + i * w->width);
         }
         w->kernels->panel[w->kind](T, w->width, T, f->p, T, w->values + place, sums, true);
     }
     for (int64_t i = 0; i < count; i++) {
-        float inverse = f->total[i] > 0 ? 1 / f->total[i] : 0;
+        float total = add_up(f->total[i]), inverse = total > 0 ? 1 / total : 0;
         w->kernels->scale[w->dtype == TN_DTYPE_BF16](d, inverse, sums + i * w->width,
                                                      tn_at(w->dtype, w->o, row + i, head * d));
-        if (w->lse_out) w->lse_out[(row + i) * a->heads + head] = f->largest[i] + logf(f->total[i]);
+        if (w->lse_out) w->lse_out[(row + i) * a->heads + head] = f->largest[i] + logf(total);
     }
 }
 
@@ -187,7 +194,8 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
 static void query_row(const work *w, int64_t document, int64_t i, int64_t head, char *own) {
     const tn_attention *a = w->a;
     bool half = w->dtype == TN_DTYPE_BF16;
-    float *q = (float *)own, *sums = q + a->head_dim, scores[T] = {0}, p[T], largest = -INFINITY, total = 0;
+    float *q = (float *)own, *sums = q + a->head_dim, scores[T] = {0}, p[T], largest = -INFINITY,
+          parts[TN_LANES] = {0}, total;
     int64_t d = a->head_dim, column = head / (a->heads / a->kv_heads) * d, first, last;
     int64_t row = a->host_cu_q[document] + i, start = a->host_cu_kv[document];
     w->kernels->widen[half](d, tn_at(w->dtype, w->q, row, head * d), q);
@@ -197,11 +205,12 @@ static void query_row(const work *w, int64_t document, int64_t i, int64_t head, 
         int64_t count = smaller(T, last - key);
         for (int64_t j = 0; j < count; j++)
             scores[j] = w->kernels->dot[half](d, tn_at(w->dtype, w->k, start + key + j, column), q);
-        float shrink = w->kernels->softmax[0](scores, 0, count, a->scale, a->softcap, &largest, &total, p);
+        float shrink = w->kernels->softmax[0](scores, 0, count, a->scale, a->softcap, &largest, parts, p);
         w->kernels->scale[0](d, shrink, sums, sums);
         for (int64_t j = 0; j < count; j++)
             w->kernels->add_scaled[half](d, p[j], tn_at(w->dtype, w->v, start + key + j, column), sums);
     }
+    total = add_up(parts);
     w->kernels->scale[half](d, total > 0 ? 1 / total : 0, sums, tn_at(w->dtype, w->o, row, head * d));
     if (w->lse_out) w->lse_out[row * a->heads + head] = largest + logf(total);
 }

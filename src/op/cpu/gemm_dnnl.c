@@ -7,6 +7,7 @@
 #include <dnnl.h>
 #include <pthread.h>
 
+#include "base/cpu.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "op/cpu/gemm.h"
@@ -213,7 +214,7 @@ tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c
 
 bool tn_gemm_has_bf16(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512bf16");
+    return tn_cpu_has_avx512_bf16();
 #else
     return false;
 #endif

@@ -8,6 +8,8 @@
 
 #include "op/op.h"
 
+enum { TN_TILE = 64, TN_LANES = TN_TILE / 4 }; /* queries and keys of one tile of attention */
+
 typedef struct tn_kernels {
     /* Conversions of `count` numbers. */
     void (*widen[2])(int64_t count, const void *from, float *to);
@@ -40,22 +42,22 @@ typedef struct tn_kernels {
     /* Attention (attention.c). Operands of small products are "elements": floats, or bfloat16 where panel[1] is
      * not NULL. B stands packed: floats as [k, n]; bfloat16 as [k/2, n, 2], pairs of neighbouring k together.
      * C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. */
-    void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, const void *b, float *c, bool add);
+    void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, const void *b, float *c,
+                     bool add);
     /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. */
     void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, void *to);
     /* [rows, cols] to a packed B with k = cols, n = rows; and to plain [cols, rows]. */
     void (*pack_transposed[2])(int64_t rows, int64_t cols, const void *from, void *to);
     void (*transpose[2])(int64_t rows, int64_t cols, const void *from, void *to);
-    /* One row of TN_TILE scores, of which first … last-1 are visible: p = e^(score − largest), 0 elsewhere; updates
-     * the running maximum and sum, and returns what earlier sums must be multiplied with. */
-    float (*softmax[2])(const float *scores, int64_t first, int64_t last, float scale, float softcap, float *largest,
-                        float *total, void *p);
+    /* One row of TN_TILE scores, of which first … last-1 are visible: p = e^(score − largest), 0 elsewhere;
+     * updates the running maximum and the running sum, which is kept in TN_LANES parts (adding up a vector
+     * takes longer than all the rest), and returns what earlier sums must be multiplied with. */
+    float (*softmax[2])(const float *scores, int64_t first, int64_t last, float scale, float softcap,
+                        float *largest, float *total, void *p);
     /* One key against TN_TILE queries, of which first … last-1 see it: p and the gradient of q·k. */
     void (*softmax_backward[2])(const float *scores, const float *dp, int64_t first, int64_t last, float scale,
                                 float softcap, const float *lse, const float *delta, void *p, void *ds);
 } tn_kernels;
-
-enum { TN_TILE = 64 }; /* queries and keys of one block of attention */
 
 extern const tn_kernels tn_kernels_base;
 #if defined(__x86_64__)
