@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/thread.h"
 #include "op/op.h"
 #include "train/config.h"
@@ -13,7 +14,7 @@ static void put_cpu(tn_json_writer *w) {
 #if defined(__x86_64__)
     tn_json_boolean_member(w, "avx2", __builtin_cpu_supports("avx2"));
     tn_json_boolean_member(w, "avx512", __builtin_cpu_supports("avx512f"));
-    tn_json_boolean_member(w, "avx512_bf16", __builtin_cpu_supports("avx512bf16"));
+    tn_json_boolean_member(w, "avx512_bf16", tn_cpu_has_avx512_bf16());
 #endif
     tn_json_end(w, '}');
 }
