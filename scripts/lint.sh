@@ -1,6 +1,7 @@
 #!/bin/sh
 # lint.sh: clang-tidy on src/, with the checks of .clang-tidy, from the compile commands of build/. A stamp a file lets a
-# second run look at changed files only (a changed header looks at all). The commands are those of gcc, whose own warning options clang may not know.
+# second run look at changed files only (a changed header looks at all). The commands are those of gcc, some of whose
+# warning options clang does not know.
 set -eu
 command -v clang-tidy >/dev/null 2>&1 || { echo "clang-tidy is missing (Debian: apt-get install clang-tidy)" >&2; exit 1; }
 build=${BUILD:-build}
