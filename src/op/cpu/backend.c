@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "base/thread.h"
 #include "op/cpu/cpu.h"
@@ -46,7 +47,7 @@ static const tn_kernels *best_kernels(const char **name) {
         *name = "AVX-512 BF16";
         return &tn_kernels_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && tn_cpu_has_f16c()) {
         *name = avx512 ? "AVX-512" : "AVX2";
         return &tn_kernels_avx2;
     }
