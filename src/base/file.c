@@ -173,8 +173,8 @@ tn_status tn_sync_directory(const char *path) {
 
 tn_status tn_remove_tree(const char *path) {
     tn_arena arena = {0};
-    const char **names;
-    int64_t count;
+    const char **names = NULL;
+    int64_t count = 0;
     struct stat info;
     tn_status status = TN_OK;
     if (lstat(path, &info) != 0) return errno == ENOENT ? TN_OK : tn_fail_errno("delete", path);

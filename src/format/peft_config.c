@@ -167,7 +167,7 @@ static tn_status read_patterns(const reader *r, const char *key, bool ranks, tn_
 /* One number or a list of them. */
 static tn_status read_integers(const reader *r, const tn_json *node, const char *key, int64_t **out,
                                int64_t *count) {
-    if (tn_json_is_null(node)) return TN_OK;
+    if (!node || tn_json_is_null(node)) return TN_OK;
     const tn_json *items = node->type == TN_JSON_ARRAY ? node->items : node;
     const int64_t n = node->type == TN_JSON_ARRAY ? node->count : 1;
     *out = tn_arena_take(&r->config->arena, (n + 1) * (int64_t)sizeof **out);

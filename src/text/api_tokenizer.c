@@ -73,7 +73,7 @@ tn_status tn_tokenize_record(tn_tokenizer *tokenizer, const char *record, int64_
         TN_THROW(TN_BAD_DATA, "a record to tokenize needs \"text\" or \"messages\"");
     tn_json_begin(&w, '{');
     if (tn_json_get(root, "messages")) TN_TRY(encode_chat(tokenizer, root, &w));
-    else TN_TRY(encode(tokenizer, text->string, text->count, add_special_tokens, &w));
+    else if (is_text) TN_TRY(encode(tokenizer, text->string, text->count, add_special_tokens, &w));
     tn_json_end(&w, '}');
     TN_TRY(tn_str_check(&out, "tokenized record"));
     TN_TRY(tn_doc_from(&out, doc));

@@ -105,7 +105,7 @@ static tn_status bind(jinja_run *run, const jinja_builtin *builtin, const jinja_
         while (at < count && (parameters[at].length != key->length ||
                               memcmp(parameters[at].name, key->data, (size_t)key->length) != 0))
             at++;
-        if (at == count || arguments[at].kind != JINJA_MISSING)
+        if (at >= count || arguments[at].kind != JINJA_MISSING)
             return jinja_fail(run, "%s() got %s argument '%.*s'", builtin->name,
                               at == count ? "an unexpected keyword" : "multiple values for", (int)key->length,
                               key->data);
