@@ -1,8 +1,8 @@
 /* test_op_gradients.c: the backward formulas of the reference against central differences of its forward ones.
  *
  * The loss is Σ weights·outputs with random weights, summed in double. A step of 1/64 around values near one
- * leaves about 1e-4 of truncation and rounding; a wrong sign, factor or missing term is off by far more than the 2e-3
- * allowed. Everything is fp32 in host memory, which is where the reference works.
+ * leaves about 1e-4 of truncation and rounding; a wrong sign, factor or missing term is off by far more than
+ * the 2e-3 allowed. Everything is fp32 in host memory, which is where the reference works.
  */
 /* cmocka.h needs the headers above it. */
 /* clang-format off */
@@ -88,8 +88,8 @@ typedef struct norm_problem {
 
 static double norm_loss(void *problem) {
     norm_problem *p = problem;
-    succeed(device->backend->rmsnorm_forward(device, ROWS, GROUPS, COLS, view(p->x, ALL), p->w, p->offset, 1e-3f,
-                                             view(p->y, ALL), p->rstd));
+    succeed(device->backend->rmsnorm_forward(device, ROWS, GROUPS, COLS, view(p->x, ALL), p->w, p->offset,
+                                             1e-3f, view(p->y, ALL), p->rstd));
     return weighted(p->dy, p->y, ROWS * ALL);
 }
 
@@ -99,8 +99,8 @@ static void rmsnorm_gradient(void **state) {
         norm_problem p = {.offset = offset};
         randomise(p.x, ROWS * ALL), randomise(p.w, COLS), randomise(p.dy, ROWS * ALL);
         norm_loss(&p);
-        succeed(device->backend->rmsnorm_backward(device, ROWS, GROUPS, COLS, view(p.x, ALL), p.w, offset, p.rstd,
-                                                  view(p.dy, ALL), view(p.dx, ALL), false, p.dw));
+        succeed(device->backend->rmsnorm_backward(device, ROWS, GROUPS, COLS, view(p.x, ALL), p.w, offset,
+                                                  p.rstd, view(p.dy, ALL), view(p.dx, ALL), false, p.dw));
         check("rmsnorm, x", norm_loss, &p, p.x, ROWS * ALL, p.dx);
         check("rmsnorm, w", norm_loss, &p, p.w, COLS, p.dw);
     }
@@ -131,7 +131,8 @@ static void gated_gradient(void **state) {
     }
 }
 
-/* ---- rope ------------------------------------------------------------------------------------------------- */
+/* ---- rope -------------------------------------------------------------------------------------------------
+ */
 
 enum { HALF = 4, TURNED = 12 }; /* the last four columns pass through */
 
@@ -143,7 +144,8 @@ typedef struct rope_problem {
 static double rope_loss(void *problem) {
     rope_problem *p = problem;
     memcpy(p->y, p->x, sizeof p->y);
-    succeed(device->backend->rope(device, ROWS, 1, TURNED, HALF, view(p->y, TURNED), p->cosines, p->sines, false));
+    succeed(
+        device->backend->rope(device, ROWS, 1, TURNED, HALF, view(p->y, TURNED), p->cosines, p->sines, false));
     return weighted(p->dy, p->y, ROWS * TURNED);
 }
 
@@ -153,19 +155,23 @@ static void rope_gradient(void **state) {
     rope_problem p;
     (void)state;
     randomise(p.x, ROWS * TURNED), randomise(p.dy, ROWS * TURNED);
-    succeed(device->backend->rope_table(device, ROWS, HALF, positions, NULL, frequencies, 1.1f, p.cosines, p.sines));
+    succeed(device->backend->rope_table(device, ROWS, HALF, positions, NULL, frequencies, 1.1f, p.cosines,
+                                        p.sines));
     memcpy(p.gradient, p.dy, sizeof p.dy);
-    succeed(device->backend->rope(device, ROWS, 1, TURNED, HALF, view(p.gradient, TURNED), p.cosines, p.sines, true));
+    succeed(device->backend->rope(device, ROWS, 1, TURNED, HALF, view(p.gradient, TURNED), p.cosines, p.sines,
+                                  true));
     check("rope", rope_loss, &p, p.x, ROWS * TURNED, p.gradient);
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------ */
+/* ---- attention
+ * ------------------------------------------------------------------------------------------------ */
 
 enum { HEADS = 2, SIZE = 6, TOKENS = 11, QUERIES = TOKENS * HEADS * SIZE, KEYS = TOKENS * SIZE };
 
 typedef struct attention_problem {
     tn_attention shape;
-    float q[QUERIES], k[KEYS], v[KEYS], o[QUERIES], lse[TOKENS * HEADS], d_o[QUERIES], dq[QUERIES], dk[KEYS], dv[KEYS];
+    float q[QUERIES], k[KEYS], v[KEYS], o[QUERIES], lse[TOKENS * HEADS], d_o[QUERIES], dq[QUERIES], dk[KEYS],
+        dv[KEYS];
 } attention_problem;
 
 static double attention_loss(void *problem) {
@@ -183,16 +189,18 @@ static void attention_gradient(void **state) {
                                          way & 1 ? 1.5f : 0, way & 2 ? 3 : 0}};
         randomise(p.q, QUERIES), randomise(p.k, KEYS), randomise(p.v, KEYS), randomise(p.d_o, QUERIES);
         attention_loss(&p);
-        succeed(device->backend->attention_backward(
-            device, &p.shape, view(p.q, HEADS * SIZE), view(p.k, SIZE), view(p.v, SIZE), view(p.o, HEADS * SIZE), p.lse,
-            view(p.d_o, HEADS * SIZE), view(p.dq, HEADS * SIZE), view(p.dk, SIZE), view(p.dv, SIZE)));
+        succeed(device->backend->attention_backward(device, &p.shape, view(p.q, HEADS * SIZE), view(p.k, SIZE),
+                                                    view(p.v, SIZE), view(p.o, HEADS * SIZE), p.lse,
+                                                    view(p.d_o, HEADS * SIZE), view(p.dq, HEADS * SIZE),
+                                                    view(p.dk, SIZE), view(p.dv, SIZE)));
         check("attention, q", attention_loss, &p, p.q, QUERIES, p.dq);
         check("attention, k", attention_loss, &p, p.k, KEYS, p.dk);
         check("attention, v", attention_loss, &p, p.v, KEYS, p.dv);
     }
 }
 
-/* ---- linear ----------------------------------------------------------------------------------------------------- */
+/* ---- linear
+ * ----------------------------------------------------------------------------------------------------- */
 
 enum { IN = 10, OUT_A = 6, OUT_B = 4, OUT = OUT_A + OUT_B, RANK = 3, X = IN + 16, Y = OUT + 16 };
 
@@ -207,8 +215,8 @@ typedef struct linear_problem {
 static double linear_loss(void *problem) {
     linear_problem *p = problem;
     double sum = 0;
-    succeed(device->backend->linear_forward(device, &p->linear, ROWS, view(p->x, X), view(p->y, Y), view(NULL, 0), 0.6f,
-                                            &p->dropout));
+    succeed(device->backend->linear_forward(device, &p->linear, ROWS, view(p->x, X), view(p->y, Y),
+                                            view(NULL, 0), 0.6f, &p->dropout));
     for (int row = 0; row < ROWS; row++) sum += weighted(p->weights + row * OUT, p->y + row * Y, OUT);
     return sum;
 }
@@ -240,8 +248,8 @@ static void linear_gradient(void **state) {
         make_linear(&p, dropped ? 0.4f : 0);
         linear_loss(&p);
         for (int row = 0; row < ROWS; row++) memcpy(p.dy + row * Y, p.weights + row * OUT, OUT * sizeof(float));
-        succeed(device->backend->linear_backward(device, &p.linear, ROWS, view(p.x, X), view(p.dy, Y), view(p.dx, IN),
-                                                 false, 0.6f, &p.dropout));
+        succeed(device->backend->linear_backward(device, &p.linear, ROWS, view(p.x, X), view(p.dy, Y),
+                                                 view(p.dx, IN), false, 0.6f, &p.dropout));
         for (int i = 0; i < 2; i++) {
             check("linear, A", linear_loss, &p, p.a[i], RANK * IN, p.da[i]);
             check("linear, B", linear_loss, &p, p.b[i], outs[i] * RANK, p.db[i]);
@@ -249,11 +257,13 @@ static void linear_gradient(void **state) {
             check("linear, bias", linear_loss, &p, p.bias[i], outs[i], p.dbias[i]);
         }
         for (int row = 0; row < ROWS; row++) memcpy(dx + row * X, p.dx + row * IN, IN * sizeof(float));
-        check("linear, x", linear_loss, &p, p.x, ROWS * X, dx); /* the border is rewritten, so its gradient is 0 */
+        check("linear, x", linear_loss, &p, p.x, ROWS * X,
+              dx); /* the border is rewritten, so its gradient is 0 */
     }
 }
 
-/* ---- loss and embedding --------------------------------------------------------------------------------------------- */
+/* ---- loss and embedding
+ * --------------------------------------------------------------------------------------------- */
 
 typedef struct loss_problem {
     float logits[ROWS * COLS], loss[ROWS], gradient[ROWS * COLS], cap;
@@ -264,8 +274,8 @@ static const int32_t targets[ROWS] = {0, 11, 3, 3, 7};
 static double cross_entropy_loss(void *problem) {
     loss_problem *p = problem;
     double sum = 0;
-    succeed(device->backend->cross_entropy(device, ROWS, COLS, view(p->logits, COLS), targets, p->cap, 1, p->loss,
-                                           view(NULL, 0)));
+    succeed(device->backend->cross_entropy(device, ROWS, COLS, view(p->logits, COLS), targets, p->cap, 1,
+                                           p->loss, view(NULL, 0)));
     for (int row = 0; row < ROWS; row++) sum += 0.3 * (double)p->loss[row];
     return sum;
 }
@@ -275,8 +285,8 @@ static void cross_entropy_gradient(void **state) {
     for (int way = 0; way < 2; way++) {
         loss_problem p = {.cap = way ? 2.0f : 0};
         randomise(p.logits, ROWS * COLS);
-        succeed(device->backend->cross_entropy(device, ROWS, COLS, view(p.logits, COLS), targets, p.cap, 0.3f, p.loss,
-                                               view(p.gradient, COLS)));
+        succeed(device->backend->cross_entropy(device, ROWS, COLS, view(p.logits, COLS), targets, p.cap, 0.3f,
+                                               p.loss, view(p.gradient, COLS)));
         check("cross entropy", cross_entropy_loss, &p, p.logits, ROWS * COLS, p.gradient);
     }
 }
@@ -297,8 +307,8 @@ static void embedding_gradient(void **state) {
     embed_problem p = {{0}, {0}, {0}, {0}};
     (void)state;
     randomise(p.table, 12 * COLS), randomise(p.dy, ROWS * COLS);
-    succeed(device->backend->embed_backward(device, ROWS, COLS, 4, targets, order, starts, 1.7f, view(p.dy, COLS),
-                                            p.gradient));
+    succeed(device->backend->embed_backward(device, ROWS, COLS, 4, targets, order, starts, 1.7f,
+                                            view(p.dy, COLS), p.gradient));
     check("embedding", embed_loss, &p, p.table, 12 * COLS, p.gradient);
 }
 
