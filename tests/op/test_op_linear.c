@@ -174,6 +174,7 @@ static const shape plain_shapes[] = {
      .bias = true},
     {.rows = 40, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f},
     {.rows = 5, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f, .accumulate = true},
+    {.rows = 11, .in = 301, .out = {24}, .r = {8}, .alpha = 1, .dropout = 0.5f},
 };
 
 static void plain_case(session *s) {
@@ -209,12 +210,21 @@ static void block_case(session *s) {
             forward_case(s, c);
         }
 }
+/* More rows than one decoded tile of the CPU backend holds. */
+static void tiles_case(session *s) {
+    shape c = {.rows = 10, .in = 512, .out = {8200, 40}, .r = {4, 0}, .alpha = 1, .stored = TN_DTYPE_Q8_0};
+    forward_case(s, c);
+    backward_case(s, c);
+}
+static void weights_of_several_tiles_agree(void **state) { (void)state, in_every_dtype(tiles_case); }
+
 static void block_weights_agree(void **state) { (void)state, in_every_dtype(block_case); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_weights_agree),
         cmocka_unit_test(block_weights_agree),
+        cmocka_unit_test(weights_of_several_tiles_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,15 +39,18 @@ static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
 
 tn_dtype tn_cpu_best_dtype(void) { return tn_gemm_has_bf16() ? TN_DTYPE_BF16 : TN_DTYPE_F32; }
 
+/* TENON_CPU_KERNELS=avx2 or base picks less than the processor has, for tests of what other machines run. */
 static const tn_kernels *best_kernels(const char **name) {
 #if defined(__x86_64__)
+    const char *forced = getenv("TENON_CPU_KERNELS");
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (avx512 && tn_gemm_has_bf16()) {
         *name = "AVX-512 BF16";
         return &tn_kernels_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && tn_cpu_has_f16c()) {
+    if ((!forced || strcmp(forced, "base") != 0) && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("fma") && tn_cpu_has_f16c()) {
         *name = avx512 ? "AVX-512" : "AVX2";
         return &tn_kernels_avx2;
     }

@@ -18,11 +18,15 @@ typedef struct tn_gemm {
     int64_t ld_added; /* its row stride; 0 = nothing is added */
 } tn_gemm;
 
-/* Errors: TN_FAILED with the library's status. The prepared product is kept for the next call of the same
- * shape. `in` is F32, or BF16 where tn_gemm_has_bf16(). */
+/* `in` is F32 or BF16. Errors: TN_FAILED with the library's status. */
 tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                       const void *bias);
-/* Whether products of bf16 matrices are made in hardware here. */
+/* Whether products of bf16 matrices are made in hardware here. (TENON_CPU_KERNELS, for tests, says no.) */
 bool tn_gemm_has_bf16(void);
+
+/* gemm_dnnl.c: the product by the library; BF16 only in hardware. The prepared product is kept for the next
+ * call of the same shape. */
+tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
+                          const void *bias);
 
 #endif

@@ -201,8 +201,8 @@ done:
     return status;
 }
 
-tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
-                      const void *bias) {
+tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
+                          const void *bias) {
     prepared *p = NULL;
     if (gemm->m == 0 || gemm->n == 0) return TN_OK;
     pthread_mutex_lock(&cache.lock);
@@ -210,12 +210,4 @@ tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c
     if (status == TN_OK) status = execute(gemm, p, a, b, c, added, bias);
     pthread_mutex_unlock(&cache.lock);
     return status;
-}
-
-bool tn_gemm_has_bf16(void) {
-#if defined(__x86_64__)
-    return tn_cpu_has_avx512_bf16();
-#else
-    return false;
-#endif
 }

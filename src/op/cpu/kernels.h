@@ -10,6 +10,8 @@
 
 enum { TN_TILE = 64, TN_LANES = TN_TILE / 4 }; /* queries and keys of one tile of attention */
 
+enum { TN_MASK = 256 }; /* elements of a dropout mask made at a time */
+
 typedef struct tn_kernels {
     /* Conversions of `count` numbers. */
     void (*widen[2])(int64_t count, const void *from, float *to);
@@ -23,6 +25,13 @@ typedef struct tn_kernels {
     float (*dot[2])(int64_t count, const void *a, const float *b);
     double (*sum)(int64_t count, const float *values);
     double (*sum_squares)(int64_t count, const float *values);
+
+    /* What dropout (op.h) makes of elements index … index+count-1 of a stream: 0 or 1/(1-p). count ≤ TN_MASK.
+     */
+    void (*dropout)(int64_t count, float p, uint64_t seed, uint64_t stream, uint64_t index, float *factors);
+    /* to = factors·from, and to += factors·from. */
+    void (*multiply[2])(int64_t count, const float *factors, const void *from, void *to);
+    void (*add_product)(int64_t count, const float *factors, const float *from, float *to);
 
     /* One segment; op.h has the formulas. `offset` is 0 or 1, what is added to the weights. */
     void (*rmsnorm[2])(int64_t cols, const void *x, const void *w, float offset, float eps, void *y,

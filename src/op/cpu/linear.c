@@ -16,6 +16,7 @@
  */
 #include <stddef.h>
 
+#include "base/rng.h"
 #include "op/cpu/cpu.h"
 #include "op/cpu/gemm.h"
 
@@ -99,26 +100,41 @@ int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) 
 
 /* ---- Dropout -------------------------------------------------------------------------------------------- */
 
+/* Factors of elements column … column+count-1 of a row for part p; count ≤ TN_MASK. */
+static void mask_of(const tn_device *device, const tn_linear *linear, int p, int64_t row, int64_t column,
+                    int64_t count, const tn_dropout *dropout, float factors[TN_MASK]) {
+    uint64_t stream = TN_STREAM(TN_PURPOSE_DROPOUT, dropout->step, (uint64_t)linear->site * 4 + (uint64_t)p);
+    uint64_t index = (uint64_t)((dropout->first_row + row) * linear->in + column);
+    tn_kernels_of(device)->dropout(count, dropout->p, dropout->seed, stream, index, factors);
+}
+
 /* to [rows, in] = x·mask. */
 static void drop_rows(const tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
                       void *to, const tn_dropout *dropout) {
-    int64_t in = linear->in;
+    const tn_kernels *kernels = tn_kernels_of(device);
+    tn_view result = {to, linear->in};
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t k = 0; k < in; k++)
-            tn_store(device->dtype, to, row * in + k,
-                     tn_load(device->dtype, tn_at(device->dtype, x, row, 0), k) *
-                         tn_dropout_factor(dropout, linear, p, row, k));
+        for (int64_t k = 0; k < linear->in; k += TN_MASK) {
+            float factors[TN_MASK];
+            int64_t count = smaller(TN_MASK, linear->in - k);
+            mask_of(device, linear, p, row, k, count, dropout, factors);
+            kernels->multiply[tn_is_bf16(device)](count, factors, tn_at(device->dtype, x, row, k),
+                                                  tn_at(device->dtype, result, row, k));
+        }
 }
 
 /* to += from·mask, both [rows, in]. */
-static void add_dropped(const tn_linear *linear, int p, int64_t rows, const float *from, float *to,
-                        const tn_dropout *dropout) {
+static void add_dropped(const tn_device *device, const tn_linear *linear, int p, int64_t rows,
+                        const float *from, float *to, const tn_dropout *dropout) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t k = 0; k < linear->in; k++)
-            to[row * linear->in + k] +=
-                from[row * linear->in + k] * tn_dropout_factor(dropout, linear, p, row, k);
+        for (int64_t k = 0; k < linear->in; k += TN_MASK) {
+            float factors[TN_MASK];
+            int64_t count = smaller(TN_MASK, linear->in - k), place = row * linear->in + k;
+            mask_of(device, linear, p, row, k, count, dropout, factors);
+            tn_kernels_of(device)->add_product(count, factors, from + place, to + place);
+        }
 }
 
 /* x itself, or part p's dropped copy of it in `buffer`. */
@@ -427,7 +443,7 @@ static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear,
                            NULL, NULL));
         if (undropped) {
             if (!total->started) tn_ref_zero(device, total->values, rows * linear->in * 4);
-            add_dropped(linear, p, rows, undropped, total->values, dropout);
+            add_dropped(device, linear, p, rows, undropped, total->values, dropout);
         }
         total->started = true;
         border += lora->r;
