@@ -51,6 +51,7 @@ static const char *integer_digits(int64_t value, int base, bool upper, int64_t l
 static void add_grouped(tn_str *body, const char *digits, char grouping) {
     int64_t whole = (int64_t)strspn(digits, "0123456789");
     for (int64_t i = 0; i < whole; i++) {
+        TN_KNOWN(digits[i]); /* strspn counted it */
         if (grouping && i > 0 && (whole - i) % 3 == 0) tn_str_putc(body, grouping);
         tn_str_putc(body, digits[i]);
     }
@@ -215,6 +216,7 @@ static tn_status percent_conversion(percent *p, tn_str *out) {
         return TN_OK;
     }
     if (!argument) TN_TRY(next_argument(p, &argument));
+    TN_KNOWN(argument);
     l.type = type == 'i' || type == 'u' ? 'd' : type;
     bool numeric = strchr("dxXoeEfFgG", l.type) != NULL;
     if (!numeric || l.align == '<') l.fill.data = " ";
@@ -366,7 +368,7 @@ done:
 /* What stands between { and }. */
 static tn_status put_field(braces *b, const char *at, const char *end, tn_str *out) {
     tn_status status = TN_OK;
-    jinja_value value;
+    jinja_value value = {0};
     layout l;
     const char *name_end = at;
     char conversion = 0;

@@ -323,6 +323,7 @@ static tn_status slice_indices(jinja_run *run, const jinja_value bounds[3], int6
         if (*ends[i] > highest) *ends[i] = highest;
     }
     int64_t distance = *step > 0 ? stop - *start : *start - stop, stride = *step > 0 ? *step : -*step;
+    TN_KNOWN(stride > 0);
     *count = distance <= 0 ? 0 : (distance - 1) / stride + 1;
 done:
     return status;

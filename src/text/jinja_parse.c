@@ -104,7 +104,7 @@ done:
 static tn_status parse_for(jinja_parser *parser, jinja_node *node) {
     static const char *const ends[] = {"endfor", "else", NULL}, *const last[] = {"endfor", NULL};
     tn_status status = TN_OK;
-    int which;
+    int which = 0;
     node->kind = JINJA_N_FOR;
     TN_TRY(parse_target(parser, false, "in", &node->a));
     if (!jinja_accept_name(parser, "in")) return jinja_parse_fail(parser, "'in'");
@@ -122,7 +122,7 @@ done:
 static tn_status parse_if(jinja_parser *parser, jinja_node *node) {
     static const char *const ends[] = {"endif", "else", "elif", NULL}, *const last[] = {"endif", NULL};
     tn_status status = TN_OK;
-    int which;
+    int which = 0;
     for (;;) { /* an elif is an IF of its own in `otherwise`, built without recursion */
         node->kind = JINJA_N_IF;
         TN_TRY(jinja_parse_tuple(parser, JINJA_NO_CONDITION, NULL, &node->a));
@@ -141,7 +141,7 @@ done:
 static tn_status parse_set(jinja_parser *parser, jinja_node *node) {
     static const char *const ends[] = {"endset", NULL};
     tn_status status = TN_OK;
-    int which;
+    int which = 0;
     node->kind = JINJA_N_SET;
     TN_TRY(parse_target(parser, true, NULL, &node->a));
     if (jinja_accept_operator(parser, "=")) {
@@ -230,7 +230,7 @@ done:
 static tn_status parse_filter_block(jinja_parser *parser, jinja_node *node) {
     static const char *const ends[] = {"endfilter", NULL};
     tn_status status = TN_OK;
-    int which;
+    int which = 0;
     node->kind = JINJA_N_FILTER_BLOCK;
     TN_TRY(jinja_parse_filter_chain(parser, true, &node->a));
     TN_TRY(parse_block(parser, ends, &node->body, &which));
@@ -243,7 +243,7 @@ static tn_status parse_with(jinja_parser *parser, jinja_node *node) {
     tn_status status = TN_OK;
     jinja_node_list items = {0};
     const jinja_node *item;
-    int which;
+    int which = 0;
     node->kind = JINJA_N_WITH;
     while (parser->token->kind != JINJA_T_BLOCK_END) {
         if (items.count > 0) TN_TRY(jinja_expect_operator(parser, ","));
@@ -360,7 +360,7 @@ done:
 
 tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body,
                       bool *has_generation) {
-    int which;
+    int which = 0;
     jinja_parser parser = {.source = source, .token = tokens};
     *body = NULL;
     tn_status status = parse_body(&parser, NULL, body, &which);

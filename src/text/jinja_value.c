@@ -255,6 +255,7 @@ tn_status jinja_dict_set(jinja_run *run, jinja_dict *dict, jinja_value key, jinj
         goto done;
     }
     if (dict->count == dict->capacity) TN_TRY(grow_dict(run, dict));
+    TN_KNOWN(dict->pairs);
     dict->pairs[dict->count++] = (jinja_pair){key, value};
     if (dict->slots) add_slot(dict, dict->count - 1);
 done:

@@ -301,8 +301,10 @@ tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const ch
 static tn_status rotate(const tn_engine *e, tn_arena *arena) {
     int64_t *steps, count, limit = e->settings->save_total_limit;
     tn_status status = list_steps(arena, e->settings->output_dir, &steps, &count);
-    for (int64_t i = 0; status == TN_OK && limit > 0 && i < count - limit; i++)
+    for (int64_t i = 0; status == TN_OK && limit > 0 && i < count - limit; i++) {
+        TN_KNOWN(steps);
         status = tn_remove_tree(directory_of(arena, e->settings->output_dir, steps[i]));
+    }
     return status;
 }
 
