@@ -1,0 +1,7 @@
+# tools/: the programs behind `make demo-model`; not installed, and built for that target and the tests only.
+foreach(tool world bpe fold)
+  add_executable(tenon-${tool} EXCLUDE_FROM_ALL tools/${tool}.c)
+  set_target_properties(tenon-${tool} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tools)
+endforeach()
+target_include_directories(tenon-fold PRIVATE include src)
+target_link_libraries(tenon-fold PRIVATE tenon-objects)
