@@ -5,6 +5,7 @@
 #   make sanitize   the tests under ASan, UBSan   make test-real    a real model on real data
 #   make bench      timings                       make install      PREFIX and DESTDIR are honoured
 #   make deps       installs what is missing      make format | lint | check-includes
+#   make demo-real  the demo with SmolLM2-135M    make demo-model the embedded model, made anew
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE_FLAGS ?=
@@ -13,8 +14,8 @@ BUILD := build
 CONFIGURE = cmake -S . -G $$(command -v ninja >/dev/null && echo Ninja || echo "Unix Makefiles") $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j 1 --test-dir
 
-.PHONY: all build deps demo test test-long test-real bench cuda test-cuda sanitize install format format-check lint \
-        check-includes clean
+.PHONY: all build deps demo demo-real demo-model test test-long test-real bench cuda test-cuda sanitize install \
+        format format-check lint check-includes clean
 
 all: build
 
@@ -41,8 +42,16 @@ test-real: build
 	@sh tests/e2e/test_real.sh
 
 demo: build
-	@sh scripts/fetch_smollm2.sh
 	@sh scripts/demo.sh
+
+demo-real: build
+	@sh scripts/fetch_smollm2.sh
+	@sh scripts/demo_real.sh
+
+# About 12 minutes on 2 cores; the result is left in build/demo-model for a look.
+demo-model: build
+	@cmake --build $(BUILD) --target tenon-world tenon-bpe tenon-fold
+	@BUILD=$(BUILD) sh scripts/demo_model.sh
 
 bench: build
 	@$(BUILD)/tenon bench --model smollm2-135m --device cpu --max_length 512 --steps 5
