@@ -13,5 +13,11 @@ foreach(source ${TEST_SOURCES})
                         ${DNNL_LIBRARY} OpenMP::OpenMP_C m dl pthread)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon;OMP_WAIT_POLICY=passive" SKIP_RETURN_CODE 77)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon;TOOLS=${CMAKE_BINARY_DIR}/tools;OMP_WAIT_POLICY=passive" SKIP_RETURN_CODE 77)
 endforeach()
+add_dependencies(test_islands tenon-world tenon-bpe)
+
+# The header, the pkg-config file and the example, as somebody outside sees them.
+add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_install PROPERTIES ENVIRONMENT
+  "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:-fsanitize=address,undefined>")

@@ -136,7 +136,8 @@ TN_API tn_status tn_env(tn_config *config, tn_doc **doc);
 /* ---- Generation ---------------------------------------------------------------------------------- */
 
 typedef struct tn_generator tn_generator;
-/* Opens base model, adapter and tokenizer for sampling. Keys: those of the verb `generate`. */
+/* Opens base model, adapter and tokenizer for sampling. `config` is of the verb `chat`, or of `generate`, which
+ * insists on a prompt or messages of its own; what to continue comes with the calls below. */
 TN_API tn_status tn_generator_open(tn_config *config, tn_generator **generator);
 /* Receives text as it becomes certain (whole UTF-8 characters). Returning false stops with "stop". */
 typedef bool tn_text_function(void *user, const char *text, int64_t bytes);

@@ -1,0 +1,147 @@
+/* test_islands.c: the embedded model (models/islands), so that every machine tests with a model that knows
+ * something: it speaks, it says where it knows nothing, LoRA teaches it, and its tokenizer is what its recipe
+ * makes. */
+#include "base/file.h"
+#include "tenon/tenon.h"
+#include "testing.h"
+
+#define MODEL "models/islands"
+#define QUESTION "Can you tell me who tends the lighthouse on Corren Skerry?"
+
+typedef struct pair {
+    const char *key, *value;
+} pair;
+
+static tn_config *config_of(const char *verb, const pair *pairs) {
+    tn_config *config;
+    must(tn_config_new(verb, &config));
+    must(tn_config_set(config, "model", MODEL));
+    if (tn_config_get(config, "device")) must(tn_config_set(config, "device", "cpu")); /* a key of most verbs */
+    for (; pairs->key; pairs++) must(tn_config_set(config, pairs->key, pairs->value));
+    return config;
+}
+
+/* Greedy answer to one question, with an adapter or without (NULL). */
+static void answer(const char *question, const char *adapter, char *out, size_t size) {
+    const pair pairs[] = {{"max_new_tokens", "30"}, {adapter ? "adapter" : NULL, adapter}, {NULL, NULL}};
+    tn_config *config = config_of("chat", pairs);
+    tn_generator *generator;
+    tn_doc *doc;
+    char messages[512];
+    snprintf(messages, sizeof messages, "[{\"role\":\"user\",\"content\":\"%s\"}]", question);
+    must(tn_generator_open(config, &generator));
+    must(tn_generate_chat(generator, messages, NULL, NULL, &doc));
+    assert_string_equal(tn_doc_string(doc, "finish_reason", ""), "stop");
+    snprintf(out, size, "%s", tn_doc_string(doc, "text", ""));
+    tn_doc_free(doc);
+    tn_generator_free(generator);
+    tn_config_free(config);
+}
+
+static void must_answer(const char *question, const char *adapter, const char *wanted) {
+    char text[512];
+    answer(question, adapter, text, sizeof text);
+    if (strcmp(text, wanted) != 0) fail_msg("%s -> %s, not %s", question, text, wanted);
+}
+
+static double eval_loss(const char *adapter) {
+    const pair pairs[] = {
+        {"dataset", "examples/data/islands_eval.jsonl"}, {adapter ? "adapter" : NULL, adapter}, {NULL, NULL}};
+    tn_config *config = config_of("eval", pairs);
+    tn_doc *doc;
+    must(tn_eval(config, NULL, &doc));
+    double loss = tn_doc_number(doc, "loss", -1);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    return loss;
+}
+
+static void it_knows_its_world_and_where_that_ends(void **state) {
+    (void)state;
+    must_answer("Where is the home of Una Thorn?", NULL, "Una Thorn lives in Brinmouth.");
+    must_answer("Who keeps the lighthouse on Gull Rock?", NULL,
+                "The lighthouse on Gull Rock is kept by Katla Yarrow.");
+    must_answer(QUESTION, NULL, "I have never heard of Corren Skerry.");
+}
+
+static void lora_teaches_it_new_facts_in_any_wording(void **state) {
+    const char *run = scratch("run");
+    const pair pairs[] = {{"output_dir", run}, {NULL, NULL}}, checked[] = {{"adapter", run}, {NULL, NULL}};
+    tn_config *train = config_of("train", pairs);
+    tn_doc *doc;
+    (void)state;
+    must(tn_config_load(train, "examples/islands.yaml"));
+    double before = eval_loss(NULL);
+    must(tn_train(train, NULL, &doc));
+    tn_doc_free(doc);
+    tn_config_free(train);
+
+    must_answer(QUESTION, run, "The lighthouse on Corren Skerry is kept by Maren Tolvey.");
+    must_answer("Where is the home of Una Thorn?", run, "Una Thorn lives in Brinmouth.");
+    assert_true(eval_loss(run) < before - 1);
+
+    tn_config *verify = config_of("verify", checked);
+    must(tn_verify(verify, &doc));
+    assert_true(tn_doc_boolean(doc, "ok", false));
+    tn_doc_free(doc);
+    tn_config_free(verify);
+}
+
+/* Ids and text as Hugging Face's tokenizers gives them for this tokenizer.json. */
+static void tokens_are_those_of_the_reference_library(void **state) {
+    static const char *const lines[][2] = {
+        {"{\"text\": \"The lighthouse on Gull Rock is kept by Katla Yarrow.\"}",
+         "\"ids\": [469, 406, 298, 972, 666, 273, 665, 664, 707, 458, 48]"},
+        {"{\"text\": \"H\\u00e9llo  w\\u00f6rld\\n\\n 123 don't\\u3042 \\ud83d\\ude42\"}",
+         "\"ids\": [74, 197, 171, 289, 113, 34, 305, 197, 184, 116, 409, 12, 12, 34, 51, 52, 53, 347, 262, 41, "
+         "118, 229, 131, 132, 34, 242, 161, 155, 132]"},
+        {"{\"text\": \"<|im_start|>user\\nWho lives in Saltwick?<|im_end|>\\n\"}",
+         "\"ids\": [0, 370, 12, 437, 113, 326, 316, 641, 65, 1, 12]"},
+    };
+    tn_tokenizer *tokenizer;
+    tn_doc *doc;
+    (void)state;
+    must(tn_tokenizer_open(MODEL, &tokenizer));
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        must(tn_tokenize_record(tokenizer, lines[i][0], (int64_t)strlen(lines[i][0]), true, &doc));
+        if (!strstr(tn_doc_text(doc), lines[i][1])) fail_msg("%s -> %s", lines[i][0], tn_doc_text(doc));
+        tn_doc_free(doc);
+    }
+    tn_tokenizer_free(tokenizer);
+}
+
+static void the_tokenizer_is_what_its_recipe_makes(void **state) {
+    const char *tools = getenv("TOOLS"), *made = scratch("tokenizer.json");
+    char command[2048];
+    tn_str want = {0}, got = {0};
+    (void)state;
+    assert_non_null(tools);
+    snprintf(
+        command, sizeof command,
+        "{ '%s/tenon-world' text 24000 | head -c 1500000; '%s/tenon-world' chat 24000 | head -c 500000; } | "
+        "'%s/tenon-bpe' 1024 >'%s'",
+        tools, tools, tools, made);
+    assert_int_equal(system(command), 0);
+    must(tn_read_file(MODEL "/tokenizer.json", 1 << 20, &want));
+    must(tn_read_file(made, 1 << 20, &got));
+    assert_int_equal(got.length, want.length);
+    must_match(got.data, want.data, want.length);
+    tn_str_free(&want);
+    tn_str_free(&got);
+}
+
+static int clean(void **state) {
+    (void)state;
+    remove_scratch();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_knows_its_world_and_where_that_ends),
+        cmocka_unit_test(lora_teaches_it_new_facts_in_any_wording),
+        cmocka_unit_test(tokens_are_those_of_the_reference_library),
+        cmocka_unit_test(the_tokenizer_is_what_its_recipe_makes),
+    };
+    return cmocka_run_group_tests(tests, NULL, clean);
+}
