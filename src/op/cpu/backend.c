@@ -59,6 +59,11 @@ static const tn_kernels *best_kernels(const char **name) {
     return &tn_kernels_base;
 }
 
+const tn_kernels *tn_cpu_kernels(void) {
+    const char *name;
+    return best_kernels(&name);
+}
+
 /* "AMD EPYC" from the operating system, "CPU" where it does not say. */
 static void processor_name(char *out, size_t size) {
     char line[256];

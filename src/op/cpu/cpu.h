@@ -32,6 +32,9 @@ tn_status tn_scratch_take(tn_scratch *scratch, int64_t bytes, void *piece);
 /* What the pieces above take. */
 int64_t tn_scratch_room(int64_t bytes);
 
+/* The kernels of the best instruction set here, which every device of this process uses. */
+const tn_kernels *tn_cpu_kernels(void);
+
 /* The dtype of the fastest products here: BF16 where the processor multiplies it, else F32. */
 tn_dtype tn_cpu_best_dtype(void);
 
