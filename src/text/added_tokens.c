@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "text/pipeline.h"
 
 struct tn_pattern {
@@ -88,20 +89,14 @@ static bool flag(const tn_json *node, const char *key) {
     return tn_json_boolean(tn_json_get(node, key), false);
 }
 
-/* The id is the model's where it knows the string, else the one given. */
-static tn_status load_token(const tn_json *node, const tn_vocab *vocab, tn_arena *arena,
-                            tn_added_token *token) {
+/* Content and flags; the id is not set yet. */
+static tn_status load_token(const tn_json *node, tn_arena *arena, tn_added_token *token) {
     const tn_json *content = tn_json_get(node, "content");
     if (!content || content->type != TN_JSON_STRING)
         return tn_fail(TN_BAD_DATA, "added_tokens: an entry has no content");
-    int64_t given = tn_json_integer(tn_json_get(node, "id"), -1);
-    int32_t known = tn_vocab_find(vocab, content->string, content->count);
-    if (known < 0 && (given < 0 || given >= TN_LARGEST_ID))
-        return tn_fail(TN_BAD_DATA, "added token \"%.60s\" has no valid id", content->string);
     *token = (tn_added_token){
         .content = tn_arena_text(arena, content->string, content->count),
         .length = content->count,
-        .id = known >= 0 ? known : (int32_t)given,
         .special = flag(node, "special"),
         .single_word = flag(node, "single_word"),
         .lstrip = flag(node, "lstrip"),
@@ -113,19 +108,54 @@ static tn_status load_token(const tn_json *node, const tn_vocab *vocab, tn_arena
     return token->content ? TN_OK : tn_fail_memory(content->count, "added tokens");
 }
 
+/* Is this the first entry of its content? `seen` holds indices by hash, -1 where empty. */
+static bool is_new(const tn_added *added, const tn_added_token *token, int32_t *seen, int64_t slots) {
+    uint64_t mask = (uint64_t)(slots - 1), at = tn_hash_short(token->content, token->length) & mask;
+    for (; seen[at] >= 0; at = (at + 1) & mask) {
+        const tn_added_token *other = &added->tokens[seen[at]];
+        if (other->length == token->length &&
+            memcmp(other->content, token->content, (size_t)token->length) == 0)
+            return false;
+    }
+    seen[at] = (int32_t)added->count;
+    return true;
+}
+
+/* A token's id is the model's where that knows the string, else the next one: as in the tokenizers library,
+ * which takes the order of the list and not the id of the entry. */
+static tn_status load_tokens(const tn_json *list, int64_t entries, const tn_vocab *vocab, tn_arena *arena,
+                             tn_added *added) {
+    tn_status status = TN_OK;
+    int64_t slots = 16, next = vocab->strings;
+    int32_t *seen = NULL;
+    while (slots < entries * 2) slots *= 2;
+    TN_TRY(tn_alloc(&seen, slots, sizeof *seen, "added tokens"));
+    memset(seen, 0xFF, (size_t)slots * sizeof *seen);
+    for (int64_t i = 0; i < entries; i++) {
+        tn_added_token *token = &added->tokens[added->count];
+        TN_TRY(load_token(&list->items[i], arena, token));
+        if (token->length == 0 || !is_new(added, token, seen, slots)) continue;
+        token->id = tn_vocab_find(vocab, token->content, token->length);
+        if (token->id < 0) token->id = (int32_t)next++;
+        int64_t given = tn_json_integer(tn_json_get(&list->items[i], "id"), token->id);
+        if (given != token->id)
+            tn_warn("added token \"%.60s\" has id %d, not the file's %lld (ids follow the order of the list)",
+                    token->content, token->id, (long long)given);
+        if (token->id >= added->ids) added->ids = token->id + 1;
+        added->count++;
+    }
+done:
+    free(seen);
+    return status;
+}
+
 tn_status tn_added_load(const tn_json *list, const tn_vocab *vocab, const tn_normalizer *normalizer,
                         tn_work *work, tn_arena *arena, tn_added *added) {
     tn_status status = TN_OK;
     int64_t entries = list && list->type == TN_JSON_ARRAY ? list->count : 0;
     TN_TRY(tn_alloc(&added->tokens, entries, sizeof *added->tokens, "added tokens"));
     added->ids = vocab->count;
-    for (int64_t i = 0; i < entries; i++) {
-        tn_added_token *token = &added->tokens[added->count];
-        TN_TRY(load_token(&list->items[i], vocab, arena, token));
-        if (token->length == 0) continue;
-        if (token->id >= added->ids) added->ids = token->id + 1;
-        added->count++;
-    }
+    TN_TRY(load_tokens(list, entries, vocab, arena, added));
     TN_TRY(tn_alloc(&added->by_id, added->ids, sizeof *added->by_id, "added tokens"));
     memset(added->by_id, 0xFF, (size_t)added->ids * sizeof *added->by_id);
     for (int64_t i = 0; i < added->count; i++) added->by_id[added->tokens[i].id] = (int32_t)i;

@@ -90,7 +90,9 @@ static tn_status load_merges(loader *l, const tn_json *merges) {
     l->bpe->slot_count = slots;
     TN_TRY(tn_alloc_aligned(&l->bpe->merges, slots * (int64_t)sizeof *l->bpe->merges, "merges"));
     memset(l->bpe->merges, 0xFF, (size_t)slots * sizeof *l->bpe->merges);
-    for (int64_t rank = 0; rank < count; rank++) TN_TRY(load_merge(l, &merges->items[rank], rank));
+    for (int64_t rank = 0; rank < count; rank++)
+        if (!tn_starts_with(tn_json_string(&merges->items[rank], ""), "#version"))
+            TN_TRY(load_merge(l, &merges->items[rank], rank));
 done:
     return status;
 }

@@ -20,6 +20,8 @@ typedef enum operation_kind {
     MAP_BYTES,
     CLEAN_TEXT,
     SPACE_CHINESE,
+    NMT,
+    CHARSMAP,
 } operation_kind;
 
 typedef struct operation {
@@ -30,6 +32,7 @@ typedef struct operation {
     tn_regex *pattern;      /* REPLACE */
     char *content;          /* REPLACE, PREPEND */
     int64_t length;         /* of content */
+    tn_charsmap *charsmap;  /* CHARSMAP */
 } operation;
 
 struct tn_normalizer {
@@ -97,6 +100,15 @@ done:
     return status;
 }
 
+static tn_status load_charsmap(tn_normalizer *n, const tn_json *node) {
+    const tn_json *table = tn_json_get(node, "precompiled_charsmap");
+    operation *op = push(n, CHARSMAP);
+    if (!op) return TN_FAILED;
+    if (!table || table->type != TN_JSON_STRING)
+        return tn_fail(TN_BAD_DATA, "normalizer Precompiled: no \"precompiled_charsmap\"");
+    return tn_charsmap_load(table->string, table->count, &op->charsmap);
+}
+
 static tn_status load_sequence(tn_normalizer *n, const tn_json *list, int depth) {
     tn_status status = TN_OK;
     for (int64_t i = 0; list && list->type == TN_JSON_ARRAY && i < list->count && status == TN_OK; i++)
@@ -117,6 +129,8 @@ static tn_status load(tn_normalizer *n, const tn_json *node, int depth) {
     if (tn_json_is_string(type, "StripAccents")) return load_marks(n, false);
     if (tn_json_is_string(type, "Strip")) return load_strip(n, node);
     if (tn_json_is_string(type, "BertNormalizer")) return load_bert(n, node);
+    if (tn_json_is_string(type, "Nmt")) return push_plain(n, NMT);
+    if (tn_json_is_string(type, "Precompiled")) return load_charsmap(n, node);
     if (tn_json_is_string(type, "Prepend"))
         return push_content(n, PREPEND, tn_json_get(node, "prepend"), "Prepend");
     if (tn_json_is_string(type, "Replace")) {
@@ -126,7 +140,7 @@ static tn_status load(tn_normalizer *n, const tn_json *node, int depth) {
                                   &n->operations[n->count - 1].pattern);
     }
     tn_fail(TN_BAD_DATA, "normalizer type \"%s\" is not supported", tn_json_string(type, "(none)"));
-    return tn_remedy("use a model whose tokenizer.json has a BPE model and plain normalizers");
+    return tn_remedy("use a model whose tokenizer.json uses the normalizers of the tokenizers library 0.23");
 }
 
 tn_status tn_normalizer_load(const tn_json *node, tn_normalizer **normalizer) {
@@ -148,6 +162,7 @@ void tn_normalizer_free(tn_normalizer *n) {
     for (int64_t i = 0; i < n->count; i++) {
         tn_regex_free(n->operations[i].pattern);
         free(n->operations[i].content);
+        tn_charsmap_free(n->operations[i].charsmap);
     }
     free(n->operations);
     free(n);
@@ -339,6 +354,23 @@ static bool clean_text(const tn_view *in, tn_buffer *out) {
     return true;
 }
 
+/* Machine translation's clean-up: control characters go, unusual white space becomes a space. */
+static bool nmt(const tn_view *in, tn_buffer *out) {
+    for (int64_t i = 0; i < in->length;) {
+        uint32_t c;
+        int n = tn_char_at(in->text + i, &c);
+        bool control =
+            (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+        bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
+                     (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF ||
+                     c == 0xFFFD;
+        if (space) tn_buffer_put(out, " ", 1, tn_view_origin(in, i, i + n));
+        else if (!control) tn_buffer_copy(out, in, i, i + n);
+        i += n;
+    }
+    return true;
+}
+
 static bool is_chinese(uint32_t c) {
     static const uint32_t blocks[][2] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF},
                                          {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF},
@@ -374,6 +406,8 @@ static tn_status run_one(const operation *op, tn_work *work, const tn_view *in, 
         case MAP_BYTES: *changed = map_bytes(in, out); break;
         case CLEAN_TEXT: *changed = clean_text(in, out); break;
         case SPACE_CHINESE: *changed = space_chinese(in, out); break;
+        case NMT: *changed = nmt(in, out); break;
+        case CHARSMAP: *changed = tn_charsmap_run(op->charsmap, in, out); break;
     }
     return status == TN_OK ? tn_str_check(&out->text, "normalised text") : status;
 }

@@ -93,6 +93,8 @@ typedef struct tn_regex tn_regex;
 /* `pattern` in Oniguruma's syntax (Ruby flavour, Unicode classes), or taken literally. */
 tn_status tn_regex_compile(const char *pattern, int64_t length, bool literal, tn_regex **regex);
 void tn_regex_free(tn_regex *regex);
+/* Appends `pattern` in PCRE2's syntax. Error: TN_BAD_DATA for what it cannot say. */
+tn_status tn_regex_translate(const char *pattern, int64_t length, tn_str *out);
 /* Position of a search through one text; zero-initialise. */
 typedef struct tn_cursor {
     int64_t from, last_end;
@@ -111,6 +113,13 @@ tn_status tn_normalizer_load(const tn_json *node, tn_normalizer **normalizer); /
 void tn_normalizer_free(tn_normalizer *normalizer);
 /* `in` may come back as `out` unchanged; else `out` lies in the workspace until the next call. */
 tn_status tn_normalizer_run(const tn_normalizer *normalizer, tn_work *work, const tn_view *in, tn_view *out);
+
+/* SentencePiece's compiled table of replacements, from base64. Error: TN_BAD_DATA. */
+typedef struct tn_charsmap tn_charsmap;
+tn_status tn_charsmap_load(const char *base64, int64_t length, tn_charsmap **map);
+void tn_charsmap_free(tn_charsmap *map);
+/* Returns whether anything was replaced and `out` holds the result. */
+bool tn_charsmap_run(const tn_charsmap *map, const tn_view *in, tn_buffer *out);
 
 typedef struct tn_pretokenizer tn_pretokenizer;
 tn_status tn_pretokenizer_load(const tn_json *node, tn_pretokenizer **pretokenizer);
@@ -248,10 +257,12 @@ const tn_added_token *tn_added_next(const tn_added *added, const tn_finder *find
 
 /* ---- Post-processor and decoder ------------------------------------------------------------------ */
 
-/* What stands before and behind the ids of a text when special tokens are asked for. */
+/* What a text becomes with and without special tokens: ids, and TN_POST_TEXT where the text's own stand (nearly
+ * always once, but a template may repeat them or leave them out). */
 typedef struct tn_post {
-    tn_ids before, after;
+    tn_ids special, plain;
 } tn_post;
+enum { TN_POST_TEXT = -1 };
 tn_status tn_post_load(const tn_json *node, tn_post *post);
 void tn_post_free(tn_post *post);
 

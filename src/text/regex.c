@@ -1,8 +1,7 @@
 /* regex.c: the regular expressions of tokenizer files, matched by PCRE2's JIT.
  *
- * The files are written for Oniguruma (Ruby flavour). PCRE2 in UTF and UCP mode agrees on what they use
- * but for: \s and \w (Unicode's White_Space and word characters, spelled out here), \h (a hex digit),
- * \uHHHH, sets inside sets, and ^ $ which mean line ends. Texts given must be valid UTF-8.
+ * The files are written for Oniguruma; regex_translate.c puts them in PCRE2's words, and ^ $ mean line ends.
+ * Texts given must be valid UTF-8.
  */
 #include <stdlib.h>
 
@@ -13,75 +12,6 @@ struct tn_regex {
     bool jit;
 };
 
-#define SPACES                                                                                               \
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{" \
-    "3000}"
-#define WORDS                                                                                                  \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}" \
-    "-\\x{1F189}"
-
-/* The escape \`c` where the two engines differ; NULL where they agree. */
-static const char *escape_text(char c, bool in_set) {
-    switch (c) {
-        case 's': return in_set ? SPACES : "[" SPACES "]";
-        case 'S': return in_set ? NULL : "[^" SPACES "]";
-        case 'w': return in_set ? WORDS : "[" WORDS "]";
-        case 'W': return in_set ? NULL : "[^" WORDS "]";
-        case 'd': return "\\p{Nd}";
-        case 'D': return "\\P{Nd}";
-        case 'h': return in_set ? "0-9A-Fa-f" : "[0-9A-Fa-f]";
-        default: return NULL;
-    }
-}
-
-/* Translates the escape at pattern[at]; returns its length. */
-static int64_t put_escape(tn_str *out, const char *pattern, int64_t length, int64_t at, bool in_set) {
-    if (at + 1 >= length) return tn_str_putc(out, '\\'), 1;
-    char c = pattern[at + 1];
-    const char *text = escape_text(c, in_set);
-    if (text) return tn_str_puts(out, text), 2;
-    if (c == 'u' && at + 5 < length) return tn_str_printf(out, "\\x{%.4s}", pattern + at + 2), 6;
-    tn_str_add(out, pattern + at, 2);
-    return 2;
-}
-
-static tn_status translate(const char *pattern, int64_t length, tn_str *out) {
-    int depth = 0; /* of sets */
-    int64_t opened = 0;
-    for (int64_t i = 0; i < length; i++) {
-        char c = pattern[i];
-        bool posix = c == '[' && i + 1 < length && pattern[i + 1] == ':';
-        if (c == '\\') {
-            i += put_escape(out, pattern, length, i, depth > 0) - 1;
-            continue;
-        }
-        if (depth > 0 && c == '&' && i + 1 < length && pattern[i + 1] == '&')
-            return tn_fail(TN_BAD_DATA, "regular expression %.*s: && inside a set is not supported",
-                           (int)length, pattern);
-        if (c == '[' && !(depth > 0 && posix)) {
-            bool negated = i + 1 < length && pattern[i + 1] == '^';
-            if (depth > 0 && negated)
-                return tn_fail(TN_BAD_DATA,
-                               "regular expression %.*s: a negated set inside a set is not supported",
-                               (int)length, pattern);
-            opened = i + 1 + negated;
-            if (depth++ > 0) continue; /* a set inside a set is a union: its brackets fall away */
-        } else if (depth > 0 && posix) {
-            int64_t end = i + 2;
-            while (end + 1 < length && !(pattern[end] == ':' && pattern[end + 1] == ']')) end++;
-            if (end + 1 < length) {
-                tn_str_add(out, pattern + i, end + 2 - i);
-                i = end + 1;
-                continue;
-            }
-        } else if (c == ']' && depth > 0 && i != opened) {
-            if (--depth > 0) continue;
-        }
-        tn_str_putc(out, c);
-    }
-    return tn_str_check(out, "regular expression");
-}
-
 tn_status tn_regex_compile(const char *pattern, int64_t length, bool literal, tn_regex **regex) {
     tn_status status = TN_OK;
     tn_str text = {0};
@@ -90,7 +20,7 @@ tn_status tn_regex_compile(const char *pattern, int64_t length, bool literal, tn
     tn_regex *made = NULL;
     TN_TRY(tn_alloc(&made, 1, sizeof *made, "regular expression"));
     if (literal) tn_str_add(&text, pattern, length);
-    else TN_TRY(translate(pattern, length, &text));
+    else TN_TRY(tn_regex_translate(pattern, length, &text));
     uint32_t options =
         literal ? PCRE2_LITERAL | PCRE2_UTF : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     made->code =

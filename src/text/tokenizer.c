@@ -43,12 +43,6 @@ static tn_status push(encoder *e, int32_t id, tn_range range) {
     return TN_OK;
 }
 
-static tn_status push_special(encoder *e, const tn_ids *ids) {
-    tn_status status = TN_OK;
-    for (int64_t i = 0; i < ids->count && status == TN_OK; i++) status = push(e, ids->ids[i], (tn_range){0, 0});
-    return status;
-}
-
 /* ---- Encoding ---- */
 
 static tn_status run_model(const tn_text *text, tn_work *work, const char *piece, int64_t length) {
@@ -140,12 +134,15 @@ tn_status tn_text_encode(const tn_text *text, const char *input, int64_t bytes, 
     encoder e = {.text = text, .ids = out, .spans = spans};
     int64_t ids_before = out->count, spans_before = spans ? spans->count : 0;
     tn_view view = {input, bytes, NULL, 0};
+    const tn_ids *parts = add_special_tokens ? &text->post.special : &text->post.plain;
     TN_TRY(tn_pool_take(text->pool, &e.work));
     e.work->mapped = spans != NULL || tn_pretokenizer_needs_origin(text->pretokenizer);
     if (!tn_utf8_valid(input, bytes)) TN_TRY(mend(e.work, input, bytes, &view));
-    if (add_special_tokens) TN_TRY(push_special(&e, &text->post.before));
-    TN_TRY(encode_between(&e, &text->added.raw, &view, encode_normalized));
-    if (add_special_tokens) TN_TRY(push_special(&e, &text->post.after));
+    for (int64_t i = 0; i < parts->count; i++) {
+        if (parts->ids[i] == TN_POST_TEXT)
+            TN_TRY(encode_between(&e, &text->added.raw, &view, encode_normalized));
+        else TN_TRY(push(&e, parts->ids[i], (tn_range){0, 0}));
+    }
 done:
     tn_pool_give(text->pool, e.work);
     if (status != TN_OK) {

@@ -7,7 +7,7 @@ LINES is the program made of tokenizer_lines.c, DATA the unpacked ../shared/data
 DATA/tokenizers and small ones made here, which between them use every normalizer, pre-tokenizer, decoder,
 model, post-processor and flag of an added token. Prints every difference; exit status 1 where there is one.
 """
-import argparse, json, os, random, subprocess, sys, tempfile, unicodedata
+import argparse, itertools, json, os, random, subprocess, sys, tempfile, unicodedata
 
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -247,11 +247,59 @@ def synthetic():
         yield "added llama2 " + " ".join(f for f in flags if on.get(f)), t, False
 
 
+# What Oniguruma reads in its own way, and what real files use.
+PATTERNS = [r"\w+|\W", r"[\w'-]+", r"[^\w]", r"[\W\d]+", r"\b", r"\B\w", r"[^\S\n]+", r"\H+", r"[\H]", r"[[:alnum:]]+", r"[[:punct:]]", r"[^[:space:]]+",
+            r"[[:^alpha:]]+", r"[[:upper:]][[:lower:]]*", r"\p{Alpha}+", r"\p{Punct}", r"\P{Alnum}+", r"[\P{Word}x]", r"\p{^L}+", r"\P{^N}", r"\p{Letter}+\p{Mark}*",
+            r"\p{Uppercase_Letter}", r"\p{other number}", r"\p{Han}+", r"[\p{Han}\p{Hiragana}ー]+", r"\p{Arabic}+|\p{Cyrillic}+", r"\p{Common}+", r"\pL", r"[\p{Nd}&&[^3]]+",
+            r"[a-z&&[^aeiou]]+", r"[^a-z&&[^b]]+", r"[\p{L}&&[^\p{Han}]]+", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+", r"[^\r\n\p{L}\p{N}]?[\p{L}&&\p{Latin}]+", r"[[a-c]x[^a-z]]",
+            r"[[^\w]&&[^ ]]+", r"\p{N}{1,3}+", r"\p{N}{1,3}", r"o{2}?", r"(?:ab){1,2}+", r"[a-c]{2,}+", r"l{,2}", r"(?m).+", r".+", r"^.|.$", r"\v|\f", r"\Qx\E", r"[]a]+", r"[^]a]+",
+            r"[\u4e00-\u9fa5]+", r"\x{65e5}|\x41+", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}++", r"(?<q>['\"]).*?\k<q>", r"(?>a+)b", r"(?<=[a-z])(?=[A-Z])", r"(?<!\d)\d{3}(?!\d)", r"[+--]",
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+            r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            r"[一-龥぀-ゟ゠-ヿ]+", r"(?=(\d{3})+(?!\d))", r"(\p{L}|\p{M})+", r"\s?\p{L}+|\s?\p{P}+", r"[^\p{L}\s]+|[\p{L}]+\s?", r"[^(\s|[.,!?…。，、।۔،])]+"]
+PARTS = [r"\w", r"\d", r"\s", r"\S", r"\p{L}", r"\p{N}", r"\p{P}", r"\p{Lu}", r"\p{M}", r"\p{Han}", r"\p{Alpha}", "a", "e", "'", " ", ".", r"\.", "[a-f]", r"[^\s\w]", r"[\p{L}&&[^a-m]]", "[0-9x]",
+         r"[\W\s]", "[[:digit:]]", r"[^\r\n\p{L}\p{N}]", r"\h", "日", "é", r"\n", "(?:ab|a)", "(?i:the|s)", r"(?=\w)", r"(?!\d)", r"(?<=\s)", r"\b", "^", "$"]
+
+
+def random_pattern(rng):
+    """Some alternatives of some parts, most of them repeated."""
+    repeats = ["", "", "?", "*", "+", "{1,2}", "{2}", "{1,3}+", "?+", "*?", "++"]
+    def one():
+        part = rng.choice(PARTS)
+        return part + ("" if part in ("^", "$", r"\b") or part.startswith("(?=") or part.startswith("(?!") or part.startswith("(?<") else rng.choice(repeats))
+    return "|".join("".join(one() for _ in range(rng.randint(1, 4))) for _ in range(rng.randint(1, 4)))
+
+
+def expressions(rng, count):
+    """Byte-level tokenizers with PATTERNS and `count` random expressions in a Split; (name, tokenizer, spans)."""
+    base = bpe(pre_tokenizers.ByteLevel(add_prefix_space=False), None, alphabet=BYTES)
+    base.decoder = decoders.ByteLevel()
+    for pattern in PATTERNS + [random_pattern(rng) for _ in range(count)]:
+        try:
+            split = pre_tokenizers.Split(Regex(pattern), rng.choice(["isolated", "removed", "merged_with_previous", "merged_with_next"]))
+        except Exception:
+            continue
+        base.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        yield "expression " + pattern, base, True
+
+
+def configurations(rng):
+    """What make_text_golden.py holds, with other texts."""
+    import make_text_golden
+    for i, tokenizer in enumerate(make_text_golden.configurations()):
+        yield f"configuration {i}", Tokenizer.from_str(json.dumps(tokenizer)), False
+    kinds = [c["post_processor"] for c in make_text_golden.configurations() if c["post_processor"]]
+    base = [c for c in make_text_golden.configurations() if c["post_processor"]][0]
+    for i in range(20):
+        chain = base | {"post_processor": {"type": "Sequence", "processors": rng.choices(kinds, k=2)}}
+        yield f"configuration chain {i}", Tokenizer.from_str(json.dumps(chain)), False
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("lines"), parser.add_argument("data")
     parser.add_argument("--count", type=int, default=2000), parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default=""), parser.add_argument("--expressions", type=int, default=100)
     a = parser.parse_args()
     rng, bad = random.Random(a.seed), 0
     print(f"tokenizers {tokenizers.__version__}")
@@ -261,7 +309,7 @@ def main():
             bad += compare(name, a.lines, path, [random_text(rng) for _ in range(a.count)], name in ("gpt2", "llama3_2", "qwen3"))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "tokenizer.json")
-        for name, t, spans in synthetic():
+        for name, t, spans in itertools.chain(synthetic(), expressions(rng, a.expressions), configurations(rng)):
             if a.only in name:
                 t.save(path)
                 bad += compare(name, a.lines, path, [""] + [random_text(rng) for _ in range(a.count // 4)], spans)
