@@ -6,6 +6,7 @@
 #   make bench      timings                       make install      PREFIX and DESTDIR are honoured
 #   make deps       installs what is missing      make format | lint | check-includes
 #   make demo-real  the demo with SmolLM2-135M    make demo-model the embedded model, made anew
+#   make bench-tokenizer   load time and MB/s of tokenizers
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE_FLAGS ?=
@@ -14,8 +15,8 @@ BUILD := build
 CONFIGURE = cmake -S . -G $$(command -v ninja >/dev/null && echo Ninja || echo "Unix Makefiles") $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j 1 --test-dir
 
-.PHONY: all build deps demo demo-real demo-model test test-long test-real bench cuda test-cuda sanitize install \
-        format format-check lint check-includes clean
+.PHONY: all build deps demo demo-real demo-model test test-long test-real bench bench-tokenizer cuda test-cuda \
+        sanitize install format format-check lint check-includes clean
 
 all: build
 
@@ -57,6 +58,11 @@ bench: build
 	@$(BUILD)/tenon bench --model smollm2-135m --device cpu --max_length 512 --steps 5
 
 # The host compiler of nvcc is left to CMake; CUDA_ARCHITECTURES narrows the build for one machine.
+bench-tokenizer: deps
+	@$(CONFIGURE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTENON_TESTS=ON
+	@cmake --build $(BUILD) -j $(JOBS) --target tokenizer_speed
+	@sh bench/tokenizer_speed.sh
+
 cuda: deps
 	@$(CONFIGURE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTENON_CUDA=ON -DTENON_TESTS=OFF -DCMAKE_INSTALL_PREFIX=$(PREFIX)
 	@cmake --build $(BUILD) -j $(JOBS)

@@ -21,3 +21,10 @@ add_dependencies(test_islands tenon-world tenon-bpe)
 add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_install PROPERTIES ENVIRONMENT
   "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:-fsanitize=address,undefined>")
+
+# bench/tokenizer_speed.sh runs it.
+add_executable(tokenizer_speed EXCLUDE_FROM_ALL bench/tokenizer_speed.c)
+target_include_directories(tokenizer_speed PRIVATE include src)
+target_link_libraries(tokenizer_speed PRIVATE tenon-test-objects ${DEPS_LINK_LIBRARIES} ${DNNL_LIBRARY}
+                      OpenMP::OpenMP_C m dl pthread)
+set_target_properties(tokenizer_speed PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
