@@ -42,11 +42,14 @@ void *tn_cuda_take(tn_device *device, int64_t bytes) {
 
 /* ---- Open and close ---------------------------------------------------------------------------------- */
 
-/* Bytes in use on the card before we have a context: only NVML can say. -1 where it cannot. */
-static int64_t used_before(int index) {
-    typedef struct nvml_memory {
-        unsigned long long total, free, used;
+/* Bytes in use on the card by everybody, as nvidia-smi counts them; -1 where NVML cannot say. The driver's own
+ * reserve is no part of it. cudaMemGetInfo would not do: it needs the context that is to be measured. */
+static int64_t used_on_card(int index) {
+    typedef struct nvml_memory { /* nvmlMemory_v2_t */
+        unsigned version;
+        unsigned long long total, reserved, free, used;
     } nvml_memory;
+    nvml_memory memory = {.version = (unsigned)sizeof memory | 2u << 24};
     char bus[32];
     int64_t used = -1;
     void *handle = NULL, *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -54,8 +57,7 @@ static int64_t used_before(int index) {
     int (*start)(void), (*find)(const char *, void **), (*ask)(void *, nvml_memory *);
     *(void **)(&start) = dlsym(library, "nvmlInit_v2");
     *(void **)(&find) = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
-    *(void **)(&ask) = dlsym(library, "nvmlDeviceGetMemoryInfo");
-    nvml_memory memory;
+    *(void **)(&ask) = dlsym(library, "nvmlDeviceGetMemoryInfo_v2");
     if (start && find && ask && start() == 0 && cudaDeviceGetPCIBusId(bus, sizeof bus, index) == cudaSuccess &&
         find(bus, &handle) == 0 && ask(handle, &memory) == 0)
         used = (int64_t)memory.used;
@@ -114,7 +116,7 @@ static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtyp
     TN_TRY(tn_alloc(&cuda, 1, sizeof *cuda, "GPU device"));
     cuda->base = (tn_device){.backend = backend, .dtype = dtype, .index = index};
     TN_TRY(describe(cuda));
-    int64_t before = used_before(index);
+    int64_t before = used_on_card(index);
     TN_TRY(tn_cuda_check(cudaSetDevice(index), "selecting the device"));
     TN_TRY(tn_cuda_check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "creating a stream"));
     TN_TRY(tn_cuda_check(cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking), "creating a stream"));
@@ -122,8 +124,8 @@ static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtyp
     TN_TRY(tn_cuda_plans_open(cuda));
     TN_TRY(tn_cuda_check(cudaMemGetInfo(&left, &total), "asking for free memory"));
     cuda->base.memory_total = (int64_t)total;
-    int64_t used = (int64_t)(total - left);
-    cuda->base.context_bytes = (before >= 0 && before < used ? used - before : used) + LAZY_MODULES;
+    int64_t used = before >= 0 ? used_on_card(index) - before : (int64_t)(total - left);
+    cuda->base.context_bytes = used + LAZY_MODULES;
     cuda->base.memory_free = (int64_t)left - LAZY_MODULES;
     *device = &cuda->base;
     return TN_OK;
@@ -167,10 +169,15 @@ static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* The workspace of cublasLt and behind it what the hungriest operation takes. */
 static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
-    int64_t bytes = tn_cuda_linear_scratch(device, limits);
-    bytes = largest(bytes, tn_cuda_column_scratch(limits->hidden)); /* gradients of norm weights */
-    bytes = largest(bytes, tn_cuda_flash_scratch(limits));
-    bytes = largest(bytes, tn_cuda_cudnn_scratch(device, limits));
+    int64_t bytes = 0;
+    if (limits->scratch_for != TN_SCRATCH_ATTENTION) {
+        bytes = tn_cuda_linear_scratch(device, limits);
+        bytes = largest(bytes, tn_cuda_column_scratch(limits->hidden)); /* gradients of norm weights */
+    }
+    if (limits->scratch_for != TN_SCRATCH_REST) {
+        bytes = largest(bytes, tn_cuda_flash_scratch(limits));
+        bytes = largest(bytes, tn_cuda_cudnn_scratch(device, limits));
+    }
     return TN_CUDA_WORKSPACE + bytes;
 }
 
