@@ -219,6 +219,7 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(check_output_dir(t));
     TN_TRY(open_data(t));
     TN_TRY(plan(t));
+    if (t->e.plan.fits) TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling)); /* before memory is taken */
     TN_TRY(tn_engine_allocate(&t->e));
     TN_TRY(tn_stepper_open(&t->e, &t->stepper));
     TN_TRY(count_steps(t));
