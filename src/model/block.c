@@ -21,10 +21,6 @@ static tn_view right(const tn_pass *pass, tn_view v, int64_t columns) {
     return (tn_view){(char *)v.data + columns * tn_dtype_block_bytes(DEV(pass)->dtype), v.stride};
 }
 
-static bool kept(const tn_pass *pass, tn_saved kind) {
-    return pass->limits.training && tn_saved_kept(kind, pass->limits.policy);
-}
-
 static tn_attention attention_of(const tn_pass *pass, int64_t l) {
     tn_attention a = pass->attention;
     a.window = pass->model->layers[l].window;
@@ -72,9 +68,9 @@ static tn_status attend(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     tn_view qkv = tn_pass_saved(pass, TN_SAVED_QKV, l),
             raw = qk_norm ? tn_pass_saved(pass, TN_SAVED_QKV_RAW, l) : qkv;
     tn_status status;
-    TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), layer->norm1, pass->x1, pass->rstd1));
+    TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), layer->norm1, pass->x, pass->rstd));
     TN_TRY(
-        OP(pass)->linear_forward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, raw, no_view, 1.0f, dropout));
+        OP(pass)->linear_forward(DEV(pass), &layer->qkv, pass->tokens, pass->x, raw, no_view, 1.0f, dropout));
     if (qk_norm) TN_TRY(normalise_qk(pass, l, raw, qkv));
     status = turn(pass, l, qkv, false);
 done:
@@ -96,15 +92,25 @@ done:
     return status;
 }
 
+/* Attention's scratch lies over the buffers of the MLP. Called before and after an attention operation. */
+static void swap_scratch(tn_pass *pass) {
+    void *scratch = DEV(pass)->scratch;
+    int64_t size = DEV(pass)->scratch_size;
+    DEV(pass)->scratch = pass->attention_scratch, DEV(pass)->scratch_size = pass->attention_scratch_size;
+    pass->attention_scratch = scratch, pass->attention_scratch_size = size;
+}
+
 static tn_status attention(tn_pass *pass, int64_t l) {
     tn_attention a = attention_of(pass, l);
     tn_view q, k, v;
     tn_status status = TN_OK;
     qkv_views(pass, l, &q, &k, &v);
     if (pass->limits.cache_length) TN_TRY(through_cache(pass, l, &k, &v));
+    swap_scratch(pass);
     status =
         OP(pass)->attention_forward(DEV(pass), &a, q, k, v, tn_pass_saved(pass, TN_SAVED_ATTN, l),
                                     pass->limits.training ? tn_pass_saved_f32(pass, TN_SAVED_LSE, l) : NULL);
+    swap_scratch(pass);
 done:
     return status;
 }
@@ -118,12 +124,12 @@ static tn_status mix(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
 }
 
 static tn_status norm_before_mlp(tn_pass *pass, int64_t l) {
-    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), pass->model->layers[l].norm2, pass->x2,
-                     pass->rstd2);
+    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), pass->model->layers[l].norm2, pass->x,
+                     pass->rstd);
 }
 
 static tn_status gate_up(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
-    return OP(pass)->linear_forward(DEV(pass), &pass->model->layers[l].gate_up, pass->tokens, pass->x2,
+    return OP(pass)->linear_forward(DEV(pass), &pass->model->layers[l].gate_up, pass->tokens, pass->x,
                                     tn_pass_saved(pass, TN_SAVED_GATE_UP, l), no_view, 1.0f, dropout);
 }
 
@@ -157,12 +163,12 @@ done:
 static tn_status replay(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     const tn_layer *layer = &pass->model->layers[l];
     tn_status status;
-    if (!kept(pass, TN_SAVED_QKV)) TN_TRY(attend(pass, l, dropout));
-    if (!kept(pass, TN_SAVED_ATTN)) TN_TRY(attention(pass, l));
-    if (!kept(pass, TN_SAVED_H_MID)) TN_TRY(mix(pass, l, dropout));
+    if (!tn_pass_keeps(pass, TN_SAVED_QKV)) TN_TRY(attend(pass, l, dropout));
+    if (!tn_pass_keeps(pass, TN_SAVED_ATTN)) TN_TRY(attention(pass, l));
+    if (!tn_pass_keeps(pass, TN_SAVED_H_MID)) TN_TRY(mix(pass, l, dropout));
     TN_TRY(norm_before_mlp(pass, l));
-    if (!kept(pass, TN_SAVED_GATE_UP)) TN_TRY(gate_up(pass, l, dropout));
-    else TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->gate_up, pass->tokens, pass->x2, dropout));
+    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) TN_TRY(gate_up(pass, l, dropout));
+    else TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->gate_up, pass->tokens, pass->x, dropout));
     TN_TRY(activate(pass, l));
     status = OP(pass)->linear_inner(DEV(pass), &layer->down, pass->tokens, pass->act, dropout);
 done:
@@ -185,9 +191,9 @@ static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropou
                                      false, a->residual_scale, dropout));
     TN_TRY(OP(pass)->gated_backward(DEV(pass), pass->tokens, a->intermediate, a->activation, gate_up_view,
                                     pass->dact, gate_up_view));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x2, gate_up_view, pass->dx,
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x, gate_up_view, pass->dx,
                                      false, 1.0f, dropout));
-    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd2, pass->dx);
+    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd, pass->dx);
 done:
     return status;
 }
@@ -217,15 +223,18 @@ static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *
     qkv_views(pass, l, &q, &k, &v);
     TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->o, pass->tokens, attn, pass->dh, pass->dattn, false,
                                      a->residual_scale, dropout));
-    TN_TRY(OP(pass)->attention_backward(DEV(pass), &shape, q, k, v, attn,
-                                        tn_pass_saved_f32(pass, TN_SAVED_LSE, l), pass->dattn, dq, dk, dv));
+    swap_scratch(pass);
+    status = OP(pass)->attention_backward(DEV(pass), &shape, q, k, v, attn,
+                                          tn_pass_saved_f32(pass, TN_SAVED_LSE, l), pass->dattn, dq, dk, dv);
+    swap_scratch(pass);
+    if (status != TN_OK) goto done;
     TN_TRY(turn(pass, l, dq, true));
     if (a->qk_norm) TN_TRY(qk_norm_backward(pass, l));
-    TN_TRY(normalise(pass, h, layer->norm1, pass->x1, pass->rstd1));
-    TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, pass->tokens, pass->x1, dropout));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x1, pass->dqkv,
+    TN_TRY(normalise(pass, h, layer->norm1, pass->x, pass->rstd));
+    TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, pass->tokens, pass->x, dropout));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x, pass->dqkv,
                                      last ? no_view : pass->dx, false, 1.0f, dropout));
-    if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd1, pass->dx);
+    if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd, pass->dx);
 done:
     return status;
 }

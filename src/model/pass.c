@@ -78,39 +78,73 @@ static void place_head(tn_pass *pass, tn_region *region) {
     else pass->wide_logits = tn_region_take(region, TN_SEGMENT_LOGITS, a->vocab * (int64_t)sizeof(float));
 }
 
-static void place_layer(tn_pass *pass, tn_region *region) {
-    const tn_model *m = pass->model;
-    const tn_arch *a = m->arch;
-    const int64_t rows = pass->limits.rows;
-    pass->x1 = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + m->border_qkv);
-    pass->x2 = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + m->border_gate_up);
-    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate + m->border_down);
-    pass->rstd1 = tn_region_take(region, TN_SEGMENT_WORKSPACE, rows * (int64_t)sizeof(float));
-    pass->rstd2 = tn_region_take(region, TN_SEGMENT_WORKSPACE, rows * (int64_t)sizeof(float));
-    if (!pass->limits.training) return;
-    int64_t border = m->border_o > m->border_down ? m->border_o : m->border_down;
-    pass->dh = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden + border);
-    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden);
-    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate);
-    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
-    pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + m->border_qkv);
-}
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-void tn_pass_place(tn_pass *pass, tn_region *region) {
+/* Bytes of scratch for attention, or for everything else. */
+static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     const tn_pass_limits *l = &pass->limits;
-    const tn_arch *a = pass->model->arch;
     tn_limits limits =
         tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
+    limits.scratch_for = use;
+    return OP(pass)->scratch_bytes(DEV(pass), &limits);
+}
+
+/* What one half of a layer needs while the other half does not: gate|up with the activation, and attention's
+ * scratch. */
+static void place_halves(tn_pass *pass, tn_region *region) {
+    const tn_arch *a = pass->model->arch;
+    int64_t start = region->next;
+    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) tn_saved_place(pass, region, TN_SAVED_GATE_UP);
+    pass->act =
+        take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, a->intermediate + pass->model->border_down);
+    tn_region_back_to(region, start);
+    pass->attention_scratch_size = scratch_bytes(pass, TN_SCRATCH_ATTENTION);
+    pass->attention_scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, pass->attention_scratch_size);
+    tn_region_go_on(region);
+}
+
+/* Gradients inside a layer: that of the activation is used up before the others begin. */
+static void place_gradients(tn_pass *pass, tn_region *region) {
+    const tn_arch *a = pass->model->arch;
+    const int64_t rows = pass->limits.rows, start = region->next;
+    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate);
+    tn_region_back_to(region, start);
+    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden);
+    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
+    pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + pass->model->border_qkv);
+    tn_region_go_on(region);
+}
+
+/* What lives through all layers, then one layer's buffers, and over those the head's: forward is over and
+ * backward has not begun when the head runs. */
+void tn_pass_place(tn_pass *pass, tn_region *region) {
+    const tn_pass_limits *l = &pass->limits;
+    const tn_model *m = pass->model;
+    const tn_arch *a = m->arch;
     place_inputs(pass, region);
-    tn_saved_place(pass, region);
-    place_layer(pass, region);
-    place_head(pass, region);
     for (int64_t i = 0; l->cache_length && i < a->layers; i++) {
         pass->cache_k[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
         pass->cache_v[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
     }
-    DEV(pass)->scratch_size = OP(pass)->scratch_bytes(DEV(pass), &limits);
+    DEV(pass)->scratch_size = scratch_bytes(pass, TN_SCRATCH_REST);
     DEV(pass)->scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, DEV(pass)->scratch_size);
+    if (l->training)
+        pass->dh =
+            take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_o, m->border_down));
+    for (int kind = TN_SAVED_H; kind < TN_SAVED_COUNT; kind++)
+        if (kind == TN_SAVED_H || tn_pass_keeps(pass, (tn_saved)kind))
+            tn_saved_place(pass, region, (tn_saved)kind);
+    int64_t start = region->next;
+    for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_GATE_UP; kind++)
+        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, (tn_saved)kind);
+    pass->x =
+        take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_qkv, m->border_gate_up));
+    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, l->rows * (int64_t)sizeof(float));
+    place_halves(pass, region);
+    if (l->training) place_gradients(pass, region);
+    tn_region_back_to(region, start);
+    place_head(pass, region);
+    tn_region_go_on(region);
 }
 
 /* ---- Inputs -------------------------------------------------------------------------------------- */

@@ -25,16 +25,18 @@ struct tn_pass {
     void **slot[TN_SAVED_COUNT];
     int64_t stride[TN_SAVED_COUNT];
     /* Shared buffers of one layer. */
-    tn_view x1, x2;                /* [T, d + border] normalised inputs of qkv and gate|up */
+    tn_view x;                     /* [T, d + border] normalised input of qkv, then of gate|up */
     tn_view act;                   /* [T, f + border] */
-    float *rstd1, *rstd2;          /* [T] */
+    float *rstd;                   /* [T] of x */
     tn_view dh;                    /* [T, d + border] gradient of the residual stream */
     tn_view dx, dact, dattn, dqkv; /* [T, d], [T, f], [T, q], [T, q+2kv + border] */
     /* Head: one chunk of labelled rows. */
     tn_view head_h, head_x, head_dx, logits; /* [C, d], [C, d + border], [C, d], [C, vocab + border] */
     float *head_rstd;                        /* [C] */
     float *wide_logits;                      /* [vocab] fp32, generation */
-    tn_view *cache_k, *cache_v;              /* [layers] of [cache_length, kv] */
+    void *attention_scratch;                 /* attention's own; device->scratch serves the rest */
+    int64_t attention_scratch_size;
+    tn_view *cache_k, *cache_v; /* [layers] of [cache_length, kv] */
     /* The batch in hand. */
     tn_attention attention;
     int64_t tokens, labelled, segments, past;
@@ -43,7 +45,10 @@ struct tn_pass {
 };
 
 /* saved.c */
-void tn_saved_place(tn_pass *pass, tn_region *region);
+/* Whether every layer has its own buffer of this kind until its backward pass. */
+bool tn_pass_keeps(const tn_pass *pass, tn_saved kind);
+/* Takes the buffers of a kind: one a layer where it is kept, else one for all; H first. */
+void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind);
 tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer);
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border included */

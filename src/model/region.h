@@ -23,12 +23,18 @@ typedef enum tn_segment {
 const char *tn_segment_name(tn_segment segment);
 
 typedef struct tn_region {
-    unsigned char *base; /* NULL: only counting */
-    int64_t used;
-    int64_t segment[TN_SEGMENTS];
+    unsigned char *base;          /* NULL: only counting */
+    int64_t next;                 /* where the next piece begins */
+    int64_t used;                 /* where the furthest piece ends: what the block must hold */
+    int64_t segment[TN_SEGMENTS]; /* their sum is `used`: a piece over older ones counts where it reaches beyond
+                                     them */
 } tn_region;
 
 /* `bytes` aligned to 256; a pointer into the block, or while counting one that must not be followed. */
 void *tn_region_take(tn_region *region, tn_segment segment, int64_t bytes);
+/* Pieces that are never needed at the same time share memory: take the first ones, go back to where they began,
+ * take the others, and go on behind all of them. */
+void tn_region_back_to(tn_region *region, int64_t place);
+void tn_region_go_on(tn_region *region);
 
 #endif

@@ -47,20 +47,19 @@ tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer) {
 
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer) { return pass->slot[kind][layer]; }
 
-/* Takes the buffers of every kind. In inference one buffer serves all layers and both residual kinds: the
- * stream is updated in place. */
-void tn_saved_place(tn_pass *pass, tn_region *region) {
+bool tn_pass_keeps(const tn_pass *pass, tn_saved kind) {
+    return pass->limits.training && tn_saved_kept(kind, pass->limits.policy);
+}
+
+/* In inference one buffer serves all layers and both residual kinds: the stream is updated in place. */
+void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind) {
     const int64_t layers = pass->model->arch->layers, width = tn_dtype_block_bytes(pass->model->device->dtype);
-    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) {
-        int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
-        int64_t bytes = pass->limits.rows *
-                        (pass->stride[kind] = tn_saved_columns(pass->model, (tn_saved)kind)) *
-                        (table[kind].fp32 ? (int64_t)sizeof(float) : width);
-        bool kept = pass->limits.training && tn_saved_kept((tn_saved)kind, pass->limits.policy);
-        bool in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
-        void *shared = in_place ? pass->slot[TN_SAVED_H][0] : NULL;
-        if (!kept && !in_place) shared = tn_region_take(region, TN_SEGMENT_WORKSPACE, bytes);
-        for (int64_t l = 0; l < count; l++)
-            pass->slot[kind][l] = kept ? tn_region_take(region, TN_SEGMENT_SAVED, bytes) : shared;
-    }
+    int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
+    int64_t bytes = pass->limits.rows * (pass->stride[kind] = tn_saved_columns(pass->model, kind)) *
+                    (table[kind].fp32 ? (int64_t)sizeof(float) : width);
+    bool kept = tn_pass_keeps(pass, kind), in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
+    void *shared = in_place ? pass->slot[TN_SAVED_H][0] : NULL;
+    if (!kept && !in_place) shared = tn_region_take(region, TN_SEGMENT_WORKSPACE, bytes);
+    for (int64_t l = 0; l < count; l++)
+        pass->slot[kind][l] = kept ? tn_region_take(region, TN_SEGMENT_SAVED, bytes) : shared;
 }

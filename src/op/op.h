@@ -128,6 +128,11 @@ typedef struct tn_optimizer_step {
     const double *sum_squares; /* on the device: Σ g² over all trainable parameters, before grad_scale */
 } tn_optimizer_step;
 
+/* Which operations scratch is for: attention takes much, at times when the buffers of other operations are
+ * free.
+ */
+typedef enum tn_scratch_use { TN_SCRATCH_ALL, TN_SCRATCH_ATTENTION, TN_SCRATCH_REST } tn_scratch_use;
+
 /* Upper bounds of all shapes a device will see, for scratch_bytes(). */
 typedef struct tn_limits {
     int64_t rows;      /* tokens in one micro-batch */
@@ -138,6 +143,7 @@ typedef struct tn_limits {
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
     int64_t largest_weight; /* elements of the largest linear's weight (all parts) */
+    tn_scratch_use scratch_for;
 } tn_limits;
 
 /* ---- The table ----------------------------------------------------------------------------------- */
@@ -287,7 +293,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 1 };
+enum { TN_BACKEND_VERSION = 2 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

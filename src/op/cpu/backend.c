@@ -32,8 +32,9 @@ tn_status tn_scratch_take(tn_scratch *scratch, int64_t bytes, void *piece) {
 }
 
 static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
-    int64_t linear = tn_cpu_linear_scratch(device, limits),
-            attention = tn_cpu_attention_scratch(device, limits);
+    int64_t linear = 0, attention = 0;
+    if (limits->scratch_for != TN_SCRATCH_ATTENTION) linear = tn_cpu_linear_scratch(device, limits);
+    if (limits->scratch_for != TN_SCRATCH_REST) attention = tn_cpu_attention_scratch(device, limits);
     return linear > attention ? linear : attention;
 }
 

@@ -4,8 +4,9 @@
  * longest length rounded up to a few sizes, so that few plans serve all batches (a plan takes about a third of
  * a second). cuDNN's usual backward adds up dq in the order in which blocks finish; the ordered one gives the
  * same bits in every run but keeps a matrix of length² per head in its workspace. So documents and heads are
- * taken in groups whose matrix fits a budget. Documents over ORDERED_LENGTH take the usual one: there, and only
- * there, attention may differ in the last bits from run to run.
+ * taken in groups whose matrix fits a budget. Documents over ORDERED_LENGTH take the usual one, and so do
+ * shorter ones where one kv head's group is too much for the card (LARGEST_SHARE): there, and only there,
+ * attention may differ in the last bits from run to run.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@ enum {
     DENSE = 128,
     SHORTEST = 256,
     ORDERED_LENGTH = 16384,
-    MEMORY_SHARE = 128,
+    MEMORY_SHARE = 512,
+    LARGEST_SHARE = 32,
     MOST_DOCUMENTS = 32,
     MAX_TENSORS = 32,
     PLAN_MARGIN = 1 << 20
@@ -244,18 +246,21 @@ static int64_t divisor(int64_t whole, int64_t most) {
     return part;
 }
 
-/* kv heads a call takes of documents of this length; 0 where even one with its group is too much (it may take
- * twice the budget), so that only the kernels of attention_backward.cu are left. */
+/* Whether documents of this length are taken in order: one kv head with its group may take twice the budget. */
+static bool is_ordered(int64_t most, int64_t heads, int64_t kv_heads, int64_t length) {
+    return length <= ORDERED_LENGTH && ordered_bytes(heads / kv_heads, length) <= 2 * most;
+}
+
+/* kv heads a call takes of documents of this length. */
 static int64_t heads_at_once(int64_t most, int64_t heads, int64_t kv_heads, int64_t dim, int64_t length) {
     int64_t group = heads / kv_heads;
-    if (length > ORDERED_LENGTH) return divisor(kv_heads, most / (group * length * dim * 8));
-    if (ordered_bytes(group, length) > 2 * most) return 0;
+    if (!is_ordered(most, heads, kv_heads, length)) return divisor(kv_heads, most / (group * length * dim * 8));
     return divisor(kv_heads, most / ordered_bytes(group, length));
 }
 
 /* Documents of packed calls of this length. */
 static int64_t documents_at_once(int64_t most, int64_t heads, int64_t length) {
-    int64_t fit = length > ORDERED_LENGTH ? 1 : most / ordered_bytes(heads, length), batch = 1;
+    int64_t fit = most / ordered_bytes(heads, length), batch = 1;
     while (batch < MOST_DOCUMENTS && batch * 2 <= fit) batch *= 2;
     return batch;
 }
@@ -268,8 +273,7 @@ static int64_t call_bytes(const tn_sdpa_shape *s) {
     return bytes + (s->ordered ? s->batch * ordered_bytes(s->heads, s->length) : rows * s->dim * 4);
 }
 
-/* Completes the shape of the call that begins at `first`; returns how many documents it takes, 0 where none
- * fit. */
+/* Completes the shape of the call that begins at `first`; returns how many documents it takes. */
 static int64_t next_call(tn_device *device, const tn_attention *a, int64_t first, tn_sdpa_shape *s) {
     int64_t most = budget(device), count = 1;
     if (s->packed) {
@@ -283,12 +287,12 @@ static int64_t next_call(tn_device *device, const tn_attention *a, int64_t first
     }
     s->kv_heads = heads_at_once(most, a->heads, a->kv_heads, a->head_dim, s->length);
     s->heads = s->kv_heads * (a->heads / a->kv_heads);
-    s->ordered = s->length <= ORDERED_LENGTH;
+    s->ordered = is_ordered(most, a->heads, a->kv_heads, s->length);
     if (!s->packed)
         s->batch = count = s->kv_heads < a->kv_heads ? 1
                            : s->ordered ? divisor(a->documents, most / ordered_bytes(a->heads, s->length))
                                         : 1;
-    return s->kv_heads ? count : 0;
+    return count;
 }
 
 /* ---- Backward -------------------------------------------------------------------------------------------- */
@@ -343,7 +347,7 @@ done:
 static bool all_planned(tn_device *device, const tn_attention *a, tn_sdpa_shape s) {
     for (int64_t first = 0, count; first < a->documents; first += count) {
         count = next_call(device, a, first, &s);
-        if (count == 0 || call_bytes(&s) > device->scratch_size - tn_cuda(device)->used) return false;
+        if (call_bytes(&s) > device->scratch_size - tn_cuda(device)->used) return false;
         const tn_sdpa_plan *plan = plan_for(tn_cuda(device)->plans, &s);
         if (!plan || plan->workspace > call_bytes(&s)) return false;
     }
@@ -392,10 +396,12 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     int64_t bytes = 0, longest = bucket(l->longest),
             whole = ordered_bytes(l->heads, longest) * (l->rows / larger(l->longest, 1) + 1);
     int64_t most = smaller(device->memory_total / MEMORY_SHARE, whole);
+    int64_t least = ordered_bytes(l->heads / l->kv_heads, smaller(longest, ORDERED_LENGTH));
+    if (least / 2 > most) most = smaller(least / 2, device->memory_total / LARGEST_SHARE);
     tn_cuda(device)->attention_budget = most;
     tn_sdpa_shape s = {.backward = 1, .dim = l->head_dim};
     for (int64_t length = SHORTEST; l->backward && length <= longest; length = bucket(length + 1)) {
-        s.length = length, s.ordered = length <= ORDERED_LENGTH;
+        s.length = length, s.ordered = is_ordered(most, l->heads, l->kv_heads, length);
         s.kv_heads = heads_at_once(most, l->heads, l->kv_heads, l->head_dim, length);
         s.heads = s.kv_heads * (l->heads / l->kv_heads);
         s.batch = documents_at_once(most, l->heads, length);
