@@ -2,14 +2,19 @@
 # Puts what a machine with a GPU needs into DIRECTORY (default build-device, which git ignores): the GPU backend,
 # its test and, where it was built, the tenon program, linked so that libc and CUDA are all they ask for.
 #
-#   sh tests/op/device.sh [DIRECTORY]            here; needs nvcc
+#   sh tests/op/device.sh [DIRECTORY]            here; needs nvcc. WITH_TENON=1 adds tenon, test_model_golden and
+#                                                adapter_gradients; CUDA_ARCHITECTURES=90 builds for one card
 #   sh DIRECTORY/run test_cuda [--bench] [name]  there; finds CUDA's libraries
 #   sh DIRECTORY/run tenon …
+#   python3 tests/op/device_memory.py sh DIRECTORY/run tenon         the plan against the driver
+#   python3 tests/parity/gpu_parity.py DIRECTORY                     Transformers + PEFT on the same card
+#   TENON_TEST_DEVICE=cuda sh DIRECTORY/run test_model_golden        the tiny goldens
 set -e
 to=${1:-build-device}
-build=${TMPDIR:-/tmp}/tenon-device-build
+build=${DEVICE_BUILD:-${TMPDIR:-/tmp}/tenon-device-build}
 mkdir -p "$to"
-cmake -S . -B "$build" -G Ninja -DTENON_CUDA=ON -DTENON_TESTS=OFF >/dev/null
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTENON_CUDA=ON \
+    ${CUDA_ARCHITECTURES:+-DCMAKE_CUDA_ARCHITECTURES=$CUDA_ARCHITECTURES} >/dev/null
 ninja -C "$build" tenon-cuda >/dev/null
 cp "$build/libtenon-cuda.so" "$to/"
 flags="-std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc"
@@ -19,10 +24,12 @@ cp -L /usr/lib/x86_64-linux-gnu/libgomp.so.1 "$to/"
 if [ -n "$WITH_TENON" ]; then
     ninja -C "$build" tenon-objects >/dev/null
     objects=$(find "$build/CMakeFiles/tenon-objects.dir" -name '*.o')
-    gcc -std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc -rdynamic -o "$to/tenon" src/cli/*.c \
-        $objects -Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread
-    for library in libdnnl.so.2 libOpenCL.so.1; do cp -L "/usr/lib/x86_64-linux-gnu/$library" "$to/"; done
-    strip "$to/tenon"
+    libraries="-Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread"
+    gcc $flags -rdynamic -o "$to/tenon" src/cli/*.c $objects $libraries
+    gcc $flags -rdynamic -o "$to/adapter_gradients" tests/parity/adapter_gradients.c $objects $libraries
+    gcc $flags -rdynamic -Itests -o "$to/test_model_golden" tests/parity/test_model_golden.c $objects $libraries -lcmocka
+    for library in libdnnl.so.2 libOpenCL.so.1 libcmocka.so.0; do cp -L "/usr/lib/x86_64-linux-gnu/$library" "$to/"; done
+    strip "$to/tenon" "$to/adapter_gradients" "$to/test_model_golden"
 fi
 cat >"$to/run" <<'END'
 #!/bin/sh

@@ -22,11 +22,20 @@ static const char *path_of(const char *name, const char *rest) {
     return path;
 }
 
+/* TENON_TEST_DEVICE=cuda runs all of it on a card, where products of another size may add in another order. */
+static const char *device(void) {
+    const char *name = getenv("TENON_TEST_DEVICE");
+    return name ? name : "cpu";
+}
+static double allowed(double on_the_cpu, double on_a_card) {
+    return strcmp(device(), "cpu") == 0 ? on_the_cpu : on_a_card;
+}
+
 static tn_config *configure(const char *verb, const char *name, const char *const *pairs) {
     tn_config *config;
     must(tn_config_new(verb, &config));
     must(tn_config_set(config, "model", path_of(name, "model")));
-    must(tn_config_set(config, "device", "cpu"));
+    must(tn_config_set(config, "device", device()));
     for (; pairs && *pairs; pairs += 2) must(tn_config_set(config, pairs[0], pairs[1]));
     return config;
 }
@@ -55,10 +64,11 @@ static void golden_batch(const tn_safetensors *golden, tn_batch *batch) {
     must(tn_batch_set(batch, ids->data, labels->data, ids->elements));
 }
 
-static void check_logits(const char *name, const tn_safetensors *golden, bool adapter) {
+static void check_logits(const char *name, const tn_safetensors *golden, bool adapter, bool half) {
     tn_engine e;
     tn_batch batch = {0};
-    const char *pairs[] = {"dtype", "float32", adapter ? "adapter" : NULL, path_of(name, "adapter"), NULL};
+    const char *pairs[] = {"dtype", half ? "bfloat16" : "float32", adapter ? "adapter" : NULL,
+                           path_of(name, "adapter"), NULL};
     tn_config *config = configure("eval", name, pairs);
     must(tn_config_set(config, "dataset", path_of(name, "train.jsonl")));
     must(tn_engine_open(config, TN_USE_EVAL, true, NULL, &e));
@@ -70,8 +80,9 @@ static void check_logits(const char *name, const tn_safetensors *golden, bool ad
     must(tn_pass_all_logits(e.pass, &batch, logits));
     double error =
         relative_l2(logits, golden_f32(golden, adapter ? "logits_adapter" : "logits_base", count), count);
-    print_message("%-18s logits %-7s relative L2 %.1e\n", name, adapter ? "adapter" : "base", error);
-    assert_true(error <= 1e-5);
+    print_message("%-18s logits %-7s %s relative L2 %.1e\n", name, adapter ? "adapter" : "base",
+                  half ? "bf16" : "fp32", error);
+    assert_true(error <= (half ? 3e-2 : allowed(1e-5, 1e-4)));
     free(logits);
     tn_batch_free(&batch);
     tn_engine_close(&e);
@@ -83,8 +94,10 @@ static void logits_agree_with_transformers(void **state) {
     for (int i = 0; i < CASES; i++) {
         tn_safetensors *golden;
         must(tn_safetensors_open(path_of(cases[i], "golden.safetensors"), &golden));
-        check_logits(cases[i], golden, false);
-        check_logits(cases[i], golden, true);
+        for (int half = 0; half < 2; half++) {
+            check_logits(cases[i], golden, false, half);
+            check_logits(cases[i], golden, true, half);
+        }
         tn_safetensors_close(golden);
     }
 }
@@ -237,7 +250,7 @@ static void accumulation_eight_times_one_is_one_times_eight(void **state) {
     must(train("llama", fresh_directory(), eight, &b));
     double worst = worst_difference(&a, b.loss + 1);
     print_message("accumulation 1x8 against 8x1: worst loss difference %.1e\n", worst);
-    assert_true(worst <= 1e-6);
+    assert_true(worst <= allowed(1e-6, 1e-5));
 }
 
 static double eval_loss(const char *name, const char *packing) {
@@ -286,8 +299,9 @@ static void packed_equals_unpacked(void **state) {
         must(train(names[i], fresh_directory(), packed, &b));
         print_message("%-18s packed against unpacked: loss %.1e, gradient norm %.1e\n", names[i],
                       fabs(a.loss[1] - b.loss[1]), fabs(a.norm[1] - b.norm[1]));
-        assert_true(fabs(a.loss[1] - b.loss[1]) <= 1e-6 && fabs(a.norm[1] - b.norm[1]) <= 1e-5 * a.norm[1]);
-        assert_true(fabs(eval_loss(names[i], "true") - eval_loss(names[i], "false")) == 0);
+        assert_true(fabs(a.loss[1] - b.loss[1]) <= allowed(1e-6, 1e-5));
+        assert_true(fabs(a.norm[1] - b.norm[1]) <= 1e-5 * a.norm[1]);
+        assert_true(fabs(eval_loss(names[i], "true") - eval_loss(names[i], "false")) <= allowed(0, 1e-5));
     }
 }
 
