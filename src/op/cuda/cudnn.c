@@ -135,11 +135,8 @@ static bool suitable(tn_device *device, const tn_attention *a, const tn_view *vi
 }
 
 /* Backward graphs that gave wrong dk and dv on an H200 (cuDNN as installed there, tests/op/test_cuda.c): heads
- * wider than 128, and packed documents where every query head has its own key head. Our own kernels take these.
- */
-static bool miscomputed(const tn_attention *a) {
-    return a->head_dim > 128 || (a->heads == a->kv_heads && a->documents > 1);
-}
+ * wider than 128. Our own kernels take these. */
+static bool miscomputed(const tn_attention *a) { return a->head_dim > 128; }
 
 static int64_t length_of(const tn_attention *a, int64_t document) {
     return a->host_cu_q[document + 1] - a->host_cu_q[document];
@@ -269,7 +266,7 @@ static int64_t documents_at_once(int64_t most, int64_t heads, int64_t length) {
 static int64_t call_bytes(const tn_sdpa_shape *s) {
     int64_t rows = s->batch * s->length * s->heads,
             bytes = tn_cuda_round(rows * (int64_t)sizeof(float)) + PLAN_MARGIN;
-    if (s->heads != s->kv_heads) bytes += rows * s->dim * 4;
+    if (s->packed || s->heads != s->kv_heads) bytes += rows * s->dim * 4;
     return bytes + (s->ordered ? s->batch * ordered_bytes(s->heads, s->length) : rows * s->dim * 4);
 }
 
@@ -399,7 +396,7 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     int64_t least = ordered_bytes(l->heads / l->kv_heads, smaller(longest, ORDERED_LENGTH));
     if (least / 2 > most) most = smaller(least / 2, device->memory_total / LARGEST_SHARE);
     tn_cuda(device)->attention_budget = most;
-    tn_sdpa_shape s = {.backward = 1, .dim = l->head_dim};
+    tn_sdpa_shape s = {.backward = 1, .packed = 1, .dim = l->head_dim};
     for (int64_t length = SHORTEST; l->backward && length <= longest; length = bucket(length + 1)) {
         s.length = length, s.ordered = is_ordered(most, l->heads, l->kv_heads, length);
         s.kv_heads = heads_at_once(most, l->heads, l->kv_heads, l->head_dim, length);

@@ -269,10 +269,12 @@ static void forward(graph *g) {
     multiply(g, p, v, o, g->q_lengths, NULL, g->kv_lengths);
 }
 
-/* to = aᵀ-scores · b, summed over the heads that share a kv head. */
+/* to = aᵀ-scores · b, summed over the heads that share a kv head. Packed documents take the sum over one head
+ * too: written by the product itself, their dk and dv came out wrong (cuDNN on an H200, tests/op/test_cuda.c).
+ */
 static void kv_gradient(graph *g, node a, node b, node to) {
     const tn_sdpa_shape *s = g->shape;
-    if (s->heads == s->kv_heads) {
+    if (s->heads == s->kv_heads && !s->packed) {
         multiply(g, a, b, to, g->kv_lengths, NULL, g->q_lengths);
         return;
     }
