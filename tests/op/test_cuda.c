@@ -4,7 +4,7 @@
  * A program of its own, without cmocka: it travels to a machine with a GPU that has nothing but CUDA (see
  * tests/op/device.sh). Exit codes: 0 all kept, 1 a promise broken, 77 no GPU here.
  *
- *   test_cuda [name]            checks whose name contains `name`
+ *   test_cuda [name]            checks whose name contains `name`; TENON_TEST_SEED=N draws other numbers
  *   test_cuda --bench [name]    milliseconds, TB/s or TFLOP/s
  */
 #define _GNU_SOURCE
@@ -125,8 +125,9 @@ static void compare(const char *what, const matrix *m, int64_t first, int64_t la
     checked++;
     if (error <= allowed && strays == 0) return;
     broken++;
-    printf("BROKEN %s, %s, %s: error %.3g (allowed %.3g), %lld stray writes\n", current, tn_dtype_name(dtype),
-           what, error, allowed, (long long)strays);
+    printf("BROKEN %s, %s, %s [%lld, %lld]: error %.3g (allowed %.3g), %lld stray writes\n", current,
+           tn_dtype_name(dtype), what, (long long)m->rows, (long long)m->cols, error, allowed,
+           (long long)strays);
 }
 
 static void compare_all(const char *what, const matrix *m, double loose) {
@@ -595,6 +596,7 @@ static const attention_case attention_cases[] = {
     {"dense 1x300", 1, {300}, {0}, 6, 2, 128, 0, 0},
     {"packed", 5, {1, 70, 33, 130, 7}, {0}, 6, 3, 64, 0, 0},
     {"packed, d 128, all heads", 3, {90, 1, 201}, {0}, 3, 3, 128, 0, 0},
+    {"packed, d 64, all heads", 4, {300, 17, 120, 64}, {0}, 4, 4, 64, 0, 0},
     {"packed, d 80", 3, {60, 31, 99}, {0}, 4, 1, 80, 0, 0},
     {"d 256", 2, {70, 65}, {0}, 4, 2, 256, 0, 0},
     {"window", 3, {50, 200, 3}, {0}, 4, 2, 64, 0, 37},
@@ -726,6 +728,7 @@ int main(int argc, char **argv) {
     bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
     const char *wanted = argc > 1 + bench ? argv[1 + bench] : "";
     current = "opening";
+    if (getenv("TENON_TEST_SEED")) draws = strtoull(getenv("TENON_TEST_SEED"), NULL, 10) << 32;
     const tn_backend *backend = backend_beside_us();
     tn_device *probe;
     setvbuf(stdout, NULL, _IOLBF, 0);
