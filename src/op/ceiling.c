@@ -55,9 +55,9 @@ static void keep_best(double flops, double seconds, double *best) {
     if (flops / seconds > *best) *best = flops / seconds;
 }
 
-/* Runs the product for `share` seconds; the best rate goes to *best. The first run only counts where it took more
- * than that and the device has nothing to warm up: a GPU loads kernels then and chooses among them. A timing
- * covers as many products as make waiting for the device a trifle. */
+/* Runs the product for `share` seconds; the best rate goes to *best. The first run only counts where it took
+ * more than that and the device has nothing to warm up: a GPU loads kernels then and chooses among them. A
+ * timing covers as many products as make waiting for the device a trifle. */
 static tn_status repeat(tn_device *device, const tn_linear *linear, int64_t rows, void *x, void *y,
                         double share, double *best) {
     tn_view from = {x, linear->in}, to = {y, linear->out};
