@@ -104,7 +104,9 @@ typedef struct operand {
 } operand;
 
 static tn_status refuse(const translator *t, const char *what) {
-    return tn_fail(TN_BAD_DATA, "regular expression: %s before \"%.20s\"", what, t->at < t->end ? t->at : "");
+    int64_t left = t->end - t->at;
+    return tn_fail(TN_BAD_DATA, "regular expression: %s before \"%.*s\"", what, (int)(left > 20 ? 20 : left),
+                   t->at);
 }
 
 static bool starts(const translator *t, const char *text) {
@@ -311,7 +313,10 @@ done:
 
 static tn_status open_group(translator *t) {
     if (t->depth == DEEPEST) return refuse(t, "groups are nested too deeply");
-    if (starts(t, "(?#")) return copy_to(t, ')', t->out), TN_OK;
+    if (starts(t, "(?#")) {
+        if (!memchr(t->at, ')', (size_t)(t->end - t->at))) return refuse(t, "unfinished comment");
+        return copy_to(t, ')', t->out), TN_OK;
+    }
     t->groups[t->depth++] = t->out->length;
     tn_str_putc(t->out, *t->at++);
     if (t->at == t->end || *t->at != '?') return TN_OK;

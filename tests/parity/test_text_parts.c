@@ -65,7 +65,23 @@ static void odd_parts_give_the_librarys_ids(void **state) {
     tn_arena_free(&arena);
 }
 
+static void expressions_cut_short_are_refused(void **state) {
+    static const char *const expressions[] = {"(?#",   "(?#a",    "[",     "[^",        "[a&&", "[]",
+                                              "[a&&]", "\\",      "\\p{L", "\\p{",      "[\\",  "(?<",
+                                              "(a",    "[[a-c]x", "a)",    "[[:digit:]"};
+    (void)state;
+    for (size_t i = 0; i < sizeof expressions / sizeof expressions[0]; i++) {
+        tn_regex *regex = NULL;
+        must_fail(tn_regex_compile(expressions[i], (int64_t)strlen(expressions[i]), false, &regex), TN_BAD_DATA,
+                  "regular expression");
+        assert_null(regex);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(odd_parts_give_the_librarys_ids)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(odd_parts_give_the_librarys_ids),
+        cmocka_unit_test(expressions_cut_short_are_refused),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
