@@ -14,13 +14,17 @@ tn_status tn_map_open(const char *path, tn_map *map) {
     struct stat info;
     tn_status status = TN_OK;
     *map = (tn_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused below, not waited for */
     if (fd < 0) return tn_fail_errno("open", path);
     if (fstat(fd, &info) != 0) {
         status = tn_fail_errno("read", path);
         goto done;
     }
-    if (!S_ISREG(info.st_mode)) TN_THROW(TN_USAGE, "%s is not a regular file", path);
+    if (!S_ISREG(info.st_mode)) {
+        tn_fail(TN_USAGE, "%s is not a regular file", path);
+        status = tn_remedy("give the path of a file; a pipe or a directory cannot be mapped");
+        goto done;
+    }
     if (info.st_size == 0) goto done;
     void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) {
@@ -73,9 +77,25 @@ static tn_status sync_parent(const char *path) {
     return status;
 }
 
+/* A device or a pipe is written to: renaming a file over it would replace it. */
+static tn_status begin_special(tn_save *save, const char *path) {
+    save->path = strdup(path);
+    save->file = fopen(path, "wbe");
+    if (save->path && save->file) return TN_OK;
+    tn_status status = save->path ? tn_fail_errno("write", path) : tn_fail_memory(0, "a path");
+    tn_save_abort(save);
+    return status;
+}
+
 tn_status tn_save_begin(tn_save *save, const char *path) {
+    struct stat info;
     tn_str temporary = {0};
     *save = (tn_save){0};
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        tn_fail(TN_USAGE, "cannot write %s: it is a directory", path);
+        return tn_remedy("give the path of a file");
+    }
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) return begin_special(save, path);
     tn_str_printf(&temporary, "%s.tmp-%ld", path, (long)getpid());
     save->temporary = temporary.data;
     save->path = strdup(path);
@@ -97,7 +117,7 @@ tn_status tn_save_commit(tn_save *save) {
     const char *failed = NULL;
     errno = 0; /* that of an earlier failed fwrite is gone; what stands there now may be anybody's */
     if (fflush(save->file) != 0 || ferror(save->file)) failed = "write";
-    else if (fsync(fileno(save->file)) != 0) failed = "flush";
+    else if (save->temporary && fsync(fileno(save->file)) != 0) failed = "flush";
     if (failed) {
         if (errno == 0) errno = EIO;
         status = tn_fail_errno(failed, save->path);
@@ -109,6 +129,7 @@ tn_status tn_save_commit(tn_save *save) {
         status = tn_fail_errno("close", save->path);
         goto done;
     }
+    if (!save->temporary) goto done;
     if (rename(save->temporary, save->path) != 0) {
         status = tn_fail_errno("rename to", save->path);
         goto done;

@@ -60,14 +60,33 @@ tn_status tn_context(tn_status status, const char *format, ...) {
     return status;
 }
 
+/* What a system error asks of the user; those that speak of the path itself are usage. */
+static const struct {
+    int number;
+    tn_status status;
+    const char *remedy;
+} system_errors[] = {
+    {ENOENT, TN_USAGE, "check the path; relative paths start at the current directory"},
+    {ENOTDIR, TN_USAGE, "a part of this path is a file, not a directory"},
+    {EISDIR, TN_USAGE, "give the path of a file"},
+    {ELOOP, TN_USAGE, "a symbolic link in this path leads back to itself"},
+    {ENAMETOOLONG, TN_USAGE, "give a shorter path"},
+    {ENOSPC, TN_STORAGE, "free disk space or choose another output_dir, then resume"},
+    {EDQUOT, TN_STORAGE, "free disk space or choose another output_dir, then resume"},
+    {EFBIG, TN_STORAGE, "raise the limit on file sizes (ulimit -f), then resume"},
+    {EACCES, TN_STORAGE, "check the permissions of this path"},
+    {EPERM, TN_STORAGE, "check the permissions of this path"},
+    {EROFS, TN_STORAGE, "the file system is mounted read-only; choose another path"},
+    {EMFILE, TN_STORAGE, "raise the limit on open files (ulimit -n)"},
+};
+enum { SYSTEM_ERRORS = sizeof system_errors / sizeof *system_errors };
+
 tn_status tn_fail_errno(const char *verb, const char *path) {
-    int number = errno;
-    tn_status status = number == ENOENT || number == ENOTDIR || number == EISDIR ? TN_USAGE : TN_STORAGE;
+    int number = errno, i = 0;
+    while (i < SYSTEM_ERRORS && system_errors[i].number != number) i++;
+    tn_status status = i < SYSTEM_ERRORS ? system_errors[i].status : TN_STORAGE;
     tn_fail(status, "cannot %s %s: %s", verb, path, strerror(number));
-    if (number == ENOENT) tn_remedy("check the path; relative paths start at the current directory");
-    if (number == ENOSPC) tn_remedy("free disk space or choose another output_dir, then resume");
-    if (number == EACCES || number == EPERM || number == EROFS) tn_remedy("check the permissions of this path");
-    return status;
+    return tn_remedy("%s", i < SYSTEM_ERRORS ? system_errors[i].remedy : "check the disk and its file system");
 }
 
 tn_status tn_fail_memory(int64_t bytes, const char *what) {

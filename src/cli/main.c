@@ -107,6 +107,7 @@ static int dispatch(int count, char **words) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, which has an exit code of its own */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file beyond the limit on sizes */
     cli_show_log();
     return cli_close_stdout(dispatch(argc - 1, argv + 1));
 }
