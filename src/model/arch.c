@@ -199,6 +199,8 @@ static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *ar
     if (!scaling) scaling = parameters;
     if (!scaling) scaling = tn_json_get(r->config, "rope_scaling");
     if (tn_json_is_null(scaling)) scaling = NULL;
+    if (scaling && scaling->type != TN_JSON_OBJECT)
+        return tn_fail(TN_BAD_DATA, "%s: rope_scaling is no object", r->name);
     if (!(partial > 0) || partial > 1)
         return tn_fail(TN_BAD_DATA, "%s: partial_rotary_factor must be in (0, 1]", r->name);
     tn_status status = tn_rope_read(r->arena, scaling, tn_json_get(r->config, "tenon_rope_divisors"), theta,
@@ -209,7 +211,8 @@ static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *ar
     /* Configs scale in two ways: max_position_embeddings is the original length (then factor stretches it), or
      * already the stretched one. */
     if (scaling && arch->rope.kind != TN_ROPE_DEFAULT && arch->rope.factor > 1) {
-        int64_t stretched = (int64_t)(arch->rope.factor * (double)arch->rope.original_length);
+        double length = arch->rope.factor * (double)arch->rope.original_length;
+        int64_t stretched = (int64_t)fmin(length, (double)((int64_t)1 << 40));
         if (stretched > arch->trained_length) arch->trained_length = stretched;
     }
     return TN_OK;
@@ -236,7 +239,7 @@ static tn_status check_sizes(const reader *r, const tn_arch *a) {
     } sizes[] = {{"vocab_size", a->vocab, 1 << 24},
                  {"hidden_size", a->hidden, 1 << 20},
                  {"intermediate_size", a->intermediate, 1 << 22},
-                 {"num_hidden_layers", a->layers, 1 << 16},
+                 {"num_hidden_layers", a->layers, 1 << 12},
                  {"num_attention_heads", a->heads, 1 << 16},
                  {"num_key_value_heads", a->kv_heads, 1 << 16},
                  {"head_dim", a->head_dim, 1 << 14},
@@ -256,7 +259,8 @@ static tn_status check_sizes(const reader *r, const tn_arch *a) {
 
 static void read_tokens(const reader *r, tn_arch *arch) {
     const tn_json *eos = tn_json_get(r->config, "eos_token_id");
-    arch->bos = (int32_t)tn_json_integer(tn_json_get(r->config, "bos_token_id"), -1);
+    int64_t bos = tn_json_integer(tn_json_get(r->config, "bos_token_id"), -1);
+    arch->bos = bos >= 0 && bos < arch->vocab ? (int32_t)bos : -1;
     int64_t count = tn_json_is_null(eos) ? 0 : eos->type == TN_JSON_ARRAY ? eos->count : 1;
     for (int64_t i = 0; i < count && arch->eos_count < 16; i++) {
         int64_t id = tn_json_integer(eos->type == TN_JSON_ARRAY ? tn_json_at(eos, i) : eos, -1);

@@ -45,10 +45,14 @@ static void find(finder *f, const char *name, int64_t rows, int64_t cols, float 
         return;
     }
     if (f->missing++ >= 4) return;
-    if (!t) tn_str_printf(&f->problems, "%s%s is missing", f->problems.length ? "; " : "", name);
-    else
-        tn_str_printf(&f->problems, "%s%s is %s %s, %lld x %lld was expected", f->problems.length ? "; " : "",
-                      name, tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)rows, (long long)cols);
+    tn_str_printf(&f->problems, "%s%s is ", f->problems.length ? "; " : "", name);
+    if (!t) tn_str_puts(&f->problems, "missing");
+    else {
+        tn_str_printf(&f->problems, "%s %s, %lld", tn_dtype_name(t->dtype), tn_shape_text(t, shape),
+                      (long long)rows);
+        if (cols) tn_str_printf(&f->problems, " x %lld", (long long)cols);
+        tn_str_puts(&f->problems, " was expected");
+    }
 }
 
 static tn_status new_placement(tn_model *model, tn_placement **out) {
