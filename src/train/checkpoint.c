@@ -298,9 +298,12 @@ tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const ch
     return status;
 }
 
-static tn_status rotate(const tn_engine *e, tn_arena *arena) {
+/* Deletes what save_total_limit leaves no room for, oldest first. Later steps are of a run that was taken up
+ * before them: they neither count nor push out the checkpoint just written. */
+static tn_status rotate(const tn_engine *e, int64_t step, tn_arena *arena) {
     int64_t *steps, count, limit = e->settings->save_total_limit;
     tn_status status = list_steps(arena, e->settings->output_dir, &steps, &count);
+    while (status == TN_OK && count > 0 && steps[count - 1] > step) count--;
     for (int64_t i = 0; status == TN_OK && limit > 0 && i < count - limit; i++) {
         TN_KNOWN(steps);
         status = tn_remove_tree(directory_of(arena, e->settings->output_dir, steps[i]));
@@ -329,7 +332,7 @@ tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, co
         goto done;
     }
     TN_TRY(tn_sync_directory(e->settings->output_dir));
-    status = rotate(e, &arena);
+    status = rotate(e, progress->step, &arena);
 done:
     tn_arena_free(&arena);
     return status;
