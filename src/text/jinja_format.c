@@ -30,9 +30,9 @@ static void pad(tn_str *out, const layout *l, const char *prefix, const char *bo
     if (missing < 0) missing = 0;
     if (l->align == '>') left = missing;
     if (l->align == '^') left = missing / 2;
-    for (int64_t i = 0; i < left; i++) jinja_put(out, l->fill.data, l->fill.length);
+    jinja_put_times(out, l->fill.data, l->fill.length, left);
     jinja_put(out, prefix, (int64_t)strlen(prefix));
-    for (int64_t i = 0; l->align == '=' && i < missing; i++) jinja_put(out, l->fill.data, l->fill.length);
+    if (l->align == '=') jinja_put_times(out, l->fill.data, l->fill.length, missing);
     jinja_put(out, body, length);
     for (int64_t i = l->align == '=' ? missing : left; i < missing; i++)
         jinja_put(out, l->fill.data, l->fill.length);

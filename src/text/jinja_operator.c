@@ -285,8 +285,7 @@ static tn_status repeat(jinja_run *run, const jinja_value *value, int64_t times,
     tn_status status = TN_OK;
     if (value->kind == JINJA_STRING) {
         tn_str text = {0};
-        for (int64_t i = 0; i < times && !text.failed && value->string->length > 0; i++)
-            jinja_put(&text, value->string->data, value->string->length);
+        jinja_put_times(&text, value->string->data, value->string->length, times);
         return jinja_make_from(run, &text, out);
     }
     jinja_builder list = {0};

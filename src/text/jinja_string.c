@@ -381,9 +381,9 @@ done:
 static tn_status padded(jinja_run *run, const jinja_string *string, int64_t left, int64_t right,
                         const jinja_string *fill, jinja_value *out) {
     tn_str text = {0};
-    for (; left > 0 && !text.failed; left--) jinja_put(&text, fill->data, fill->length);
+    jinja_put_times(&text, fill->data, fill->length, left);
     jinja_put(&text, string->data, string->length);
-    for (; right > 0 && !text.failed; right--) jinja_put(&text, fill->data, fill->length);
+    jinja_put_times(&text, fill->data, fill->length, right);
     return jinja_make_from(run, &text, out);
 }
 
@@ -430,7 +430,7 @@ NATIVE(method_zfill) {
         jinja_put(&text, rest.data, 1);
         rest.data++, rest.length--;
     }
-    for (; missing > 0 && !text.failed; missing--) jinja_put(&text, "0", 1);
+    jinja_put_times(&text, "0", 1, missing);
     jinja_put(&text, rest.data, rest.length);
     TN_TRY(jinja_make_from(run, &text, out));
 done:

@@ -11,6 +11,12 @@ void jinja_put(tn_str *out, const char *data, int64_t length) {
     tn_str_add(out, data, length);
 }
 
+/* The same text again and again; what cannot fit is not even begun. */
+void jinja_put_times(tn_str *out, const char *data, int64_t length, int64_t times) {
+    if (times > 0 && length > 0 && times > JINJA_MAX_TEXT / length) out->failed = true;
+    for (int64_t i = 0; i < times && length > 0 && !out->failed; i++) jinja_put(out, data, length);
+}
+
 static void put_text(tn_str *out, const char *text) { jinja_put(out, text, (int64_t)strlen(text)); }
 
 bool jinja_is_space(uint32_t c) {

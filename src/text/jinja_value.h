@@ -216,6 +216,7 @@ tn_status jinja_negate(jinja_run *run, const jinja_value *a, jinja_value *out);
 /* ---- Text forms (jinja_text.c, jinja_format.c) ---- */
 /* Appends; a text beyond the bound only sets out->failed, which jinja_make_from reports. */
 void jinja_put(tn_str *out, const char *data, int64_t length);
+void jinja_put_times(tn_str *out, const char *data, int64_t length, int64_t times);
 tn_status jinja_str(jinja_run *run, const jinja_value *value, tn_str *out);
 tn_status jinja_repr(jinja_run *run, const jinja_value *value, tn_str *out);
 /* str() as a value; a string is given back as it is. */
