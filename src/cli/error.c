@@ -20,7 +20,21 @@ static int exit_code(tn_status status) {
     return CLI_FAILED;
 }
 
+/* What to do where the failing function knew nothing better than its message. */
+static const char *usual_remedy(int code) {
+    switch (code) {
+        case CLI_USAGE: return "`tenon help VERB` lists the keys and what they take";
+        case CLI_BAD_DATA: return "the file is damaged or not what it claims to be: write or fetch it again";
+        case CLI_NO_FIT: return "`tenon plan` shows what would fit";
+        case CLI_NUMERIC:
+            return "look for NaN in the weights; else lower learning_rate, or use --dtype float32";
+        case CLI_STORAGE: return "check the disk and its file system, then resume";
+        default: return "";
+    }
+}
+
 static int report(bool json, int code, const char *message, const char *remedy) {
+    if (!*remedy) remedy = usual_remedy(code);
     fprintf(stderr, "tenon: %s\n", *message ? message : "failed without a message");
     if (*remedy) fprintf(stderr, "  %s\n", remedy);
     if (json) {
