@@ -1,0 +1,418 @@
+/* test_bad_input.c: what people bring that is broken, one row each: how the shell makes it out of good files,
+ * the command, the exit code of the contract, and what the message must say. Every message also has a remedy.
+ * $TENON names the program; rows run in a scratch folder that holds
+ *
+ *   c.json    a tiny llama's configuration     m/  that model     t/  the same with a tokenizer
+ *   d.jsonl   two records of ids               a/  an adapter with checkpoint-2 and checkpoint-4
+ *   g.gguf    keys and one tensor */
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gguf_builder.h"
+#include "testing.h"
+
+typedef struct row {
+    const char *make, *words;
+    int code;
+    const char *part;
+} row;
+
+static tn_str output;
+
+/* What the shell says to this in the scratch folder; stdout and stderr are in `output`. */
+static int shell(const char *make, const char *words) {
+    tn_str command = {0};
+    tn_str_printf(&command,
+                  "cd '%s' && { set -e; export LC_ALL=C OMP_NUM_THREADS=1; rm -rf x x.* p; %s\n} >log 2>&1 || "
+                  "exit 99; timeout 60 \"$TENON\" %s >log 2>&1 </dev/null",
+                  scratch(""), make, words);
+    int status = system(tn_str_text(&command));
+    tn_str_free(&command);
+    tn_str_clear(&output);
+    must(tn_read_file(scratch("log"), 1 << 22, &output));
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The line behind "tenon: MESSAGE" is the remedy. */
+static bool has_remedy(const char *text) {
+    const char *message = strstr(text, "tenon: ");
+    const char *end = message ? strchr(message, '\n') : NULL;
+    return end && end[1] == ' ' && end[2] == ' ';
+}
+
+static void run_rows(const row *rows, size_t count) {
+    int wrong = 0;
+    for (size_t i = 0; i < count; i++) {
+        int code = shell(rows[i].make, rows[i].words);
+        const char *text = tn_str_text(&output);
+        bool says = strstr(text, rows[i].part) && (code == 0 || has_remedy(text));
+        if (code == rows[i].code && says) continue;
+        wrong++;
+        print_error("%s; tenon %s\n  exit code %d, %d was expected; \"%s\" was expected in: %s\n", rows[i].make,
+                    rows[i].words, code, rows[i].code, rows[i].part, text);
+    }
+    if (wrong) fail_msg("%d of %zu rows", wrong, count);
+}
+#define RUN(rows) run_rows(rows, sizeof(rows) / sizeof *(rows))
+
+/* x/ becomes the model with config.json or weights changed by sed; lengths stay. */
+#define CONFIG(edit) "cp -r m x; sed -i '" edit "' x/config.json"
+#define WEIGHTS(edit) "cp -r m x; sed -i '" edit "' x/model.safetensors"
+#define EVAL_X "eval --model x --dataset d.jsonl"
+
+static void broken_configurations(void **state) {
+    static const row rows[] = {
+        {"cp -r m x; rm x/config.json", EVAL_X, 2, "config.json"},
+        {"cp -r m x; : >x/config.json", EVAL_X, 3, "x/config.json: not valid JSON"},
+        {"cp -r m x; head -c 60 c.json >x/config.json", EVAL_X, 3, "x/config.json: not valid JSON"},
+        {"cp -r m x; echo '[]' >x/config.json", EVAL_X, 3, "a JSON object was expected"},
+        {"cp -r m x; echo '{}' >x/config.json", EVAL_X, 2, "model family"},
+        {"cp -r m x; head -c 100000 /dev/zero | tr '\\0' '[' >x/config.json", EVAL_X, 3, "nested deeper"},
+        {"cp -r m x; printf '{\"model_type\":\"\\377\"}' >x/config.json", EVAL_X, 3, "not UTF-8"},
+        {"cp -r m x; rm x/config.json; mkdir x/config.json", EVAL_X, 2, "config.json"},
+        {CONFIG("s/\"llama\"/\"gpt_j\"/"), EVAL_X, 2, "gpt_j"},
+        {CONFIG("s/\"vocab_size\":64/\"vocab_size\":0/"), EVAL_X, 3, "vocab_size"},
+        {CONFIG("s/\"vocab_size\":64/\"vocab_size\":\"64\"/"), EVAL_X, 3, "vocab_size"},
+        {CONFIG("s/\"vocab_size\":64/\"vocab_size\":9223372036854775808/"), EVAL_X, 3, "vocab_size"},
+        {CONFIG("s/\"hidden_size\":32/\"hidden_size\":-32/"), EVAL_X, 3, "hidden_size"},
+        {CONFIG("s/\"hidden_size\":32/\"hidden_size\":1e300/"), EVAL_X, 3, "hidden_size"},
+        {CONFIG("s/\"num_hidden_layers\":2/\"num_hidden_layers\":1000000000/"), EVAL_X, 3, "num_hidden_layers"},
+        {CONFIG("s/\"num_hidden_layers\":2/\"num_hidden_layers\":3/"), EVAL_X, 3,
+         "model.layers.2.input_layernorm.weight is missing"},
+        {CONFIG("s/\"num_key_value_heads\":2/\"num_key_value_heads\":3/"), EVAL_X, 3, "cannot share 3"},
+        {CONFIG("s/\"num_attention_heads\":4/\"num_attention_heads\":0/"), EVAL_X, 3, "num_attention_heads"},
+        {CONFIG("s/\"hidden_size\":32/\"hidden_size\":64/"), EVAL_X, 3, "[32], 64 was expected"},
+        {CONFIG("s/{/{\"hidden_act\":\"relu9\",/"), EVAL_X, 2, "relu9"},
+        {CONFIG("s/{/{\"rms_norm_eps\":\"x\",/"), EVAL_X, 3, "rms_norm_eps"},
+        {CONFIG("s/{/{\"rope_theta\":1e999,/"), EVAL_X, 3, "rope"},
+        {CONFIG("s/{/{\"rope_scaling\":[1],/"), EVAL_X, 3, "rope_scaling is no object"},
+        {CONFIG("s/{/{\"rope_scaling\":{\"type\":\"warp\"},/"), EVAL_X, 2, "warp"},
+        {CONFIG("s/{/{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0},/"), EVAL_X, 3, "impossible rope"},
+        {"sed 's/\"\\(vocab\\|hidden\\|intermediate\\)_size\":[0-9]*/\"\\1_size\":1048576/g;"
+         "s/layers\":2/layers\":4096/;s/heads\":[24]/heads\":1024/g' c.json >x.json",
+         "plan --model x.json --device cpu", 0, "trainable params: 962,072,674,304"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+static void broken_weights(void **state) {
+    static const row rows[] = {
+        {"cp -r m x; rm x/model.safetensors", EVAL_X, 2, "holds neither model.safetensors"},
+        {"cp -r m x; rm x/model.safetensors; mkdir x/model.safetensors", EVAL_X, 2, "holds neither"},
+        {"cp -r m x; : >x/model.safetensors", EVAL_X, 3, "x/model.safetensors: shorter than"},
+        {"cp -r m x; head -c 1000 /dev/zero >x/model.safetensors", EVAL_X, 3, "x/model.safetensors"},
+        {"cp -r m x; truncate -s 100 x/model.safetensors", EVAL_X, 3, "truncated"},
+        {"cp -r m x; truncate -s 40000 x/model.safetensors", EVAL_X, 3, "lie outside"},
+        {"cp -r m x; echo more >>x/model.safetensors", EVAL_X, 3, "behind the last tensor"},
+        {"cp -r m x; printf '\\0\\0\\0\\0\\0\\0\\0\\200' | dd of=x/model.safetensors conv=notrunc", EVAL_X, 3,
+         "the header claims"},
+        {WEIGHTS("1s/\"F32\"/\"F99\"/"), EVAL_X, 3, "dtype \"F99\" is not supported"},
+        {WEIGHTS("1s/\"shape\":.64,32./\"shape\":[64,33]/"), EVAL_X, 3, "data_offsets span 8192"},
+        {WEIGHTS("1s/\"shape\":.64,32./\"shape\":[32,64]/"), EVAL_X, 3, "lm_head.weight is float32 [32, 64]"},
+        {WEIGHTS("1s/\"shape\":.64,32./\"shape\":[-6,32]/"), EVAL_X, 3, "no size"},
+        {WEIGHTS("1s/.64,32.,\"data_offsets\":.0,8192./[9223372036854775807,9,9,9,9]   /"), EVAL_X, 3,
+         "lm_head.weight"},
+        {WEIGHTS("1s/.0,8192./[9,8192]/"), EVAL_X, 3, "data_offsets"},
+        {WEIGHTS("1s/.8192,16384./[0000,16384]/"), EVAL_X, 3, "x/model.safetensors"},
+        {WEIGHTS("1s/model.norm.weight/model.horm.weight/"), EVAL_X, 3, "model.norm.weight is missing"},
+        {WEIGHTS("1s/lm_head.weight/lm_hea\\xff.weight/"), EVAL_X, 3, "UTF-8"},
+        {"cp -r m x; printf '\\0\\0\\300\\177' | dd of=x/model.safetensors conv=notrunc bs=1 seek=$(($(stat -c "
+         "%s "
+         "m/model.safetensors) - 90752))",
+         EVAL_X, 5, "not finite"},
+        {"cp -r m x; rm x/model.safetensors; echo '{\"weight_map\":{\"a\":\"../m/model.safetensors\"}}' "
+         ">x/model.safetensors.index.json",
+         EVAL_X, 3, "not a plain name"},
+        {"cp -r m x; rm x/model.safetensors; echo '{\"weight_map\":{\"a\":\"b.safetensors\"}}' "
+         ">x/model.safetensors.index.json",
+         EVAL_X, 2, "x/b.safetensors is missing"},
+        {"cp -r m x; rm x/model.safetensors; echo '{\"weight_map\":[]}' >x/model.safetensors.index.json",
+         EVAL_X, 3, "weight_map is an array"},
+        {"ln -s x x", EVAL_X, 2, "x does not exist"},
+        {"mkfifo x", EVAL_X, 2, "x"},
+        {"", "eval --model /dev/null --dataset d.jsonl", 2, "/dev/null"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* Byte offsets in g.gguf: 4 version, 8 tensors, 16 keys. */
+#define GGUF(offset, bytes) \
+    "cp g.gguf x.gguf; printf '" bytes "' | dd of=x.gguf conv=notrunc bs=1 seek=" #offset
+#define EVAL_GGUF "inspect --model x.gguf"
+
+static void broken_gguf_files(void **state) {
+    static const row rows[] = {
+        {"printf GGUF >x.gguf", EVAL_GGUF, 3, "x.gguf"},
+        {"printf GGML >x.gguf; tail -c +5 g.gguf >>x.gguf", EVAL_GGUF, 3, "x.gguf"},
+        {"head -c 60 g.gguf >x.gguf", EVAL_GGUF, 3, "x.gguf"},
+        {"head -c $(($(stat -c %s g.gguf) - 100)) g.gguf >x.gguf", EVAL_GGUF, 3, "token_embd.weight"},
+        {GGUF(4, "\\011"), EVAL_GGUF, 3, "version"},
+        {GGUF(8, "\\0\\0\\0\\0\\0\\0\\0\\200"), EVAL_GGUF, 3, "x.gguf"},
+        {GGUF(16, "\\377\\377\\377\\377\\377\\377\\377\\177"), EVAL_GGUF, 3, "x.gguf"},
+        {GGUF(24, "\\377\\377\\377\\377\\377\\377\\377\\377"), EVAL_GGUF, 3, "x.gguf"},
+        {"", "eval --model g.gguf --dataset d.jsonl", 3, "no tokenizer.ggml.tokens"},
+        {"printf 'x' >x.gguf", "eval --model x.gguf --dataset d.jsonl", 3, "x.gguf"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define TOKENIZER(text) "cp -r t x; printf '%s' '" text "' >x/tokenizer.json"
+#define TOKENIZE "tokenize --model x --dataset text.jsonl"
+
+static void broken_tokenizers(void **state) {
+    static const row rows[] = {
+        {"cp -r t x; rm x/tokenizer.json", TOKENIZE, 2, "tokenizer.json"},
+        {"cp -r t x; : >x/tokenizer.json", TOKENIZE, 3, "x/tokenizer.json"},
+        {"cp -r t x; head -c 60 t/tokenizer.json >x/tokenizer.json", TOKENIZE, 3, "x/tokenizer.json"},
+        {TOKENIZER("{}"), TOKENIZE, 3, "x/tokenizer.json"},
+        {TOKENIZER("{\"model\":{\"type\":\"Oracle\"}}"), TOKENIZE, 3, "Oracle"},
+        {TOKENIZER("{\"model\":{\"type\":\"BPE\",\"vocab\":[],\"merges\":[]}}"), TOKENIZE, 3, "vocab"},
+        {TOKENIZER("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":4294967296},\"merges\":[]}}"), TOKENIZE, 3,
+         "x/tokenizer.json"},
+        {TOKENIZER("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}"), TOKENIZE, 3,
+         "x/tokenizer.json"},
+        {TOKENIZER("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}"), TOKENIZE, 3,
+         "x/tokenizer.json"},
+        {TOKENIZER(
+             "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"},"
+             "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}"),
+         TOKENIZE, 3, "x/tokenizer.json"},
+        {"cp -r t x; printf '{{ messages' >x/chat_template.jinja; "
+         "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}' >x.jsonl",
+         "tokenize --model x --dataset x.jsonl", 3, "chat_template"},
+        {"printf '{\"text\":\"\\377\"}\\n' >x.jsonl", "tokenize --model t --dataset x.jsonl", 3, "x.jsonl"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define DATA(lines) "printf '" lines "' >x.jsonl"
+#define EVAL_DATA "eval --model m --dataset x.jsonl"
+
+static void broken_datasets(void **state) {
+    static const row rows[] = {
+        {"", EVAL_DATA, 2, "x.jsonl"},
+        {": >x.jsonl", EVAL_DATA, 3, "x.jsonl holds no records"},
+        {DATA("\\n\\n"), EVAL_DATA, 3, "x.jsonl holds no records"},
+        {"mkfifo x.jsonl", EVAL_DATA, 2, "x.jsonl is not a regular file"},
+        {"mkdir x.jsonl", EVAL_DATA, 2, "x.jsonl is not a regular file"},
+        {"ln -s x.jsonl x.jsonl", EVAL_DATA, 2, "x.jsonl"},
+        {"echo a >x.parquette", "eval --model m --dataset x.parquette", 2, "x.parquette"},
+        {DATA("{\"input_ids\":[1,2"), EVAL_DATA, 3, "x.jsonl:1"},
+        {DATA("{\"input_ids\":[1,2]}\\n[3]\\n"), EVAL_DATA, 3, "x.jsonl:2"},
+        {DATA("{\"input_ids\":[1,2]}\\n{\"text\":\"\\377\"}\\n"), EVAL_DATA, 3, "x.jsonl:2"},
+        {DATA("{\"input_ids\":[1,64]}"), EVAL_DATA, 3, "id 64 at position 1"},
+        {DATA("{\"input_ids\":[1,-1]}"), EVAL_DATA, 3, "id -1"},
+        {DATA("{\"input_ids\":[1,2.5]}"), EVAL_DATA, 3, "an integer was expected"},
+        {DATA("{\"input_ids\":[1,18446744073709551617]}"), EVAL_DATA, 3, "x.jsonl:1"},
+        {DATA("{\"input_ids\":[1,2],\"labels\":[1]}"), EVAL_DATA, 3, "2 input_ids, but 1 labels"},
+        {DATA("{\"input_ids\":[1,2],\"labels\":[1,64]}"), EVAL_DATA, 3, "label 64"},
+        {DATA("{\"input_ids\":[1,2],\"labels\":[-100,-100]}"), EVAL_DATA, 3, "carries a loss"},
+        {DATA("{\"input_ids\":[]}"), EVAL_DATA, 3, "carries a loss"},
+        {DATA("{\"poem\":1}"), EVAL_DATA, 3, "x.jsonl:1"},
+        {DATA("{\"text\":\"a\"}"), EVAL_DATA, 2, "tokenizer"},
+        {DATA("{\"messages\":[{\"role\":\"user\"}]}"), "eval --model t --dataset x.jsonl", 2,
+         "needs a chat template"},
+        {"head -c 99999 /dev/zero | tr '\\0' '[' >x.jsonl", EVAL_DATA, 3, "x.jsonl:1"},
+        {"printf 'text\\n\"open' >x.csv", "eval --model t --dataset x.csv", 3, "x.csv"},
+        {"printf 'text,text\\na,b\\n' >x.csv", "eval --model t --dataset x.csv", 3, "x.csv"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define TRAIN "train --model m --dataset d.jsonl --output_dir p --max_steps 1 --device cpu "
+
+static void broken_settings(void **state) {
+    static const row rows[] = {
+        {"", "train --model m --dataset d.jsonl --output_dir p --device cuda:99", 2, "device cuda"},
+        {"", TRAIN "--device tpu", 2, "tpu"},
+        {"", TRAIN "--lora_rnk 3", 2, "lora_rank"},
+        {"", TRAIN "--lora_r 0", 2, "lora_r"},
+        {"", TRAIN "--lora_r 99999999999999999999", 2, "lora_r"},
+        {"", TRAIN "--lora_dropout 1.5", 2, "lora_dropout"},
+        {"", TRAIN "--learning_rate fast", 2, "learning_rate"},
+        {"", TRAIN "--learning_rate nan", 2, "learning_rate"},
+        {"", TRAIN "--learning_rate -1", 2, "learning_rate"},
+        {"", TRAIN "--max_length 65", 2, "max_length"},
+        {"", TRAIN "--max_steps -4", 2, "max_steps"},
+        {"", TRAIN "--per_device_train_batch_size 0", 2, "per_device_train_batch_size"},
+        {"", TRAIN "--target_modules nothing", 2, "nothing"},
+        {"", TRAIN "--target_modules '(['", 2, "target_modules"},
+        {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
+        {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},
+        {"", TRAIN "--rope_scaling '{\"type\"'", 2, "rope_scaling"},
+        {"", TRAIN "--memory_limit 1KB", 4, "available by memory_limit"},
+        {"", TRAIN "--memory_limit 9999999999999GB --lora_r 3", 2, "memory_limit"},
+        {"printf 'model: [m\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
+        {"printf 'lora_r: 8\\nlora_r: 9\\n' >x.yaml", "train x.yaml", 2, "lora_r"},
+        {"printf 'lora_r: {a: 1}\\n' >x.yaml", "train x.yaml", 2, "lora_r"},
+        {"printf 'model: \\377\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
+        {"printf -- '- a\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
+        {"head -c 9999 /dev/zero | tr '\\0' '[' >x.yaml", "train x.yaml", 2, "x.yaml"},
+        {"printf 'a: &a [x,x,x,x,x,x,x,x,x]\\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\\nc: &c "
+         "[*b,*b,*b,*b,*b,*b,*b,*b]\\n"
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\\nf: &f "
+         "[*e,*e,*e,*e,*e,*e,*e,*e]\\n"
+         "g: [*f,*f,*f,*f,*f,*f,*f,*f]\\n' >x.yaml",
+         "train x.yaml", 2, "x.yaml"},
+        {"mkdir x.yaml", "train x.yaml", 2, "x.yaml"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define ADAPTER(edit) "cp -r a x; sed -i '" edit "' x/adapter_config.json"
+#define VERIFY "eval --model m --dataset d.jsonl --adapter x"
+
+static void broken_adapters(void **state) {
+    static const row rows[] = {
+        {"", VERIFY, 2, "x"},
+        {"mkdir x", VERIFY, 2, "adapter_config.json"},
+        {"cp -r a x; rm x/adapter_model.safetensors", VERIFY, 2, "adapter_model.safetensors"},
+        {"cp -r a x; echo '{' >x/adapter_config.json", VERIFY, 3, "x/adapter_config.json"},
+        {"cp -r a x; echo '[]' >x/adapter_config.json", VERIFY, 3, "x/adapter_config.json"},
+        {ADAPTER("s/\"LORA\"/\"IA3\"/"), VERIFY, 2, "IA3"},
+        {ADAPTER("s/\"r\": 4/\"r\": 0/"), VERIFY, 3, "r"},
+        {ADAPTER("s/\"r\": 4/\"r\": \"four\"/"), VERIFY, 3, "r"},
+        {ADAPTER("s/\"r\": 4/\"r\": 1e99/"), VERIFY, 3, "r"},
+        {ADAPTER("s/\"r\": 4/\"r\": 8/"), VERIFY, 3, "lora_A"},
+        {ADAPTER("s/\"all-linear\"/7/"), VERIFY, 3, "target_modules"},
+        {ADAPTER("s/\"all-linear\"/[\"q_proj\"]/"), VERIFY, 3, "nothing in adapter_config.json explains"},
+        {"cp -r a x; sed -i '1s/lora_A/lora_C/' x/adapter_model.safetensors", VERIFY, 3, "lora_A"},
+        {"cp -r a x; truncate -s 3000 x/adapter_model.safetensors", VERIFY, 3, "x/adapter_model.safetensors"},
+        {"cp -r m x; sed 's/_size\":64/_size\":128/;s/_size\":32/_size\":64/' c.json >x.json; rm -r x; "
+         "\"$TENON\" init --model x.json --output_dir x",
+         "eval --model x --adapter a --dataset d.jsonl", 3, "lora_A"},
+        {"", TRAIN "--adapter a --lora_r 8", 2, "lora_r"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define RESUME(path)                                                               \
+    "train --model m --dataset d.jsonl --output_dir x --max_steps 6 --device cpu " \
+    "--resume_from_checkpoint " path
+
+static void broken_checkpoints(void **state) {
+    static const row rows[] = {
+        {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
+        {"cp -r a x; rm x/checkpoint-4/manifest.json", RESUME("x/checkpoint-4"), 3, "never completed"},
+        {"cp -r a x; echo '{}' >x/checkpoint-4/manifest.json", RESUME("x/checkpoint-4"), 3, "lists no files"},
+        {"cp -r a x; truncate -s 999 x/checkpoint-4/optimizer.safetensors", RESUME("x/checkpoint-4"), 3,
+         "optimizer.safetensors is missing or of another size"},
+        {"cp -r a x; printf X | dd of=x/checkpoint-4/optimizer.safetensors conv=notrunc bs=1 seek=9000",
+         RESUME("x/checkpoint-4"), 3, "hash differs"},
+        {"cp -r a x; sed -i 's/adapter_config/..\\/m\\/config/' x/checkpoint-4/manifest.json",
+         RESUME("x/checkpoint-4"), 3, "outside its directory"},
+        {"cp -r a x; rm x/checkpoint-4/run.json", RESUME("x/checkpoint-4"), 3, "run.json is missing"},
+        {"cp -r a x; printf X | dd of=x/checkpoint-4/optimizer.safetensors conv=notrunc bs=1 seek=9000",
+         RESUME("auto") " --lora_r 5", 2, "lora_r"},
+        {"cp -r a x; truncate -s 9 x/checkpoint-4/run.json", RESUME("auto"), 0, "checkpoint-4 is passed over"},
+        {"cp -r a x", "train --model m --dataset d.jsonl --output_dir x", 2, "already holds a run"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+static void places_that_cannot_be_written(void **state) {
+    static const row rows[] = {
+        {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x", 2, "x is a file"},
+        {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x/y", 2, "x is a file"},
+        {"", "train --model m --dataset d.jsonl --output_dir /proc/nowhere/x", 2, "/proc/nowhere"},
+        {"ln -s x x", "train --model m --dataset d.jsonl --output_dir x", 2, "x"},
+        {"", "init --model c.json --output_dir m", 2, "m already holds a model"},
+        {"", "init --model c.json --output_dir /proc/x", 2, "/proc/x"},
+        {"", "eval --model m --dataset d.jsonl --per_token /dev/full", 6, "/dev/full"},
+        {"mkdir x", "eval --model m --dataset d.jsonl --per_token x", 2, "x: it is a directory"},
+        {"", "eval --model m --dataset d.jsonl --per_token x/y", 2, "x/y"},
+    };
+    (void)state;
+    RUN(rows);
+    assert_int_equal(access("/dev/full", W_OK), 0);
+    assert_int_equal(shell("test -c /dev/full", "version"), 0); /* not replaced by a file */
+}
+
+/* A full disk, played by a limit on the size of a file. */
+static void a_failed_save_leaves_the_earlier_checkpoint(void **state) {
+    (void)state;
+    tn_str words = {0};
+    tn_str_printf(&words, "version; cd '%s'; cp -r a x; ulimit -f 4; \"$TENON\" %s", scratch(""),
+                  RESUME("auto"));
+    assert_int_equal(shell("", tn_str_text(&words)), 6);
+    tn_str_free(&words);
+    assert_non_null(strstr(tn_str_text(&output), "x/checkpoint-6"));
+    assert_true(has_remedy(tn_str_text(&output)));
+    assert_int_equal(shell("", "inspect --model a/checkpoint-4"), 0);
+}
+
+static void write_gguf(void) {
+    static const float zeros[64 * 32];
+    static const char *const keys[] = {"context_length",       "embedding_length",
+                                       "block_count",          "feed_forward_length",
+                                       "attention.head_count", "attention.head_count_kv"};
+    static const uint32_t values[] = {64, 32, 2, 64, 4, 2};
+    static const int64_t shape[] = {32, 64};
+    gguf_builder b = {0};
+    tn_str bytes = {0};
+    char key[64];
+    add_string(&b, "general.architecture", "llama");
+    for (int i = 0; i < 6; i++) {
+        snprintf(key, sizeof key, "llama.%s", keys[i]);
+        add_u32(&b, key, values[i]);
+    }
+    add_f32(&b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    add_tensor(&b, "token_embd.weight", 2, shape, 0, zeros, sizeof zeros);
+    build_gguf(&b, &bytes);
+    write_scratch("g.gguf", bytes.data, bytes.length);
+    tn_str_free(&bytes);
+}
+
+static int make_files(void **state) {
+    static const char config[] =
+        "{\"model_type\":\"llama\",\"vocab_size\":64,\"hidden_size\":32,\"intermediate_size\":64,"
+        "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+        "\"max_position_embeddings\":64,\"tie_word_embeddings\":false}\n";
+    static const char records[] = "{\"input_ids\":[1,2,3,4,5,6,7]}\n{\"input_ids\":[1,9,3,8,5,6]}\n";
+    static const char tokenizer[] =
+        "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a "
+        "b\"]}}";
+    (void)state;
+    write_scratch("c.json", config, sizeof config - 1);
+    write_scratch("d.jsonl", records, sizeof records - 1);
+    write_scratch("text.jsonl", "{\"text\":\"ab\"}\n", 14);
+    write_scratch("tokenizer", tokenizer, sizeof tokenizer - 1);
+    write_gguf();
+    if (shell("", "init --model c.json --output_dir m") != 0) fail_msg("%s", tn_str_text(&output));
+    if (shell("cp -r m t; cp tokenizer t/tokenizer.json",
+              "train --model m --dataset d.jsonl --output_dir a "
+              "--lora_r 4 --max_steps 4 --save_steps 2 --device cpu") != 0)
+        fail_msg("%s", tn_str_text(&output));
+    return 0;
+}
+
+static int remove_files(void **state) {
+    (void)state;
+    tn_str_free(&output);
+    remove_scratch();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(broken_configurations),
+        cmocka_unit_test(broken_weights),
+        cmocka_unit_test(broken_gguf_files),
+        cmocka_unit_test(broken_tokenizers),
+        cmocka_unit_test(broken_datasets),
+        cmocka_unit_test(broken_settings),
+        cmocka_unit_test(broken_adapters),
+        cmocka_unit_test(broken_checkpoints),
+        cmocka_unit_test(places_that_cannot_be_written),
+        cmocka_unit_test(a_failed_save_leaves_the_earlier_checkpoint),
+    };
+    return cmocka_run_group_tests(tests, make_files, remove_files);
+}
