@@ -3,6 +3,7 @@
 #   make demo       a fine-tune in a minute       make test-long    the slow tests too
 #   make cuda       the GPU backend               make test-cuda    its tests, on a machine with a GPU
 #   make sanitize   the tests under ASan, UBSan   make test-real    a real model on real data
+#   make fuzz       fuzzers of the parsers (clang), FUZZ_SECONDS each
 #   make bench      timings                       make install      PREFIX and DESTDIR are honoured
 #   make deps       installs what is missing      make format | lint | check-includes
 #   make demo-real  the demo with SmolLM2-135M    make demo-model the embedded model, made anew
@@ -16,7 +17,7 @@ CONFIGURE = cmake -S . -G $$(command -v ninja >/dev/null && echo Ninja || echo "
 CTEST = ctest --output-on-failure --no-tests=error -j 1 --test-dir
 
 .PHONY: all build deps demo demo-real demo-model test test-long test-real bench bench-tokenizer cuda test-cuda \
-        sanitize install format format-check lint check-includes clean
+        sanitize fuzz install format format-check lint check-includes clean
 
 all: build
 
@@ -78,6 +79,12 @@ sanitize: deps
 	@sh scripts/test_data.sh
 	@ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) build-asan
 
+fuzz: deps
+	@if command -v clang >/dev/null; then \
+	    $(CONFIGURE) -B build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTENON_FUZZ=ON && \
+	    cmake --build build-fuzz -j $(JOBS) && sh scripts/fuzz.sh; \
+	else echo "make fuzz: SKIPPED, clang is missing (Debian: apt-get install clang)"; fi
+
 install: build
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
@@ -94,4 +101,4 @@ check-includes:
 	@sh scripts/check_includes.sh
 
 clean:
-	@cmake -E rm -rf build build-asan
+	@cmake -E rm -rf build build-asan build-fuzz
