@@ -100,8 +100,8 @@ static double tolerance(double loose) {
 static void compare(const char *what, const matrix *m, int64_t first, int64_t last, double allowed,
                     bool outside) {
     char *got = malloc((size_t)bytes_of(m));
-    double error = 0, size = 0;
-    int64_t strays = 0, element = m->dtype == TN_DTYPE_F32 ? 4 : 2;
+    double error = 0, size = 0, worst = 0, worst_got = 0, worst_wanted = 0;
+    int64_t strays = 0, worst_at = 0, element = m->dtype == TN_DTYPE_F32 ? 4 : 2;
     MUST(gpu->backend->download(gpu, got, m->device.data, bytes_of(m)));
     for (int64_t row = 0; row < m->rows; row++)
         for (int64_t col = 0; col < m->stride; col++) {
@@ -112,8 +112,9 @@ static void compare(const char *what, const matrix *m, int64_t first, int64_t la
                 continue;
             }
             double a = tn_load(m->dtype, got, i), b = tn_load(m->dtype, m->host.data, i);
-            if (a == b) a = b = 0; /* infinities that agree */
+            if (isinf(a) && a == b) continue;
             error += (a - b) * (a - b), size += b * b;
+            if (fabs(a - b) > worst) worst = fabs(a - b), worst_at = i, worst_got = a, worst_wanted = b;
         }
     for (int64_t row = 0; row < m->rows; row++)
         for (int64_t col = first; col < last; col++) {
@@ -125,9 +126,13 @@ static void compare(const char *what, const matrix *m, int64_t first, int64_t la
     checked++;
     if (error <= allowed && strays == 0) return;
     broken++;
-    printf("BROKEN %s, %s, %s [%lld, %lld]: error %.3g (allowed %.3g), %lld stray writes\n", current,
-           tn_dtype_name(dtype), what, (long long)m->rows, (long long)m->cols, error, allowed,
-           (long long)strays);
+    printf(
+        "BROKEN %s, %s, %s [%lld, %lld]: error %.3g (allowed %.3g), %lld stray writes; worst at [%lld, %lld], "
+        "%g for "
+        "%g\n",
+        current, tn_dtype_name(dtype), what, (long long)m->rows, (long long)m->cols, error, allowed,
+        (long long)strays, (long long)(worst_at / m->stride), (long long)(worst_at % m->stride), worst_got,
+        worst_wanted);
 }
 
 static void compare_all(const char *what, const matrix *m, double loose) {
