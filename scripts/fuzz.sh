@@ -1,7 +1,7 @@
 #!/bin/sh
 # fuzz.sh: every fuzzer of build-fuzz for FUZZ_SECONDS (600) each, or those named: scripts/fuzz.sh gguf yaml.
 # Corpora grow in build-fuzz/corpus/NAME from small seeds; words for the dictionary are the strings of the parsers'
-# sources. An input that fails is kept in build-fuzz/found, and is the exit code.
+# sources. A template may use 20 million steps and 512 MiB before it is refused, hence the timeout. An input that fails is kept in build-fuzz/found, and is the exit code.
 set -eu
 build=build-fuzz
 [ $# -gt 0 ] || set -- $(cd "$build" && ls -d fuzz_* | sed -n 's/^fuzz_\([a-z_]*\)$/\1/p')
@@ -59,7 +59,7 @@ for name; do
     mkdir -p "$corpus"
     seeds "$corpus"
     echo "fuzz_$name: ${FUZZ_SECONDS:-600} s"
-    "$build/fuzz_$name" -max_total_time="${FUZZ_SECONDS:-600}" -max_len=8192 -timeout=10 -rss_limit_mb=2500 \
+    "$build/fuzz_$name" -max_total_time="${FUZZ_SECONDS:-600}" -max_len=8192 -timeout=60 -rss_limit_mb=2500 \
         -dict="$build/words.dict" -artifact_prefix="$build/found/$name-" -print_final_stats=1 "$corpus" \
         >"$build/fuzz_$name.log" 2>&1 || { tail -30 "$build/fuzz_$name.log"; exit 1; }
     grep DONE "$build/fuzz_$name.log"
