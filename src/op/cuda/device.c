@@ -84,12 +84,12 @@ static tn_status check_index(int index, tn_dtype dtype) {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0) {
-        tn_fail(TN_USAGE, "no usable GPU: %s",
+        tn_fail(TN_USAGE, "device cuda: no usable GPU: %s",
                 error != cudaSuccess ? cudaGetErrorString(error) : "none was found");
         return tn_remedy("check nvidia-smi and the driver's version, or use --device cpu");
     }
     if (index >= count) {
-        tn_fail(TN_USAGE, "there is no GPU number %d: this machine has %d", index, count);
+        tn_fail(TN_USAGE, "device cuda:%d: there is no such GPU, this machine has %d", index, count);
         return tn_remedy("numbers start at 0: cuda:0 … cuda:%d", count - 1);
     }
     if (!tn_dtype_is_float(dtype))
