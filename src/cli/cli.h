@@ -1,6 +1,7 @@
 /* cli.h: what the files of the command line share. The program stands on <tenon/tenon.h> alone; it is the only
  * place that knows stdout, exit codes, signals and terminals. stdout carries results only: the JSON document,
- * generated text, lines of tokenize, help and version; reports, progress, warnings and errors go to stderr.
+ * generated text, lines of tokenize, inspect's table, help and version; reports, progress, warnings and errors
+ * go to stderr.
  */
 #ifndef TN_CLI_H
 #define TN_CLI_H
@@ -83,7 +84,7 @@ const char *cli_count(int64_t count, char out[32]);     /* 1,218,445,312 */
 const char *cli_bytes(int64_t bytes, char out[32]);     /* 16.40 GiB */
 const char *cli_duration(double seconds, char out[32]); /* 1:02:03 */
 /* A JSON text for the eye, as indented "key: value" lines; the top-level key `skip` is left out. */
-void cli_print_outline(const char *json, const char *skip);
+void cli_print_outline(FILE *file, const char *json, const char *skip);
 char *cli_read_file(const char *path, bool json, int *code); /* "-" = stdin; NULL and *code on failure */
 
 /* progress.c: what the events of a job look like. */

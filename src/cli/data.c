@@ -27,7 +27,7 @@ int cli_data(const cli_run *run) {
     } else {
         int64_t samples = tn_doc_count(doc, "samples");
         for (int64_t i = 0; i < samples; i++) print_sample(doc, i);
-        cli_print_outline(tn_doc_text(doc), "samples");
+        cli_print_outline(stderr, tn_doc_text(doc), "samples");
     }
     tn_doc_free(doc);
     return CLI_OK;

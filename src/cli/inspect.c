@@ -11,11 +11,11 @@ static void print_tensor(const tn_doc *doc, int64_t index) {
                          (long long)tn_doc_integer(doc, path, -1));
     }
     snprintf(path, sizeof path, "tensors[%lld].name", (long long)index);
-    fprintf(stderr, "%-60s ", tn_doc_string(doc, path, "?"));
+    printf("%-60s ", tn_doc_string(doc, path, "?"));
     snprintf(path, sizeof path, "tensors[%lld].dtype", (long long)index);
-    fprintf(stderr, "%-9s %-20s ", tn_doc_string(doc, path, "?"), shape);
+    printf("%-9s %-20s ", tn_doc_string(doc, path, "?"), shape);
     snprintf(path, sizeof path, "tensors[%lld].bytes", (long long)index);
-    fprintf(stderr, "%12s\n", cli_bytes(tn_doc_integer(doc, path, 0), bytes));
+    printf("%12s\n", cli_bytes(tn_doc_integer(doc, path, 0), bytes));
 }
 
 int cli_inspect(const cli_run *run) {
@@ -27,7 +27,7 @@ int cli_inspect(const cli_run *run) {
     } else {
         int64_t tensors = tn_doc_count(doc, "tensors");
         for (int64_t i = 0; i < tensors; i++) print_tensor(doc, i);
-        cli_print_outline(tn_doc_text(doc), "tensors");
+        cli_print_outline(stdout, tn_doc_text(doc), "tensors");
     }
     tn_doc_free(doc);
     return CLI_OK;

@@ -16,7 +16,7 @@ void cli_put_document(const tn_doc *doc) {
 int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc) {
     if (status != TN_OK) return cli_fail(run->json, status);
     if (run->json) cli_put_document(doc);
-    else cli_print_outline(tn_doc_text(doc), NULL);
+    else cli_print_outline(stderr, tn_doc_text(doc), NULL);
     tn_doc_free(doc);
     return CLI_OK;
 }
@@ -100,29 +100,29 @@ static const char *value_end(const char *at) {
     return at;
 }
 
-static void print_scalar(const char *at, const char *end) {
+static void print_scalar(FILE *file, const char *at, const char *end) {
     bool text = *at == '"' && end - at >= 2;
     if (text) at++, end--;
     int length = end - at > OUTLINE_TEXT ? OUTLINE_TEXT : (int)(end - at);
     while (length < end - at && length > 0 && ((unsigned char)at[length] & 0xC0) == 0x80) length--;
-    fprintf(stderr, "%.*s%s", length, at, length < end - at ? "…" : "");
+    fprintf(file, "%.*s%s", length, at, length < end - at ? "…" : "");
 }
 
 static bool is_container(const char *at) { return *at == '{' || *at == '['; }
 
-static void print_value(const char *at, int depth, const char *skip);
+static void print_value(FILE *file, const char *at, int depth, const char *skip);
 
-static void print_object(const char *at, int depth, const char *skip) {
+static void print_object(FILE *file, const char *at, int depth, const char *skip) {
     for (at = skip_space(at + 1); *at == '"';) {
         const char *end = value_end(at), *value = skip_space(end);
         if (*value == ':') value = skip_space(value + 1);
         bool skipped =
             skip && (size_t)(end - at) == strlen(skip) + 2 && memcmp(at + 1, skip, strlen(skip)) == 0;
         if (!skipped) {
-            fprintf(stderr, "%*s", 2 * depth, "");
-            print_scalar(at, end);
-            fputs(":", stderr);
-            print_value(value, depth + 1, NULL);
+            fprintf(file, "%*s", 2 * depth, "");
+            print_scalar(file, at, end);
+            fputs(":", file);
+            print_value(file, value, depth + 1, NULL);
         }
         at = skip_space(value_end(value));
         if (*at == ',') at = skip_space(at + 1);
@@ -130,40 +130,42 @@ static void print_object(const char *at, int depth, const char *skip) {
 }
 
 /* Objects one below the other, scalars on the key's line; long arrays are cut, with their length behind. */
-static void print_array(const char *at, int depth) {
+static void print_array(FILE *file, const char *at, int depth) {
     int64_t items = 0;
     at = skip_space(at + 1);
     bool block = is_container(at);
-    if (block) fputc('\n', stderr);
+    if (block) fputc('\n', file);
     for (; *at && *at != ']'; items++) {
         const char *end = value_end(at);
-        if (items < OUTLINE_ITEMS && block) fprintf(stderr, "%*s-\n", 2 * depth, "");
-        if (items < OUTLINE_ITEMS && *at == '{') print_object(at, depth + 1, NULL);
-        if (items < OUTLINE_ITEMS && !block) fputs(items ? ", " : " ", stderr), print_scalar(at, end);
+        if (items < OUTLINE_ITEMS && block) fprintf(file, "%*s-\n", 2 * depth, "");
+        if (items < OUTLINE_ITEMS && *at == '{') print_object(file, at, depth + 1, NULL);
+        if (items < OUTLINE_ITEMS && !block) fputs(items ? ", " : " ", file), print_scalar(file, at, end);
         at = skip_space(end);
         if (*at == ',') at = skip_space(at + 1);
     }
     if (items > OUTLINE_ITEMS)
-        fprintf(stderr, "%*s… (%lld in all)%s", block ? 2 * depth : 1, "", (long long)items, block ? "\n" : "");
-    if (!block) fputc('\n', stderr);
+        fprintf(file, "%*s… (%lld in all)%s", block ? 2 * depth : 1, "", (long long)items, block ? "\n" : "");
+    if (!block) fputc('\n', file);
 }
 
-static void print_value(const char *at, int depth, const char *skip) {
+static void print_value(FILE *file, const char *at, int depth, const char *skip) {
     if (depth > OUTLINE_DEPTH) {
-        fputs(" …\n", stderr);
+        fputs(" …\n", file);
     } else if (*at == '{') {
-        if (depth > 0) fputc('\n', stderr);
-        print_object(at, depth, skip);
+        if (depth > 0) fputc('\n', file);
+        print_object(file, at, depth, skip);
     } else if (*at == '[') {
-        print_array(at, depth);
+        print_array(file, at, depth);
     } else {
-        fputc(' ', stderr);
-        print_scalar(at, value_end(at));
-        fputc('\n', stderr);
+        fputc(' ', file);
+        print_scalar(file, at, value_end(at));
+        fputc('\n', file);
     }
 }
 
-void cli_print_outline(const char *json, const char *skip) { print_value(skip_space(json), 0, skip); }
+void cli_print_outline(FILE *file, const char *json, const char *skip) {
+    print_value(file, skip_space(json), 0, skip);
+}
 
 /* ---- files and log lines ------------------------------------------------------------------------- */
 

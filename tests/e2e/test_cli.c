@@ -146,6 +146,21 @@ static void flags_win_over_the_file(void **state) {
     assert_in(&err, "broken.yaml");
 }
 
+/* The table is the verb's result, so it can be piped. */
+static void inspect_prints_its_table_on_stdout(void **state) {
+    (void)state;
+    write_file("tiny.json",
+               "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 32, "
+               "\"hidden_size\": 16, \"intermediate_size\": 32, \"num_hidden_layers\": 1, "
+               "\"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"max_position_embeddings\": 64, "
+               "\"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true}");
+    assert_int_equal(tenon("init --model tiny.json --output_dir fresh"), 0);
+    assert_int_equal(tenon("inspect --model fresh"), 0);
+    assert_in(&out, "model.layers.0.self_attn.q_proj.weight");
+    assert_in(&out, "parameters:");
+    assert_null(strstr(tn_str_text(&err), "q_proj"));
+}
+
 static void a_conflict_is_named(void **state) {
     (void)state;
     assert_int_equal(tenon("train --model m --dataset d --output_dir o --load_in_4bit --load_in_8bit --json"),
@@ -212,6 +227,7 @@ int main(void) {
         cmocka_unit_test(a_boolean_takes_the_next_word_only_if_it_is_true_or_false),
         cmocka_unit_test(a_key_needs_its_value),
         cmocka_unit_test(flags_win_over_the_file),
+        cmocka_unit_test(inspect_prints_its_table_on_stdout),
         cmocka_unit_test(a_conflict_is_named),
         cmocka_unit_test(every_verb_has_help),
         cmocka_unit_test(version_is_that_of_the_header),
