@@ -98,6 +98,8 @@ static void every_alias_is_accepted(void **state) {
                                            {"batch_size", "per_device_train_batch_size"},
                                            {"micro_batch_size", "per_device_train_batch_size"},
                                            {"sample_packing", "packing"},
+                                           {"lora_target_modules", "target_modules"},
+                                           {"num_epochs", "num_train_epochs"},
                                            {"assistant_only_loss", "train_on_responses_only"},
                                            {"completion_only_loss", "train_on_responses_only"}};
     (void)state;
@@ -106,6 +108,23 @@ static void every_alias_is_accepted(void **state) {
         set(config, pairs[i][0], tn_config_is_boolean(config, pairs[i][0]) ? "false" : "7");
         assert_string_equal(tn_config_get(config, pairs[i][0]), tn_config_get(config, pairs[i][1]));
         assert_int_equal(tn_config_setter(config, pairs[i][1]), TN_SET_FLAG);
+        tn_config_free(config);
+    }
+}
+
+static void names_of_optimizers_and_schedules_are_those_of_other_programs(void **state) {
+    static const char *const same[][3] = {{"optim", "adamw_torch", "adamw"},
+                                          {"optimizer", "adamw_torch_fused", "adamw"},
+                                          {"optimizer", "adamw_bnb_8bit", "adamw_8bit"},
+                                          {"optim", "lion_32bit", "lion"},
+                                          {"lr_scheduler", "linear", "linear"},
+                                          {"val_set_size", "0.05", "0.05"},
+                                          {"val_size", "0.1", "0.1"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        tn_config *config = new_config("train");
+        set(config, same[i][0], same[i][1]);
+        assert_string_equal(tn_config_get(config, same[i][0]), same[i][2]);
         tn_config_free(config);
     }
 }
@@ -401,6 +420,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_the_product),
         cmocka_unit_test(every_alias_is_accepted),
+        cmocka_unit_test(names_of_optimizers_and_schedules_are_those_of_other_programs),
         cmocka_unit_test(an_unknown_key_names_the_nearest_and_the_verbs),
         cmocka_unit_test(a_bad_value_names_key_value_and_form),
         cmocka_unit_test(values_are_read_by_their_kind),
