@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "train/config_table.h"
 
 enum { YAML_LIMIT = 1 << 20 };
@@ -154,6 +155,31 @@ static tn_status check_repeated(const tn_json *map) {
     return TN_OK;
 }
 
+static const tn_foreign_key *find_foreign(const char *name) {
+    for (int i = 0; i < tn_config_foreign_key_count; i++)
+        if (strcmp(tn_config_foreign_keys[i].name, name) == 0) return &tn_config_foreign_keys[i];
+    return NULL;
+}
+
+static bool is_harmless(const tn_foreign_key *key, const tn_json *value) {
+    if (!key->harmless || tn_json_is_null(value)) return true;
+    if (value->type == TN_JSON_BOOLEAN) return tn_word_in(key->harmless, value->boolean ? "true" : "false");
+    return value->type == TN_JSON_STRING && *value->string && tn_word_in(key->harmless, value->string);
+}
+
+/* A key of other programs is ignored aloud where it changes nothing, and refused where it would. */
+static tn_status take_member(tn_config *config, const tn_member *member) {
+    const tn_foreign_key *foreign = find_foreign(member->key);
+    if (!foreign) return tn_config_inherit_node(config, member->key, &member->value, TN_SET_FILE);
+    if (is_harmless(foreign, &member->value)) {
+        tn_info("ignored: %s, which changes nothing here", member->key);
+        return TN_OK;
+    }
+    tn_fail(TN_USAGE, "'%s' with this value is a key of another program, and has no counterpart of that name",
+            member->key);
+    return tn_remedy("%s", foreign->remedy);
+}
+
 tn_status tn_config_load(tn_config *config, const char *yaml_path) {
     tn_status status = TN_OK;
     tn_str text = {0};
@@ -165,7 +191,7 @@ tn_status tn_config_load(tn_config *config, const char *yaml_path) {
         TN_THROW(TN_USAGE, "%s: expected lines of 'key: value', found %s", yaml_path, tn_json_type_name(root));
     status = check_repeated(root);
     for (int64_t i = 0; status == TN_OK && i < root->count; i++)
-        status = tn_config_inherit_node(config, root->members[i].key, &root->members[i].value, TN_SET_FILE);
+        status = take_member(config, &root->members[i]);
     status = tn_context(status, "%s", yaml_path);
 done:
     tn_str_free(&text);

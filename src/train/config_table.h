@@ -45,6 +45,14 @@ typedef struct tn_key {
 
 extern const tn_key tn_config_keys[];
 extern const int tn_config_key_count;
+/* A key of other programs' files that is none of ours: the values that ask for nothing which is not done anyway
+ * (NULL = whatever value, since it says nothing about what is trained), and what to write instead of the rest.
+ */
+typedef struct tn_foreign_key {
+    const char *name, *harmless, *remedy;
+} tn_foreign_key;
+extern const tn_foreign_key tn_config_foreign_keys[];
+extern const int tn_config_foreign_key_count;
 extern const char *const tn_config_verbs[];
 extern const int tn_config_verb_count;
 

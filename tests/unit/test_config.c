@@ -129,6 +129,49 @@ static void names_of_optimizers_and_schedules_are_those_of_other_programs(void *
     }
 }
 
+/* The keys of LLaMA-Factory's and axolotl's LoRA examples. What changes the meaning is refused. */
+static void files_of_other_programs_are_read_or_refused_by_name(void **state) {
+    static const char factory[] =
+        "model_name_or_path: m\ntrust_remote_code: true\nstage: sft\ndo_train: true\n"
+        "finetuning_type: lora\nlora_rank: 8\nlora_target: all\ndataset: d.jsonl\ncutoff_len: 1024\n"
+        "preprocessing_num_workers: 4\ndataloader_num_workers: 2\noutput_dir: o\nlogging_steps: 10\n"
+        "save_steps: 50\nplot_loss: true\nsave_only_model: false\nper_device_train_batch_size: 1\n"
+        "learning_rate: 1.0e-4\nnum_train_epochs: 3.0\nlr_scheduler_type: cosine\nwarmup_ratio: 0.1\n"
+        "ddp_timeout: 180000000\nresume_from_checkpoint: null\nval_size: 0.1\n";
+    static const char axolotl[] =
+        "base_model: m\nload_in_8bit: false\nstrict: false\ndataset: d.jsonl\noutput_dir: o\nlora_model_dir:\n"
+        "val_set_size: 0.1\nsequence_len: 512\nsample_packing: true\npad_to_sequence_len: true\nlora_r: 16\n"
+        "lora_fan_in_fan_out:\nlora_target_modules:\n  - q_proj\n  - v_proj\nwandb_project:\nnum_epochs: 2\n"
+        "micro_batch_size: 2\noptimizer: adamw_torch\nlr_scheduler: linear\ntrain_on_inputs: false\nbf16: "
+        "auto\n"
+        "fp16:\ntf32: false\nflash_attention: true\nwarmup_steps: 10\ndeepspeed:\nfsdp:\nspecial_tokens:\n";
+    static const char *const refused[][2] = {{"template: qwen\n", "chat template"},
+                                             {"bf16: true\n", "dtype"},
+                                             {"finetuning_type: full\n", "full_finetuning"},
+                                             {"lora_target: q_proj\n", "target_modules"},
+                                             {"train_on_inputs: true\n", "train_on_responses_only"},
+                                             {"datasets:\n  - path: a/b\n", "dataset: FILE"},
+                                             {"deepspeed: z.json\n", "one device"},
+                                             {"max_samples: 10\n", "shorter file"}};
+    (void)state;
+    tn_config *config = new_config("train");
+    if (load(config, factory) != TN_OK) fail_msg("%s", tn_error_message());
+    assert_int_equal(resolve(config)->lora_r, 8);
+    assert_int_equal(resolve(config)->max_length, 1024);
+    tn_config_free(config);
+    config = new_config("train");
+    if (load(config, axolotl) != TN_OK) fail_msg("%s", tn_error_message());
+    assert_string_equal(resolve(config)->target_modules, "q_proj,v_proj");
+    assert_string_equal(resolve(config)->optim, "adamw");
+    tn_config_free(config);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        config = new_config("train");
+        assert_int_equal(load(config, refused[i][0]), TN_USAGE);
+        if (!strstr(tn_error_remedy(), refused[i][1])) fail_msg("%s: %s", refused[i][0], tn_error_remedy());
+        tn_config_free(config);
+    }
+}
+
 static void an_unknown_key_names_the_nearest_and_the_verbs(void **state) {
     (void)state;
     tn_config *config = new_config("train");
@@ -421,6 +464,7 @@ int main(void) {
         cmocka_unit_test(defaults_are_those_of_the_product),
         cmocka_unit_test(every_alias_is_accepted),
         cmocka_unit_test(names_of_optimizers_and_schedules_are_those_of_other_programs),
+        cmocka_unit_test(files_of_other_programs_are_read_or_refused_by_name),
         cmocka_unit_test(an_unknown_key_names_the_nearest_and_the_verbs),
         cmocka_unit_test(a_bad_value_names_key_value_and_form),
         cmocka_unit_test(values_are_read_by_their_kind),
