@@ -23,6 +23,7 @@
 enum {
     FEW = 8,        /* rows up to which dot products beat a prepared product */
     TILE = 1 << 22, /* elements of a decoded tile */
+    DELTA = 1024,   /* rows of LoRA's share made at a time where y is its own residual */
     CHUNK = 256,    /* elements decoded at a time */
     STRIP = 64      /* columns of a bias gradient per task */
 };
@@ -93,6 +94,7 @@ int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) 
     int64_t size = tn_element_bytes(device->dtype), bytes = tn_scratch_room(FEW * body * 4);
     if (limits->block_weights)
         bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
+    bytes += tn_scratch_room(smaller(limits->rows, DELTA) * body * size); /* LoRA beside a residual in place */
     if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
     if (limits->backward) bytes += tn_scratch_room(inputs * 4);    /* dx before it is rounded */
     return bytes;
@@ -278,53 +280,99 @@ done:
     return status;
 }
 
-static tn_status part_forward(tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
-                              tn_view u, tn_view y, tn_view residual, float alpha, void *tile) {
-    tn_dtype dtype = device->dtype;
-    const tn_part *part = &linear->part[p];
-    const tn_weight *w = &part->weight;
+/* One part of a forward product on its way. */
+typedef struct product {
+    const tn_part *part;
+    tn_view x, u, y, residual;
+    float alpha;
+    void *lora; /* room for DELTA rows of LoRA's share, where the residual is y itself and of 16 bits */
+} product;
+
+/* to = alpha·scale·u·Bᵀ, or added to it; rows first … first+rows-1, columns n … n+count-1 of the part. */
+static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t first,
+                            int64_t rows, int64_t n, int64_t count, tn_view to, bool accumulate) {
+    const tn_lora *lora = &t->part->lora;
     const void *a, *b;
-    bool in_place = residual.data == y.data;
+    lora_operands(device, linear, p, &a, &b);
+    tn_gemm gemm = {.in = device->dtype,
+                    .out = device->dtype,
+                    .b_transposed = true,
+                    .m = rows,
+                    .n = count,
+                    .k = lora->r,
+                    .lda = t->u.stride,
+                    .ldb = lora->r,
+                    .ldc = to.stride,
+                    .alpha = t->alpha * lora->scale,
+                    .accumulate = accumulate};
+    return tn_gemm_run(&gemm, tn_at(device->dtype, t->u, first, 0),
+                       (const char *)b + n * lora->r * tn_element_bytes(device->dtype), to.data, NULL, NULL);
+}
+
+/* Adds base product and bias to y, which holds what `accumulate` says; `added` is one more summand. */
+static tn_status base_share(tn_device *device, const product *t, int64_t first, int64_t rows, int64_t n,
+                            tn_view rows_of_w, int64_t count, tn_view added, bool accumulate) {
+    tn_dtype dtype = device->dtype;
+    const tn_part *part = t->part;
+    tn_gemm gemm = {.in = dtype,
+                    .out = dtype,
+                    .b_transposed = true,
+                    .m = rows,
+                    .n = count,
+                    .k = part->weight.cols,
+                    .lda = t->x.stride,
+                    .ldb = rows_of_w.stride,
+                    .ldc = t->y.stride,
+                    .alpha = t->alpha,
+                    .accumulate = accumulate,
+                    .biased = part->bias != NULL,
+                    .added = dtype,
+                    .ld_added = added.data ? added.stride : 0};
+    return tn_gemm_run(&gemm, tn_at(dtype, t->x, first, 0), rows_of_w.data, tn_at(dtype, t->y, first, n),
+                       added.data, part->bias ? (const char *)part->bias + n * tn_element_bytes(dtype) : NULL);
+}
+
+/* y += …: LoRA's share is small beside the residual, and would be lost if y were rounded between the two. */
+static tn_status in_place_columns(tn_device *device, const tn_linear *linear, int p, const product *t,
+                                  int64_t rows, int64_t n, int64_t count, tn_view rows_of_w) {
+    tn_view share = {t->lora, count}, none = {NULL, 0};
     tn_status status = TN_OK;
-    if (part->lora.r) {
-        lora_operands(device, linear, p, &a, &b);
-        tn_gemm lora = {.in = dtype,
-                        .out = dtype,
-                        .b_transposed = true,
-                        .m = rows,
-                        .n = w->rows,
-                        .k = part->lora.r,
-                        .lda = u.stride,
-                        .ldb = part->lora.r,
-                        .ldc = y.stride,
-                        .alpha = alpha * part->lora.scale,
-                        .accumulate = in_place};
-        TN_TRY(tn_gemm_run(&lora, u.data, b, y.data, NULL, NULL));
+    if (!t->lora) {
+        if (t->part->lora.r)
+            TN_TRY(lora_share(device, linear, p, t, 0, rows, n, count,
+                              (tn_view){tn_at(device->dtype, t->y, 0, n), t->y.stride}, true));
+        return base_share(device, t, 0, rows, n, rows_of_w, count, none, true);
     }
-    for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
-        int64_t count = smaller(step, w->rows - n);
-        tn_view rows_of_w = weight_rows(device, w, n, count, tile);
-        bool added = residual.data && !in_place;
-        tn_gemm base = {.in = dtype,
-                        .out = dtype,
-                        .b_transposed = true,
-                        .m = rows,
-                        .n = count,
-                        .k = linear->in,
-                        .lda = x.stride,
-                        .ldb = rows_of_w.stride,
-                        .ldc = y.stride,
-                        .alpha = alpha,
-                        .accumulate = part->lora.r > 0 || in_place,
-                        .biased = part->bias != NULL,
-                        .added = dtype,
-                        .ld_added = added ? residual.stride : 0};
-        TN_TRY(tn_gemm_run(&base, x.data, rows_of_w.data, tn_at(dtype, y, 0, n),
-                           added ? tn_at(dtype, residual, 0, n) : NULL,
-                           part->bias ? (const char *)part->bias + n * tn_element_bytes(dtype) : NULL));
+    for (int64_t first = 0; first < rows; first += DELTA) {
+        int64_t some = smaller(DELTA, rows - first);
+        TN_TRY(lora_share(device, linear, p, t, first, some, n, count, share, false));
+        TN_TRY(base_share(device, t, first, some, n, rows_of_w, count, share, true));
     }
 done:
     return status;
+}
+
+static tn_status part_forward(tn_device *device, const tn_linear *linear, int p, int64_t rows, const product *t,
+                              void *tile) {
+    const tn_weight *w = &t->part->weight;
+    bool in_place = t->residual.data == t->y.data, has_lora = t->part->lora.r > 0;
+    tn_status status = TN_OK;
+    if (has_lora && !in_place) TN_TRY(lora_share(device, linear, p, t, 0, rows, 0, w->rows, t->y, false));
+    for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
+        int64_t count = smaller(step, w->rows - n);
+        tn_view rows_of_w = weight_rows(device, w, n, count, tile);
+        tn_view added = t->residual.data ? shifted(device->dtype, t->residual, n) : t->residual;
+        if (in_place) TN_TRY(in_place_columns(device, linear, p, t, rows, n, count, rows_of_w));
+        else TN_TRY(base_share(device, t, 0, rows, n, rows_of_w, count, added, has_lora));
+    }
+done:
+    return status;
+}
+
+static int64_t widest_part(const tn_linear *linear) {
+    int64_t rows = 0;
+    for (int p = 0; p < linear->parts; p++) rows = larger(rows, linear->part[p].weight.rows);
+    return rows;
 }
 
 tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
@@ -333,14 +381,22 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
     tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
     int64_t output = 0, border = linear->in;
-    void *tile;
+    void *tile, *lora = NULL;
     tn_status status;
     TN_TRY(tn_cpu_linear_inner(device, linear, rows, x, dropout));
     TN_TRY(take_tile(device, linear, &scratch, &tile));
+    if (residual.data == y.data && linear->rank > 0 && dtype == TN_DTYPE_BF16)
+        TN_TRY(tn_scratch_take(&scratch, smaller(rows, DELTA) * widest_part(linear) * tn_element_bytes(dtype),
+                               &lora));
     for (int p = 0; p < linear->parts; p++) {
-        tn_view added = residual.data ? shifted(dtype, residual, output) : residual;
-        TN_TRY(part_forward(device, linear, p, rows, x, shifted(dtype, x, border), shifted(dtype, y, output),
-                            added, alpha, tile));
+        product t = {.part = &linear->part[p],
+                     .x = x,
+                     .u = shifted(dtype, x, border),
+                     .y = shifted(dtype, y, output),
+                     .residual = residual.data ? shifted(dtype, residual, output) : residual,
+                     .alpha = alpha,
+                     .lora = linear->part[p].lora.r ? lora : NULL};
+        TN_TRY(part_forward(device, linear, p, rows, &t, tile));
         output += linear->part[p].weight.rows;
         border += linear->part[p].lora.r;
     }
