@@ -11,14 +11,12 @@ static tn_status copy_text(tn_arena *arena, const char *text, const char **out) 
     return text && !*out ? tn_fail_memory((int64_t)strlen(text), "a setting") : TN_OK;
 }
 
-static tn_status targets(tn_peft_config *c, const char *text) {
-    if (strcmp(text, "all-linear") == 0) {
-        c->all_linear = true;
-        return TN_OK;
-    }
-    if (strcmp(text, "attention") == 0) text = "q_proj,k_proj,v_proj,o_proj";
-    else if (strcmp(text, "mlp") == 0) text = "gate_proj,up_proj,down_proj";
-    return tn_name_rule_parse(&c->arena, text, &c->target_modules);
+/* Words for lists of modules. Saved adapters carry the list, as PEFT's do: not every reader knows the words. */
+static const char *module_names(const char *text) {
+    if (strcmp(text, "all-linear") == 0) return "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+    if (strcmp(text, "attention") == 0) return "q_proj,k_proj,v_proj,o_proj";
+    if (strcmp(text, "mlp") == 0) return "gate_proj,up_proj,down_proj";
+    return text;
 }
 
 static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, tn_pattern **out,
@@ -66,7 +64,8 @@ tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
     c->lora_dropout = s->lora_dropout;
     c->use_rslora = s->use_rslora;
     c->use_dora = s->use_dora;
-    TN_TRY(targets(c, s->target_modules ? s->target_modules : "all-linear"));
+    TN_TRY(tn_name_rule_parse(&c->arena, module_names(s->target_modules ? s->target_modules : "all-linear"),
+                              &c->target_modules));
     if (s->modules_to_save) TN_TRY(tn_name_rule_parse(&c->arena, s->modules_to_save, &c->modules_to_save));
     if (s->exclude_modules) TN_TRY(tn_name_rule_parse(&c->arena, s->exclude_modules, &c->exclude_modules));
     if (s->layers_pattern) TN_TRY(tn_name_rule_parse(&c->arena, s->layers_pattern, &c->layers_pattern));
@@ -96,8 +95,8 @@ static bool same_rule(const char *text, const tn_name_rule *rule, bool all_linea
     tn_arena arena = {0};
     tn_name_rule asked = {0};
     bool same;
-    if (all_linear || strcmp(text, "all-linear") == 0) return all_linear && strcmp(text, "all-linear") == 0;
-    same = tn_name_rule_parse(&arena, text, &asked) == TN_OK && asked.count == rule->count &&
+    if (all_linear) return strcmp(text, "all-linear") == 0;
+    same = tn_name_rule_parse(&arena, module_names(text), &asked) == TN_OK && asked.count == rule->count &&
            !asked.regex == !rule->regex;
     if (same && asked.regex) same = strcmp(asked.regex, rule->regex) == 0;
     for (int64_t i = 0; same && i < asked.count; i++) {

@@ -280,8 +280,8 @@ static void broken_adapters(void **state) {
         {ADAPTER("s/\"r\": 4/\"r\": \"four\"/"), VERIFY, 3, "r"},
         {ADAPTER("s/\"r\": 4/\"r\": 1e99/"), VERIFY, 3, "r"},
         {ADAPTER("s/\"r\": 4/\"r\": 8/"), VERIFY, 3, "lora_A"},
-        {ADAPTER("s/\"all-linear\"/7/"), VERIFY, 3, "target_modules"},
-        {ADAPTER("s/\"all-linear\"/[\"q_proj\"]/"), VERIFY, 3, "nothing in adapter_config.json explains"},
+        {ADAPTER("s/\"target_modules\": \\[/\"target_modules\": 7, \"was\": [/"), VERIFY, 3, "target_modules"},
+        {ADAPTER("s/\"k_proj\"/\"q_proj\"/"), VERIFY, 3, "nothing in adapter_config.json explains"},
         {"cp -r a x; sed -i '1s/lora_A/lora_C/' x/adapter_model.safetensors", VERIFY, 3, "lora_A"},
         {"cp -r a x; truncate -s 3000 x/adapter_model.safetensors", VERIFY, 3, "x/adapter_model.safetensors"},
         {"cp -r m x; sed 's/_size\":64/_size\":128/;s/_size\":32/_size\":64/' c.json >x.json; rm -r x; "
