@@ -20,8 +20,13 @@ const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
         "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
         "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
     };
+    static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
+                                        "self_attn.k_norm"};
     if (module == TN_MODULE_EMBED) snprintf(out, 96, "model.embed_tokens");
     else if (module == TN_MODULE_HEAD) snprintf(out, 96, "lm_head");
+    else if (module == TN_MODULE_FINAL_NORM) snprintf(out, 96, "model.norm");
+    else if (module >= TN_MODULE_NORM1)
+        snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, norms[module - TN_MODULE_NORM1]);
     else snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, names[module]);
     return out;
 }
@@ -38,6 +43,11 @@ void tn_module_shape(const tn_arch *a, tn_module module, int64_t *rows, int64_t 
         [TN_MODULE_DOWN] = {a->hidden, a->intermediate},
         [TN_MODULE_EMBED] = {a->vocab, a->hidden},
         [TN_MODULE_HEAD] = {a->vocab, a->hidden},
+        [TN_MODULE_NORM1] = {a->hidden, 1},
+        [TN_MODULE_NORM2] = {a->hidden, 1},
+        [TN_MODULE_Q_NORM] = {a->head_dim, 1},
+        [TN_MODULE_K_NORM] = {a->head_dim, 1},
+        [TN_MODULE_FINAL_NORM] = {a->hidden, 1},
     };
     *rows = shapes[module][0];
     *cols = shapes[module][1];
@@ -57,7 +67,7 @@ static tn_status add_param(builder *b, tn_param param, const char *suffix) {
     tn_status status =
         tn_grow(&adapter->params, &b->capacity, adapter->param_count + 1, (int64_t)sizeof param, "parameters");
     if (status != TN_OK) return status;
-    param.name = tn_arena_printf(&adapter->arena, "base_model.model.%s.%s",
+    param.name = tn_arena_printf(&adapter->arena, "%s%s.%s", adapter->full ? "" : "base_model.model.",
                                  tn_module_path(param.module, param.layer, path), suffix);
     if (!param.name) return tn_fail_memory(128, "a parameter's name");
     param.count = param.shape[0] * param.shape[1];
@@ -73,7 +83,7 @@ static tn_status add_module(builder *b, tn_module module, int64_t layer) {
     tn_status status = TN_OK;
     tn_module_path(module, layer, path);
     tn_module_shape(b->arch, module, &rows, &cols);
-    tn_param param = {.module = module, .layer = layer, .decay = true, .dtype = TN_DTYPE_F32};
+    tn_param param = {.module = module, .layer = layer, .decay = true, .rank = 2, .dtype = TN_DTYPE_F32};
     if (tn_targeting_full(b->targeting, path)) {
         param.kind = TN_PARAM_WEIGHT;
         param.group = module == TN_MODULE_EMBED  ? TN_GROUP_EMBED
@@ -169,6 +179,55 @@ done:
     return status;
 }
 
+/* Norms and biases are not decayed, as in Transformers' Trainer. */
+static tn_status add_full(builder *b, tn_module module, int64_t layer, tn_param_kind kind) {
+    tn_param param = {.kind = kind,
+                      .module = module,
+                      .layer = layer,
+                      .group = TN_GROUP_FULL,
+                      .rank = module >= TN_MODULE_NORM1 || kind == TN_PARAM_BIAS ? 1 : 2,
+                      .dtype = b->full_dtype};
+    param.decay = param.rank == 2;
+    tn_module_shape(b->arch, module, &param.shape[0], &param.shape[1]);
+    if (kind == TN_PARAM_BIAS) param.shape[1] = 1;
+    return add_param(b, param, kind == TN_PARAM_BIAS ? "bias" : "weight");
+}
+
+static tn_status add_full_layer(builder *b, int64_t layer) {
+    const tn_arch *a = b->arch;
+    tn_status status = TN_OK;
+    for (int m = 0; m < TN_MODULES_PER_LAYER; m++) {
+        bool bias = m < TN_MODULE_O ? a->qkv_bias : m == TN_MODULE_O ? a->o_bias : a->mlp_bias;
+        TN_TRY(add_full(b, (tn_module)m, layer, TN_PARAM_WEIGHT));
+        if (bias) TN_TRY(add_full(b, (tn_module)m, layer, TN_PARAM_BIAS));
+    }
+    TN_TRY(add_full(b, TN_MODULE_NORM1, layer, TN_PARAM_WEIGHT));
+    TN_TRY(add_full(b, TN_MODULE_NORM2, layer, TN_PARAM_WEIGHT));
+    if (!a->qk_norm) goto done;
+    TN_TRY(add_full(b, TN_MODULE_Q_NORM, layer, TN_PARAM_WEIGHT));
+    status = add_full(b, TN_MODULE_K_NORM, layer, TN_PARAM_WEIGHT);
+done:
+    return status;
+}
+
+tn_status tn_adapter_new_full(const tn_arch *arch, tn_dtype dtype, tn_adapter **adapter) {
+    builder b = {.arch = arch, .full_dtype = dtype};
+    tn_status status = tn_adapter_empty(&b.adapter);
+    *adapter = NULL;
+    if (status != TN_OK) return status;
+    b.adapter->full = true;
+    TN_TRY(add_full(&b, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT));
+    for (int64_t layer = 0; layer < arch->layers; layer++) TN_TRY(add_full_layer(&b, layer));
+    TN_TRY(add_full(&b, TN_MODULE_FINAL_NORM, -1, TN_PARAM_WEIGHT));
+    if (!arch->tied) TN_TRY(add_full(&b, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT));
+    lay_out(b.adapter);
+    *adapter = b.adapter;
+    b.adapter = NULL;
+done:
+    tn_adapter_free(b.adapter);
+    return status;
+}
+
 tn_status tn_adapter_empty(tn_adapter **adapter) {
     *adapter = calloc(1, sizeof **adapter);
     return *adapter ? TN_OK : tn_fail_memory((int64_t)sizeof **adapter, "an adapter");
@@ -239,7 +298,7 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
     TN_TRY(tn_alloc(&values, largest, (int64_t)sizeof *values, "initial values"));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
-        if (p->kind == TN_PARAM_WEIGHT) TN_TRY(base(user, p, values));
+        if (p->kind == TN_PARAM_WEIGHT || p->kind == TN_PARAM_BIAS) TN_TRY(base(user, p, values));
         else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
         TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
                                        p->count * (int64_t)sizeof *values));

@@ -1,7 +1,7 @@
-/* adapter.h: everything that trains, in one list. LoRA pairs and full modules (embedding, head, any linear) are
- * parameters with a name, a shape, a group and a place in four flat fp32 arrays on the device: values,
- * gradients and the optimizer's moments. The list decides what is counted, optimised, saved, resumed and
- * verified, so nothing that trains can be forgotten by one of them.
+/* adapter.h: everything that trains, in one list. LoRA pairs and full modules (embedding, head, any linear; in
+ * full fine-tuning every weight of the model) are parameters with a name, a shape, a group and a place in four
+ * flat fp32 arrays on the device: values, gradients and the optimizer's moments. The list decides what is
+ * counted, optimised, saved, resumed and verified, so nothing that trains can be forgotten by one of them.
  *
  * Order: parameters of one (group, decay) pair stand together, so an optimizer step is one call per span.
  */
@@ -17,9 +17,9 @@ typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_H
 /* "lora", "full", "embed_tokens", "lm_head" */
 const char *tn_group_name(tn_group group);
 
-typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT } tn_param_kind;
+typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT, TN_PARAM_BIAS } tn_param_kind;
 
-/* The linear modules of a layer, and the two tables outside the layers. */
+/* The linear modules of a layer, the two tables outside the layers, and the norms. */
 typedef enum tn_module {
     TN_MODULE_Q,
     TN_MODULE_K,
@@ -31,20 +31,26 @@ typedef enum tn_module {
     TN_MODULES_PER_LAYER,
     TN_MODULE_EMBED = TN_MODULES_PER_LAYER,
     TN_MODULE_HEAD,
+    TN_MODULE_NORM1, /* before attention */
+    TN_MODULE_NORM2, /* before the MLP */
+    TN_MODULE_Q_NORM,
+    TN_MODULE_K_NORM,
+    TN_MODULE_FINAL_NORM,
 } tn_module;
-/* "model.layers.3.self_attn.q_proj", "model.embed_tokens", "lm_head" into `out`. */
+/* "model.layers.3.self_attn.q_proj", "model.embed_tokens", "lm_head", "model.norm" into `out`. */
 const char *tn_module_path(tn_module module, int64_t layer, char out[96]);
-/* [out, in] of a module's weight. */
+/* [out, in] of a module's weight; of a norm [n, 1]. */
 void tn_module_shape(const tn_arch *arch, tn_module module, int64_t *rows, int64_t *cols);
 
 typedef struct tn_param {
-    const char *name; /* in adapter_model.safetensors */
+    const char *name; /* in the file it is saved to */
     tn_param_kind kind;
     tn_module module;
     int64_t layer; /* -1 outside the layers */
     tn_group group;
     bool decay;            /* weight decay applies */
-    int64_t shape[2];      /* [r, in], [out, r] or [out, in] */
+    int rank;              /* of the tensor: 2, or 1 for a norm or bias */
+    int64_t shape[2];      /* [r, in], [out, r] or [out, in]; [n, 1] */
     int64_t count, offset; /* elements; place in the flat arrays */
     tn_dtype dtype;        /* as it is saved: LoRA fp32, a full module the base's */
     double scale;          /* LoRA: alpha / r (or / sqrt r) */
@@ -59,7 +65,8 @@ typedef struct tn_span {
 
 typedef struct tn_adapter {
     tn_arena arena;
-    tn_peft_config *config; /* owned */
+    tn_peft_config *config; /* owned; NULL where nothing trains, or everything does */
+    bool full;              /* every weight of the model trains, and a whole model is saved */
     tn_param *params;
     int64_t param_count, elements;
     tn_span spans[2 * TN_GROUPS];
@@ -72,6 +79,8 @@ typedef struct tn_adapter {
  * not supported (named). */
 tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name,
                          tn_adapter **adapter);
+/* Every weight of the model trains (a tied head with its embedding, once). */
+tn_status tn_adapter_new_full(const tn_arch *arch, tn_dtype dtype, tn_adapter **adapter);
 /* An adapter that trains nothing (the base alone). */
 tn_status tn_adapter_empty(tn_adapter **adapter);
 void tn_adapter_free(tn_adapter *adapter);
@@ -86,10 +95,12 @@ void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int
 typedef tn_status tn_base_values(void *user, const tn_param *param, float *values);
 tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base,
                           void *user);
-/* Reads adapter_model.safetensors of `directory`. Every parameter must be there with its shape, and every
+/* Name of the file with the parameters: adapter_model.safetensors, or model.safetensors of a whole model. */
+const char *tn_adapter_file_name(const tn_adapter *adapter);
+/* Reads that file of `directory`. Every parameter must be there with its shape, and every
  * tensor of the file must be a parameter: anything else is TN_BAD_DATA that lists both. */
 tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory);
-/* Writes adapter_model.safetensors and adapter_config.json. */
+/* Writes it, and adapter_config.json of an adapter. */
 tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory);
 
 /* Accounts for a file's tensors against the parameters, both ways, without a device. */

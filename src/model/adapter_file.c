@@ -31,8 +31,12 @@ const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetens
 }
 
 static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {
-    return t->rank == 2 && t->shape[0] == p->shape[0] && t->shape[1] == p->shape[1] &&
+    return t->rank == p->rank && t->shape[0] == p->shape[0] && (p->rank == 1 || t->shape[1] == p->shape[1]) &&
            tn_dtype_is_float(t->dtype);
+}
+
+const char *tn_adapter_file_name(const tn_adapter *adapter) {
+    return adapter->full ? "model.safetensors" : "adapter_model.safetensors";
 }
 
 bool tn_tensor_finite(const tn_tensor_info *t) {
@@ -114,7 +118,7 @@ tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *di
     float *values = NULL;
     tn_accounting accounting;
     tn_status status = TN_OK;
-    const char *path = tn_path_join(&arena, directory, "adapter_model.safetensors");
+    const char *path = tn_path_join(&arena, directory, tn_adapter_file_name(adapter));
     if (!path) return tn_fail_memory(256, "a path");
     if (!tn_is_file(path)) {
         status = tn_fail(TN_USAGE, "%s is not there", path);
@@ -170,19 +174,19 @@ tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const ch
     saver s = {.adapter = adapter, .device = device};
     int64_t largest = 1;
     tn_status status;
-    const char *path = tn_path_join(&arena, directory, "adapter_model.safetensors");
+    const char *path = tn_path_join(&arena, directory, tn_adapter_file_name(adapter));
     if (!path) return tn_fail_memory(256, "a path");
     TN_TRY(tn_safetensors_writer_new(&writer));
     TN_TRY(tn_safetensors_metadata_add(writer, "format", "pt"));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
-        TN_TRY(tn_safetensors_declare(writer, p->name, p->dtype, 2, p->shape));
+        TN_TRY(tn_safetensors_declare(writer, p->name, p->dtype, p->rank, p->shape));
         if (p->count > largest) largest = p->count;
     }
     TN_TRY(tn_alloc(&s.values, largest, (int64_t)sizeof *s.values, "adapter values"));
     TN_TRY(tn_alloc(&s.narrow, largest, (int64_t)sizeof *s.narrow, "adapter values"));
     TN_TRY(tn_safetensors_write(writer, path, give_values, &s));
-    status = tn_peft_config_write(adapter->config, directory);
+    if (adapter->config) status = tn_peft_config_write(adapter->config, directory);
 done:
     free(s.values);
     free(s.narrow);

@@ -176,10 +176,11 @@ done:
 }
 
 /* dh += ∂norm, from the gradient of the normalised rows in `dx`. */
-static tn_status norm_backward(tn_pass *pass, tn_view h, const void *weight, const float *rstd, tn_view dx) {
+static tn_status norm_backward(tn_pass *pass, tn_view h, const void *weight, const float *rstd, tn_view dx,
+                               float *dweight) {
     const tn_arch *a = pass->model->arch;
     return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, rstd, dx,
-                                      pass->dh, true, NULL);
+                                      pass->dh, true, dweight);
 }
 
 static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -193,7 +194,8 @@ static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropou
                                     pass->dact, gate_up_view));
     TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x, gate_up_view, pass->dx,
                                      false, 1.0f, dropout));
-    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd, pass->dx);
+    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd, pass->dx,
+                           layer->dnorm2);
 done:
     return status;
 }
@@ -205,11 +207,11 @@ static tn_status qk_norm_backward(tn_pass *pass, int64_t l) {
     tn_view raw = tn_pass_saved(pass, TN_SAVED_QKV_RAW, l), dk = right(pass, pass->dqkv, tn_arch_q(a));
     tn_status status =
         OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->heads, a->head_dim, raw, layer->q_norm, false,
-                                   rstd, pass->dqkv, pass->dqkv, false, NULL);
+                                   rstd, pass->dqkv, pass->dqkv, false, layer->dq_norm);
     if (status != TN_OK) return status;
     return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, a->kv_heads, a->head_dim,
                                       right(pass, raw, tn_arch_q(a)), layer->k_norm, false,
-                                      rstd + pass->limits.rows * a->heads, dk, dk, false, NULL);
+                                      rstd + pass->limits.rows * a->heads, dk, dk, false, layer->dk_norm);
 }
 
 static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -234,7 +236,7 @@ static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *
     TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, pass->tokens, pass->x, dropout));
     TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x, pass->dqkv,
                                      last ? no_view : pass->dx, false, 1.0f, dropout));
-    if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd, pass->dx);
+    if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd, pass->dx, layer->dnorm1);
 done:
     return status;
 }

@@ -31,7 +31,8 @@ static tn_status chunk_backward(tn_pass *pass, const int32_t *index, int64_t cou
                                      below ? pass->head_dx : no_view, false, 1.0f / a->logit_scale, dropout));
     if (!below) goto done;
     TN_TRY(OP(pass)->rmsnorm_backward(DEV(pass), count, 1, a->hidden, pass->head_h, pass->model->final_norm,
-                                      false, pass->head_rstd, pass->head_dx, pass->head_dx, false, NULL));
+                                      false, pass->head_rstd, pass->head_dx, pass->head_dx, false,
+                                      pass->model->dfinal_norm));
     status = OP(pass)->scatter_rows(DEV(pass), count, a->hidden, index, pass->head_dx, pass->dh);
 done:
     return status;

@@ -12,8 +12,10 @@
 #include "quant/quant.h"
 
 typedef struct tn_placement {
-    tn_linear *linear;   /* a linear group, or NULL … */
-    const void **vector; /* … a vector of `cols` values, or NULL: the embedding table */
+    tn_linear *linear;     /* a linear group, or NULL … */
+    const void **vector;   /* … a vector of `cols` values, or NULL: the embedding table */
+    const tn_param *param; /* a vector that trains, and … */
+    float **gradient;      /* … where its gradient is noted */
     int64_t cols;
     tn_source source[TN_MAX_PARTS];
     bool shared; /* the head uses the embedding's weight: nothing to place */
@@ -64,13 +66,22 @@ static tn_status new_placement(tn_model *model, tn_placement **out) {
     return TN_OK;
 }
 
-static tn_status add_vector(finder *f, const char *name, int64_t cols, float std, const void **vector) {
+/* A norm's weight (std -1: ones where there is no file) or a linear's bias. */
+static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param_kind kind, const void **vector,
+                            float **gradient) {
+    const bool bias = kind == TN_PARAM_BIAS;
     tn_placement *p;
+    char path[96], name[128];
+    int64_t cols, width;
     tn_status status = new_placement(f->model, &p);
     if (status != TN_OK) return status;
-    p->vector = vector;
-    p->cols = cols;
-    find(f, name, cols, 0, std, &p->source[0]);
+    snprintf(name, sizeof name, "%s.%s", tn_module_path(module, layer, path), bias ? "bias" : "weight");
+    tn_module_shape(f->model->arch, module, &cols, &width);
+    *p = (tn_placement){.vector = vector,
+                        .cols = cols,
+                        .param = tn_adapter_find(f->model->adapter, module, layer, kind),
+                        .gradient = gradient};
+    find(f, name, cols, 0, bias ? 0.0f : -1.0f, &p->source[0]);
     return TN_OK;
 }
 
@@ -102,10 +113,7 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
         if (source->tensor && tn_dtype_is_block(source->tensor->dtype))
             part->weight.dtype = source->tensor->dtype;
     }
-    if (bias) {
-        snprintf(name, sizeof name, "%s.bias", path);
-        status = add_vector(f, name, part->weight.rows, 0.0f, &part->bias);
-    }
+    if (bias) status = add_vector(f, module, layer, TN_PARAM_BIAS, &part->bias, &part->dbias);
     return status;
 }
 
@@ -125,24 +133,25 @@ done:
     return status;
 }
 
+static tn_status add_norm(finder *f, tn_module module, int64_t layer, const void **weight, float **gradient) {
+    return add_vector(f, module, layer, TN_PARAM_WEIGHT, weight, gradient);
+}
+
 static tn_status build_layer(finder *f, int64_t index) {
     static const tn_module qkv[] = {TN_MODULE_Q, TN_MODULE_K, TN_MODULE_V}, o[] = {TN_MODULE_O};
     static const tn_module gate_up[] = {TN_MODULE_GATE, TN_MODULE_UP}, down[] = {TN_MODULE_DOWN};
     tn_model *m = f->model;
     const tn_arch *a = m->arch;
     tn_layer *layer = &m->layers[index];
-    char name[128];
     tn_status status;
-#define NAME(suffix) (snprintf(name, sizeof name, "model.layers.%lld." suffix, (long long)index), name)
     layer->turns = !a->layer_rope || a->layer_rope[index];
     layer->window = a->window && (!a->layer_windowed || a->layer_windowed[index]) ? a->window : 0;
-    TN_TRY(add_vector(f, NAME("input_layernorm.weight"), a->hidden, -1.0f, &layer->norm1));
-    TN_TRY(add_vector(f, NAME("post_attention_layernorm.weight"), a->hidden, -1.0f, &layer->norm2));
+    TN_TRY(add_norm(f, TN_MODULE_NORM1, index, &layer->norm1, &layer->dnorm1));
+    TN_TRY(add_norm(f, TN_MODULE_NORM2, index, &layer->norm2, &layer->dnorm2));
     if (a->qk_norm) {
-        TN_TRY(add_vector(f, NAME("self_attn.q_norm.weight"), a->head_dim, -1.0f, &layer->q_norm));
-        TN_TRY(add_vector(f, NAME("self_attn.k_norm.weight"), a->head_dim, -1.0f, &layer->k_norm));
+        TN_TRY(add_norm(f, TN_MODULE_Q_NORM, index, &layer->q_norm, &layer->dq_norm));
+        TN_TRY(add_norm(f, TN_MODULE_K_NORM, index, &layer->k_norm, &layer->dk_norm));
     }
-#undef NAME
     TN_TRY(add_linear(f, &layer->qkv, qkv, 3, index, 0, a->qkv_bias, &m->border_qkv));
     TN_TRY(add_linear(f, &layer->o, o, 1, index, 1, a->o_bias, &m->border_o));
     TN_TRY(add_linear(f, &layer->gate_up, gate_up, 2, index, 2, a->mlp_bias, &m->border_gate_up));
@@ -151,12 +160,13 @@ done:
     return status;
 }
 
-/* The head of a tied model is the embedding's weight itself, unless one of the two trains on its own. */
+/* The head of a tied model is the embedding's weight itself, unless one of the two trains on its own (in full
+ * fine-tuning they train as one). */
 static tn_status build_head(finder *f) {
     tn_model *m = f->model;
     const tn_adapter *adapter = m->adapter;
-    bool trained = tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT) ||
-                   tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT);
+    bool apart = !adapter->full && (tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT) ||
+                                    tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT));
     tn_placement *p;
     tn_source source = {0};
     tn_status status;
@@ -167,7 +177,7 @@ static tn_status build_head(finder *f) {
     p->linear = &m->head;
     p->source[0] = source;
     if (!m->arch->tied) goto done;
-    p->shared = !trained;
+    p->shared = !apart;
     find(f, "model.embed_tokens.weight", m->arch->vocab, m->arch->hidden, (float)m->arch->initializer_range,
          &p->source[0]);
     if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype))
@@ -181,7 +191,7 @@ static void find_lowest(tn_model *m) {
     for (int64_t i = 0; i < m->adapter->param_count; i++) {
         const tn_param *p = &m->adapter->params[i];
         if (p->module == TN_MODULE_EMBED) m->lowest_trained = -1;
-        else if (p->module != TN_MODULE_HEAD && p->layer < m->lowest_trained) m->lowest_trained = p->layer;
+        else if (p->layer >= 0 && p->layer < m->lowest_trained) m->lowest_trained = p->layer;
     }
 }
 
@@ -216,7 +226,7 @@ static tn_status build(finder *f) {
     find(f, "model.embed_tokens.weight", a->vocab, a->hidden, (float)a->initializer_range, &embed->source[0]);
     m->embed = (tn_weight){.rows = a->vocab, .cols = a->hidden};
     for (int64_t i = 0; i < a->layers; i++) TN_TRY(build_layer(f, i));
-    TN_TRY(add_vector(f, "model.norm.weight", a->hidden, -1.0f, &m->final_norm));
+    TN_TRY(add_norm(f, TN_MODULE_FINAL_NORM, -1, &m->final_norm, &m->dfinal_norm));
     TN_TRY(build_head(f));
     if (f->missing) {
         status = tn_fail(TN_BAD_DATA, "%s: %s%s", tn_model_files_path(m->files), tn_str_text(&f->problems),
@@ -275,6 +285,7 @@ void tn_model_place(tn_model *model, tn_region *region) {
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
         else if (is_trained_table(model, p))
             bytes = model->arch->vocab * p->cols * tn_dtype_block_bytes(model->device->dtype);
+        else if (p->param) bytes = p->cols * tn_dtype_block_bytes(model->device->dtype);
         else
             bytes =
                 backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
@@ -307,10 +318,15 @@ void tn_model_bind_adapter(tn_model *m) {
         bind_part(m, &layer->down.part[0], TN_MODULE_DOWN, i);
     }
     bind_part(m, &m->head.part[0], TN_MODULE_HEAD, -1);
+    for (int64_t i = 0; m->adapter->grads && i < m->placement_count; i++)
+        if (m->placements[i].param)
+            *m->placements[i].gradient = m->adapter->grads + m->placements[i].param->offset;
     const tn_param *embed = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
     if (!embed) return;
     m->embed_master = m->adapter->values + embed->offset;
-    if (m->adapter->grads) m->embed_grad = m->adapter->grads + embed->offset;
+    if (!m->adapter->grads) return;
+    m->embed_grad = m->adapter->grads + embed->offset;
+    if (m->adapter->full && m->arch->tied) m->head.part[0].dweight = m->embed_grad;
 }
 
 tn_status tn_model_load(tn_model *m) {
@@ -324,6 +340,8 @@ tn_status tn_model_load(tn_model *m) {
         if (p->linear) {
             if (p->shared) p->linear->part[0].weight = m->embed; /* placed first */
             TN_TRY(backend->linear_load(m->device, p->linear, sources, p->region));
+        } else if (p->param) {
+            *p->vector = p->region; /* filled by tn_model_refresh */
         } else if (p->vector) {
             TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
             *p->vector = vector.data;
@@ -345,6 +363,10 @@ tn_status tn_model_refresh(tn_model *m) {
         bool trained = linear && linear->rank > 0;
         for (int p = 0; linear && p < linear->parts; p++) trained = trained || linear->part[p].master;
         if (trained) TN_TRY(backend->linear_refresh(m->device, linear));
+        const tn_param *vector = m->placements[i].param;
+        if (vector)
+            TN_TRY(backend->weight_refresh(m->device, vector->count, m->adapter->values + vector->offset,
+                                           m->placements[i].region));
     }
     if (m->embed_master)
         status = backend->weight_refresh(m->device, m->arch->vocab * m->arch->hidden, m->embed_master,
@@ -366,15 +388,20 @@ static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *va
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
     char path[96], name[128];
+    const bool bias = param->kind == TN_PARAM_BIAS;
     tn_module_path(param->module, param->layer, path);
-    snprintf(name, sizeof name, "%s.weight",
-             param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path);
+    snprintf(name, sizeof name, "%s.%s",
+             param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path,
+             bias ? "bias" : "weight");
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
     if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
     else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
     else
-        tn_random_weights(m->seed ^ tn_random_name(name), (float)m->arch->initializer_range, param->count,
-                          values);
+        tn_random_weights(m->seed ^ tn_random_name(name),
+                          bias               ? 0.0f
+                          : param->rank == 1 ? -1.0f
+                                             : (float)m->arch->initializer_range,
+                          param->count, values);
     return TN_OK;
 }
 

@@ -12,10 +12,11 @@
 
 typedef struct tn_layer {
     tn_linear qkv, o, gate_up, down;
-    const void *norm1, *norm2;   /* [hidden] compute dtype */
-    const void *q_norm, *k_norm; /* [head_dim], NULL where the family has none */
-    bool turns;                  /* rope applies */
-    int64_t window;              /* 0 = none */
+    const void *norm1, *norm2;                  /* [hidden] compute dtype */
+    const void *q_norm, *k_norm;                /* [head_dim], NULL where the family has none */
+    float *dnorm1, *dnorm2, *dq_norm, *dk_norm; /* fp32 gradients, NULL where frozen */
+    bool turns;                                 /* rope applies */
+    int64_t window;                             /* 0 = none */
 } tn_layer;
 
 typedef struct tn_model {
@@ -28,6 +29,7 @@ typedef struct tn_model {
     float *embed_grad;
     tn_layer *layers;
     const void *final_norm;
+    float *dfinal_norm; /* NULL where frozen */
     tn_linear head;
     int64_t border_qkv, border_o, border_gate_up, border_down, border_head; /* largest over the layers */
     int64_t lowest_trained; /* first layer the backward pass must reach; `layers` where only the head trains;

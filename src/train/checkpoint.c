@@ -59,7 +59,7 @@ static tn_status save_optimizer(const tn_engine *e, tn_arena *arena, const char 
         for (int kind = 0; kind < STATE_KINDS; kind++) {
             const tn_param *p = &adapter->params[i];
             if (!has_state(p, (state_kind)kind)) continue;
-            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, 2,
+            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, p->rank,
                                           p->shape));
             s.params[n] = i, s.kinds[n++] = (state_kind)kind;
             if (p->count > largest) largest = p->count;
@@ -182,8 +182,30 @@ done:
     return status;
 }
 
+/* config.json and generation_config.json of the base, for a whole model that is saved. */
+static tn_status copy_config(const tn_engine *e, const char *directory) {
+    static const char *const names[] = {"config.json", "generation_config.json"};
+    tn_arena arena = {0};
+    tn_str text = {0};
+    tn_status status = TN_OK;
+    for (int i = 0; i < 2; i++) {
+        const char *from = tn_path_join(&arena, e->settings->model, names[i]);
+        const char *to = tn_path_join(&arena, directory, names[i]);
+        if (!from || !to) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (i > 0 && !tn_is_file(from)) continue;
+        tn_str_free(&text);
+        TN_TRY(tn_read_file(from, INT64_MAX, &text));
+        TN_TRY(tn_save_text(to, text.data, text.length));
+    }
+done:
+    tn_str_free(&text);
+    tn_arena_free(&arena);
+    return status;
+}
+
 tn_status tn_save_adapter_files(const tn_engine *e, const char *directory) {
     tn_status status = tn_adapter_save(e->adapter, e->device, directory);
+    if (status == TN_OK && e->adapter->full) status = copy_config(e, directory);
     return status == TN_OK && e->chat ? tn_chat_save(e->chat, directory) : status;
 }
 

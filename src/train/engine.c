@@ -1,6 +1,7 @@
 /* engine.c: opening in order, and allocation. Planning is in plan.c. */
 #include "train/engine.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,8 +20,7 @@ static tn_status check_supported(const tn_settings *s) {
         tn_fail(TN_USAGE, "%s is not supported by this version", what);
         return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
     }
-    if (s->full_finetuning) what = "full_finetuning";
-    else if (strcmp(s->optim, "adamw_8bit") == 0) what = "optim adamw_8bit";
+    if (strcmp(s->optim, "adamw_8bit") == 0) what = "optim adamw_8bit";
     else if (strcmp(s->gradient_checkpointing, "offload") == 0) what = "gradient_checkpointing offload";
     else if (strcmp(s->report_to, "jsonl") != 0) what = "report_to tensorboard";
     if (!what) return TN_OK;
@@ -89,18 +89,43 @@ static tn_status open_device(tn_engine *e) {
     return tn_device_open(e->settings->device, dtype, any, &e->device);
 }
 
+/* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. */
+static tn_status open_full(tn_engine *e, tn_dtype dtype) {
+    const tn_settings *s = e->settings;
+    if (e->files && tn_model_files_get_kind(e->files) == TN_MODEL_GGUF) {
+        tn_fail(TN_USAGE, "full_finetuning trains every weight, and %s is a GGUF file", s->model);
+        return tn_remedy("give the model's directory (config.json, safetensors), or train a LoRA adapter");
+    }
+    if (s->adapter && *s->adapter) {
+        tn_fail(TN_USAGE, "full_finetuning trains the model itself, and --adapter %s stands on it", s->adapter);
+        return tn_remedy("leave out adapter or full_finetuning");
+    }
+    char model[PATH_MAX], output[PATH_MAX];
+    if (s->model && s->output_dir && realpath(s->model, model) && realpath(s->output_dir, output) &&
+        strcmp(model, output) == 0) {
+        tn_fail(TN_USAGE, "output_dir %s is the model's own directory, whose weights are being read",
+                s->output_dir);
+        return tn_remedy("give another output_dir");
+    }
+    if (s->rope_scaling) {
+        tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
+        return tn_remedy("write it into the model's config.json, which the result takes over as it is");
+    }
+    return tn_adapter_new_full(&e->arch, dtype, &e->adapter);
+}
+
 static tn_status open_adapter(tn_engine *e) {
     const tn_settings *s = e->settings;
     tn_peft_config *config;
     tn_status status;
+    tn_dtype dtype = tn_dtype_is_float(e->arch.stored_dtype) ? e->arch.stored_dtype : TN_DTYPE_F32;
     const char *name = e->adapter_directory ? e->adapter_directory : "the adapter";
+    if (e->use == TN_USE_TRAIN && s->full_finetuning) return open_full(e, dtype);
     if (e->adapter_directory) status = tn_lora_config_continue(e->config, s, e->adapter_directory, &config);
     else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, &config);
     else return tn_adapter_empty(&e->adapter);
     if (status != TN_OK) return status;
-    status = tn_adapter_new(&e->arch, config,
-                            tn_dtype_is_float(e->arch.stored_dtype) ? e->arch.stored_dtype : TN_DTYPE_F32, name,
-                            &e->adapter);
+    status = tn_adapter_new(&e->arch, config, dtype, name, &e->adapter);
     if (status != TN_OK) return status;
     return tn_config_resolve(e->config, &e->settings); /* the adapter's values are inherited now */
 }

@@ -117,6 +117,10 @@ double tn_engine_step_flops(const tn_engine *e, int64_t tokens, int64_t length, 
     double trained = (double)tn_adapter_group_count(e->adapter, TN_GROUP_LORA);
     double full = (double)tn_adapter_group_count(e->adapter, TN_GROUP_FULL),
            full_head = (double)tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
+    if (e->adapter->full) { /* a lookup in the embedding is no product, and the head's rows are the labelled */
+        full_head = head;
+        full -= head * (a->tied ? 1 : 2);
+    }
     double body =
         4 * layer * (double)a->layers + 6 * trained + 2 * full; /* forward and dX; LoRA three times; dW */
     double attention = (double)a->layers * 3.5 * 2 * q *
@@ -135,7 +139,7 @@ static int64_t all_parameters(const tn_engine *e, int64_t *trainable) {
     *trainable = 0;
     for (int64_t i = 0; i < e->adapter->param_count; i++) *trainable += e->adapter->params[i].count;
     return tn_arch_parameters(&e->arch) +
-           *trainable; /* as PEFT counts: full modules beside their frozen originals */
+           (e->adapter->full ? 0 : *trainable); /* as PEFT counts: full modules beside their frozen originals */
 }
 
 void tn_engine_write_params(const tn_engine *e, tn_json_writer *w) {

@@ -288,6 +288,7 @@ static void broken_adapters(void **state) {
          "\"$TENON\" init --model x.json --output_dir x",
          "eval --model x --adapter a --dataset d.jsonl", 3, "lora_A"},
         {"", TRAIN "--adapter a --lora_r 8", 2, "lora_r"},
+        {"", TRAIN "--adapter a --full_finetuning true", 2, "--adapter a stands on it"},
     };
     (void)state;
     RUN(rows);

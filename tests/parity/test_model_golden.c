@@ -102,14 +102,19 @@ static void logits_agree_with_transformers(void **state) {
     }
 }
 
-static void check_gradients(const char *name, const char *policy, double *worst) {
+static void check_gradients(const char *name, bool full, const char *policy, double *worst) {
     tn_engine e;
     tn_batch batch = {0};
     tn_safetensors *golden;
-    const char *pairs[] = {"dtype", "float32", "adapter", path_of(name, "adapter"), "gradient_checkpointing",
-                           policy,  NULL};
+    const char *pairs[] = {"dtype",
+                           "float32",
+                           "gradient_checkpointing",
+                           policy,
+                           full ? "full_finetuning" : "adapter",
+                           full ? "true" : path_of(name, "adapter"),
+                           NULL};
     tn_config *config = configure("bench", name, pairs);
-    must(tn_safetensors_open(path_of(name, "golden.safetensors"), &golden));
+    must(tn_safetensors_open(path_of(name, full ? "full.safetensors" : "golden.safetensors"), &golden));
     must(tn_engine_open(config, TN_USE_TRAIN, true, NULL, &e));
     golden_batch(golden, &batch);
     must(tn_engine_plan(&e, batch.tokens, 1, batch.tokens, 0));
@@ -136,15 +141,28 @@ static void check_gradients(const char *name, const char *policy, double *worst)
     tn_config_free(config);
 }
 
-static void every_adapter_gradient_agrees_with_peft(void **state) {
+static void check_policies(const char *name, bool full) {
     static const char *const policies[] = {"none", "selective", "full"};
+    double worst[3];
+    for (int p = 0; p < 3; p++) check_gradients(name, full, policies[p], &worst[p]);
+    print_message("%-18s gradients %s worst relative L2 %.1e\n", name,
+                  full ? "of all weights" : "of the adapter", worst[0]);
+    assert_true(worst[0] == worst[1] && worst[0] == worst[2]); /* recomputation changes no bit */
+}
+
+static void every_adapter_gradient_agrees_with_peft(void **state) {
     (void)state;
-    for (int i = 0; i < CASES; i++) {
-        double worst[3];
-        for (int p = 0; p < 3; p++) check_gradients(cases[i], policies[p], &worst[p]);
-        print_message("%-18s gradients worst relative L2 %.1e\n", cases[i], worst[0]);
-        assert_true(worst[0] == worst[1] && worst[0] == worst[2]); /* recomputation changes no bit */
-    }
+    for (int i = 0; i < CASES; i++) check_policies(cases[i], false);
+}
+
+/* Tied and untied heads, biases, norms of queries and keys, multipliers: full.safetensors by
+ * make_full_golden.py. */
+static const char *const full_cases[] = {"llama", "llama_bias_tied", "qwen2", "qwen3", "granite", "smollm3"};
+enum { FULL_CASES = sizeof full_cases / sizeof *full_cases };
+
+static void every_gradient_of_full_finetuning_agrees_with_transformers(void **state) {
+    (void)state;
+    for (int i = 0; i < FULL_CASES; i++) check_policies(full_cases[i], true);
 }
 
 /* ---- Curves through the public interface ---------------------------------------------------------- */
@@ -176,8 +194,9 @@ static char *fresh_directory(void) {
 }
 
 static tn_status train(const char *name, const char *output, const char *const *more, curve *c) {
-    const char *pairs[] = {"adapter",
-                           path_of(name, "adapter"),
+    const bool full = more[0] && strcmp(more[0], "full_finetuning") == 0;
+    const char *pairs[] = {full ? "full_finetuning" : "adapter",
+                           full ? "true" : path_of(name, "adapter"),
                            "dataset",
                            path_of(name, "train.jsonl"),
                            "output_dir",
@@ -235,6 +254,22 @@ static void fifty_steps_follow_peft(void **state) {
                           half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst);
             assert_true(worst <= (half ? 1e-2 : 1e-4));
         }
+        tn_safetensors_close(golden);
+    }
+}
+
+static void fifty_steps_of_full_finetuning_follow_transformers(void **state) {
+    (void)state;
+    for (int i = 0; i < FULL_CASES; i++) {
+        const char *more[] = {"full_finetuning", "true", "dtype", "float32", NULL};
+        tn_safetensors *golden;
+        curve c = {0};
+        must(tn_safetensors_open(path_of(full_cases[i], "full.safetensors"), &golden));
+        must(train(full_cases[i], fresh_directory(), more, &c));
+        double worst = worst_difference(&c, tn_safetensors_find(golden, "curve_fp32")->data);
+        print_message("%-18s 50 steps of all weights: loss %.4f to %.4f, worst difference %.1e\n",
+                      full_cases[i], c.loss[1], c.loss[STEPS], worst);
+        assert_true(worst <= 1e-4);
         tn_safetensors_close(golden);
     }
 }
@@ -306,19 +341,27 @@ static void packed_equals_unpacked(void **state) {
 }
 
 static void resume_is_bit_exact(void **state) {
-    static const char *const names[] = {"llama", "llama_embed_head"};
+    static const char *const names[] = {"llama", "llama_embed_head", "llama_bias_tied"};
     (void)state;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++) /* the last one with all weights */
         for (int half = 0; half < 2; half++) {
             const char *dtype = half ? "bfloat16" : "float32",
-                       *whole_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL};
+                       *lora_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL},
+                       *full_keys[] = {"full_finetuning", "true", "dtype", dtype, NULL};
+            const char *const *whole_keys = i == 2 ? full_keys : lora_keys;
             curve whole = {0}, parts = {.stop_after = 17};
             must(train(names[i], fresh_directory(), whole_keys, &whole));
             char *output = strdup(fresh_directory());
             assert_int_equal(train(names[i], output, whole_keys, &parts), TN_INTERRUPTED);
             assert_int_equal(parts.steps, 17);
             parts.stop_after = 0;
-            const char *resume[] = {"dtype", dtype, "resume_from_checkpoint", "auto", NULL};
+            const char *resume[] = {i == 2 ? "full_finetuning" : "resume_from_checkpoint",
+                                    i == 2 ? "true" : "auto",
+                                    "dtype",
+                                    dtype,
+                                    "resume_from_checkpoint",
+                                    "auto",
+                                    NULL};
             must(train(names[i], output, resume, &parts));
             for (int s = 1; s <= STEPS; s++) {
                 assert_true(whole.loss[s] == parts.loss[s]);
@@ -333,6 +376,8 @@ int main(void) {
         cmocka_unit_test(logits_agree_with_transformers),
         cmocka_unit_test(every_adapter_gradient_agrees_with_peft),
         cmocka_unit_test(fifty_steps_follow_peft),
+        cmocka_unit_test(every_gradient_of_full_finetuning_agrees_with_transformers),
+        cmocka_unit_test(fifty_steps_of_full_finetuning_follow_transformers),
         cmocka_unit_test(packed_equals_unpacked),
         cmocka_unit_test(accumulation_eight_times_one_is_one_times_eight),
         cmocka_unit_test(resume_is_bit_exact),
