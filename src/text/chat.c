@@ -190,6 +190,13 @@ static bool is_gguf(const char *path) {
 
 /* Over tokenizer, templates and special tokens; each part with its length, so that nothing can move between
  * them. */
+static bool asks_for_date(const tn_chat *chat) {
+    const chat_template *templates[] = {&chat->standard, &chat->tool_use};
+    for (int i = 0; i < 2; i++) /* the arena ends its texts with a zero */
+        if (templates[i]->source && strstr(templates[i]->source, "strftime_now")) return true;
+    return false;
+}
+
 static tn_status hash_all(tn_chat *chat) {
     tn_status status = TN_OK;
     tn_map map = {0};
@@ -218,6 +225,7 @@ static tn_status hash_all(tn_chat *chat) {
     }
     int32_t ids[] = {chat->bos, chat->eos, chat->pad};
     tn_hash_add(&hasher, ids, sizeof ids);
+    if (asks_for_date(chat)) tn_hash_add(&hasher, chat->date, sizeof chat->date);
     tn_hash_end(&hasher, chat->digits);
 done:
     tn_map_close(&map);
@@ -273,6 +281,26 @@ void tn_chat_hash(const tn_chat *chat, char digits[33]) { memcpy(digits, chat->d
 int32_t tn_chat_bos(const tn_chat *chat) { return chat->bos; }
 int32_t tn_chat_eos(const tn_chat *chat) { return chat->eos; }
 int32_t tn_chat_pad(const tn_chat *chat) { return chat->pad; }
+
+/* "2026-11-26" and no other form; mktime finds the weekday and, by changing it, a 31st of February. */
+static bool read_date(const char *text, struct tm *day) {
+    char again[16];
+    int year, month, date;
+    if (strlen(text) != 10 || sscanf(text, "%4d-%2d-%2d", &year, &month, &date) != 3) return false;
+    *day = (struct tm){.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = date, .tm_isdst = -1};
+    mktime(day);
+    return strftime(again, sizeof again, "%Y-%m-%d", day) == 10 && strcmp(again, text) == 0;
+}
+
+tn_status tn_chat_set_date(tn_chat *chat, const char *date) {
+    struct tm day;
+    if (!read_date(date, &day)) return tn_fail(TN_USAGE, "\"%s\" is no day; write it like 2026-11-26", date);
+    if (!asks_for_date(chat)) return TN_OK;
+    snprintf(chat->date, sizeof chat->date, "%s", date);
+    if (chat->standard.compiled) tn_template_set_time(chat->standard.compiled, &day);
+    if (chat->tool_use.compiled) tn_template_set_time(chat->tool_use.compiled, &day);
+    return hash_all(chat);
+}
 
 /* ---- Rendering ---- */
 

@@ -19,6 +19,9 @@ const tn_text *tn_chat_text(const tn_chat *chat);
 tn_status tn_chat_save(const tn_chat *chat, const char *directory);
 bool tn_chat_has_template(const tn_chat *chat);
 const char *tn_chat_template_source(const tn_chat *chat); /* NULL where none */
+/* Templates that ask for the date are told midnight of `date` ("2026-11-26") from now on, not the clock's time.
+ * Errors: TN_USAGE (no such day). */
+tn_status tn_chat_set_date(tn_chat *chat, const char *date);
 /* XXH128 over everything that changes ids or renderings (for the token cache). */
 void tn_chat_hash(const tn_chat *chat, char digits[33]);
 /* Ids of the special tokens named in tokenizer_config.json (or GGUF), -1 where absent. */

@@ -21,6 +21,7 @@ struct tn_chat {
     tn_member *specials; /* template variables: "bos_token" … as strings, null where the files say null */
     int64_t special_count, special_capacity;
     int32_t bos, eos, pad;
+    char date[11]; /* "2026-11-26" where one was set, else "" */
     char digits[33];
 };
 

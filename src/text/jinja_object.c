@@ -487,7 +487,8 @@ NATIVE(global_strftime_now) {
     if (format->length >= (int64_t)sizeof copy) return jinja_fail(run, "too long a date format");
     memcpy(copy, format->data, (size_t)format->length);
     copy[format->length] = '\0';
-    if (!localtime_r(&seconds, &now)) return jinja_fail(run, "the time of day is not to be had");
+    if (run->now) now = *run->now;
+    else if (!localtime_r(&seconds, &now)) return jinja_fail(run, "the time of day is not to be had");
     size_t length = strftime(text, sizeof text, copy, &now);
     TN_TRY(jinja_make_text(run, text, (int64_t)length, out));
 done:

@@ -45,6 +45,7 @@ struct jinja_run {
     int line;
     int depth;
     int64_t steps;
+    const struct tm *now;  /* what strftime_now tells; NULL = the clock */
     jinja_dict *variables; /* the caller's */
     jinja_scope *scope;
     jinja_flow flow;        /* is a loop being left? */

@@ -17,6 +17,8 @@ struct tn_template {
     const jinja_node *body;
     jinja_names names;
     bool has_generation;
+    bool has_time; /* `now` was set */
+    struct tm now;
 };
 
 tn_status jinja_fail_at(const jinja_source *source, int line, const char *format, ...) {
@@ -82,6 +84,11 @@ void tn_template_free(tn_template *compiled) {
     free(compiled);
 }
 
+void tn_template_set_time(tn_template *compiled, const struct tm *now) {
+    compiled->now = *now;
+    compiled->has_time = true;
+}
+
 bool tn_template_has_generation(const tn_template *compiled) { return compiled->has_generation; }
 
 tn_status tn_template_render(const tn_template *compiled, const tn_json *variables, tn_str *out, bool *rejected,
@@ -91,6 +98,7 @@ tn_status tn_template_render(const tn_template *compiled, const tn_json *variabl
         0}; /* apart from what `out` holds already, so that ranges count from 0 and a failure leaves it */
     jinja_run run = {.name = compiled->name, .names = &compiled->names, .line = 1, .out = &text, .root = &text};
     jinja_value values;
+    if (compiled->has_time) run.now = &compiled->now;
     if (rejected) *rejected = false;
     if (ranges) *ranges = NULL, *count = 0;
     if (variables && variables->type != TN_JSON_OBJECT)

@@ -1,9 +1,11 @@
 /* template.h: chat templates. An engine for the Jinja subset of tokenizers.md section 8, in a sandbox: it
  * reads its inputs, writes its output, and is bounded in steps, depth and output bytes; nothing else of
- * the machine is within its reach (strftime_now reads the clock).
+ * the machine is within its reach (strftime_now reads the clock, or a date that was set).
  */
 #ifndef TN_TEXT_TEMPLATE_H
 #define TN_TEXT_TEMPLATE_H
+
+#include <time.h>
 
 #include "base/json.h"
 
@@ -13,6 +15,8 @@ typedef struct tn_template tn_template;
  * Errors: TN_BAD_DATA with line number. */
 tn_status tn_template_compile(const char *source, int64_t length, const char *name, tn_template **compiled);
 void tn_template_free(tn_template *compiled);
+/* strftime_now tells this time from now on, not the clock's. Not while another thread renders. */
+void tn_template_set_time(tn_template *compiled, const struct tm *now);
 
 /* A byte range of the rendered text that stood inside {% generation %}. */
 typedef struct tn_text_range {

@@ -51,6 +51,7 @@ typedef struct tn_settings {
     double num_train_epochs;
     int64_t max_steps; /* -1 = by epochs */
     bool packing, train_on_responses_only, shuffle;
+    const char *template_date;          /* "2026-11-26", or "today" */
     const char *gradient_checkpointing; /* auto none selective full offload */
     int64_t logging_steps, eval_steps /* -1 */, save_steps, save_total_limit;
     const char *report_to;

@@ -87,6 +87,8 @@ const tn_key tn_config_keys[] = {
     ROW("train_on_responses_only", "assistant_only_loss,completion_only_loss", train_on_responses_only,
         BOOLEAN, ANY, TRAINING | EVAL, "true", NULL,
         "loss on the assistant's tokens only (cpt: false)"),
+    ROW("template_date", "", template_date, TEXT, ANY, TRAINING | EVAL, "today", NULL,
+        "the day that chat templates are told, like 2026-11-26; a resumed run keeps the day it began on"),
     ROW("shuffle", "", shuffle, BOOLEAN, ANY, TRAINING, "true", NULL, "false = the order of the file"),
     ROW("seed", "random_state", seed, INTEGER, NOT_NEGATIVE, TRAINING | SAMPLING | INIT, "3407", NULL,
         "of every random number"),

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/thread.h"
@@ -142,6 +143,23 @@ static tn_status open_chat(tn_engine *e) {
     return tn_chat_open(model, &e->chat);
 }
 
+/* A date in the samples is the run's, not the moment's: a run resumed tomorrow sees the same tokens, and the
+ * token cache knows one day's from another's. A conversation (generate, chat) is held now. */
+static tn_status set_date(tn_engine *e) {
+    const char *date = e->settings->template_date;
+    char today[16];
+    time_t seconds = time(NULL);
+    struct tm now;
+    if (!e->chat || e->use == TN_USE_GENERATE) return TN_OK;
+    if (strcmp(date, "today") == 0) {
+        if (!localtime_r(&seconds, &now)) return tn_fail(TN_FAILED, "the time of day is not to be had");
+        strftime(today, sizeof today, "%Y-%m-%d", &now);
+        date = today;
+    }
+    tn_status status = tn_context(tn_chat_set_date(e->chat, date), "template_date");
+    return status == TN_OK ? tn_config_used(e->config, "template_date", date) : status;
+}
+
 /* Configuration, files and architecture. */
 static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
     const tn_json *tree, *scaling;
@@ -164,7 +182,8 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_arch(e, config, use, weights, adapter));
     TN_TRY(open_device(e));
     TN_TRY(open_adapter(e));
-    status = open_chat(e);
+    TN_TRY(open_chat(e));
+    status = set_date(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;
@@ -173,7 +192,8 @@ done:
 tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
-    status = open_chat(e);
+    TN_TRY(open_chat(e));
+    status = set_date(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;
