@@ -122,8 +122,8 @@ typedef enum tn_activation { TN_SILU, TN_GELU_TANH, TN_GELU } tn_activation;
  * min(1, max_norm / (sqrt(*sum_squares)·grad_scale + 1e-6)) (max_norm 0 = no clipping). Where *sum_squares is
  * not finite nothing is changed at all: the host sees it and stops. */
 typedef struct tn_optimizer_step {
-    double learning_rate, beta1, beta2, epsilon, weight_decay;
-    int64_t step; /* 1 for the first */
+    double learning_rate, beta1, beta2, epsilon, weight_decay, momentum; /* momentum: SGD's */
+    int64_t step;                                                        /* 1 for the first */
     double grad_scale, max_norm;
     const double *sum_squares; /* on the device: Σ g² over all trainable parameters, before grad_scale */
 } tn_optimizer_step;
@@ -267,10 +267,12 @@ struct tn_backend {
     tn_status (*sum)(tn_device *device, int64_t count, const float *values, double *total);
     tn_status (*sum_squares)(tn_device *device, int64_t count, const float *values, double *total);
 
-    /* Optimizers over flat fp32 ranges: PyTorch's decoupled AdamW; SGD; Lion. */
+    /* Optimizers over flat fp32 ranges: PyTorch's decoupled AdamW and SGD (m may be NULL where its momentum is
+     * 0); Lion. */
     tn_status (*adamw)(tn_device *device, int64_t count, float *p, const float *g, float *m, float *v,
                        const tn_optimizer_step *step);
-    tn_status (*sgd)(tn_device *device, int64_t count, float *p, const float *g, const tn_optimizer_step *step);
+    tn_status (*sgd)(tn_device *device, int64_t count, float *p, const float *g, float *m,
+                     const tn_optimizer_step *step);
     tn_status (*lion)(tn_device *device, int64_t count, float *p, const float *g, float *m,
                       const tn_optimizer_step *step);
 };
@@ -293,7 +295,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 2 };
+enum { TN_BACKEND_VERSION = 3 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

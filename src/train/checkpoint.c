@@ -10,13 +10,15 @@
 
 /* ---- Optimizer state ------------------------------------------------------------------------------ */
 
-/* optimizer.safetensors: for every parameter NAME its moments NAME.exp_avg and NAME.exp_avg_sq, and
- * NAME.master, the exact fp32 value, where the adapter file holds a rounded one. */
+/* optimizer.safetensors: for every parameter NAME the moments its optimizer keeps, NAME.exp_avg (SGD's momentum
+ * as well) and NAME.exp_avg_sq, and NAME.master, the exact fp32 value, where the adapter file holds a rounded
+ * one. */
 typedef enum state_kind { STATE_M, STATE_V, STATE_MASTER, STATE_KINDS } state_kind;
 static const char *const state_names[STATE_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
 
-static bool has_state(const tn_param *p, state_kind kind) {
-    return kind != STATE_MASTER || p->dtype != TN_DTYPE_F32;
+static bool has_state(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
+    if (kind == STATE_MASTER) return p->dtype != TN_DTYPE_F32;
+    return kind == STATE_M ? adapter->m != NULL : adapter->v != NULL;
 }
 
 static float *state_of(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
@@ -58,7 +60,7 @@ static tn_status save_optimizer(const tn_engine *e, tn_arena *arena, const char 
     for (int64_t i = 0; i < adapter->param_count; i++)
         for (int kind = 0; kind < STATE_KINDS; kind++) {
             const tn_param *p = &adapter->params[i];
-            if (!has_state(p, (state_kind)kind)) continue;
+            if (!has_state(adapter, p, (state_kind)kind)) continue;
             TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, p->rank,
                                           p->shape));
             s.params[n] = i, s.kinds[n++] = (state_kind)kind;
@@ -83,7 +85,7 @@ static tn_status load_optimizer(tn_engine *e, tn_arena *arena, const char *direc
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         for (int kind = 0; kind < STATE_KINDS; kind++) {
             const tn_param *p = &e->adapter->params[i];
-            if (!has_state(p, (state_kind)kind)) continue;
+            if (!has_state(e->adapter, p, (state_kind)kind)) continue;
             const tn_tensor_info *t = tn_safetensors_find(file, state_name(arena, p, (state_kind)kind));
             if (!t || t->dtype != TN_DTYPE_F32 || t->elements != p->count)
                 TN_THROW(TN_BAD_DATA, "%s: the %s of %s is missing or of another size", path, state_names[kind],

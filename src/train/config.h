@@ -42,7 +42,7 @@ typedef struct tn_settings {
     /* optimisation */
     double learning_rate, embedding_learning_rate /* learning_rate / 10 where not given */;
     const char *optim;
-    double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
+    double weight_decay, adam_beta1, adam_beta2, adam_epsilon, momentum, max_grad_norm;
     const char *lr_scheduler_type;
     double min_lr /* NAN */, warmup_ratio;
     int64_t warmup_steps; /* -1 = by ratio */

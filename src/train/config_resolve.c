@@ -110,6 +110,12 @@ static tn_status check_schedule(const tn_config *config, const tn_settings *s) {
     return TN_OK;
 }
 
+static tn_status check_optimizer(const tn_config *config, const tn_settings *s) {
+    if (s->momentum <= 0 || is_word(s->optim, "sgd") || !is_explicit(config, "momentum")) return TN_OK;
+    tn_fail(TN_USAGE, "momentum is SGD's, and optim is %s", s->optim);
+    return tn_remedy("leave out momentum (adam_beta1 is that of adamw and lion), or set optim: sgd");
+}
+
 static tn_status check_prompt(const tn_config *config, const tn_settings *s) {
     if (!is_verb(config, "generate")) return TN_OK;
     if (s->prompt && s->messages) {
@@ -141,6 +147,7 @@ tn_status tn_config_resolve(tn_config *config, const tn_settings **settings) {
     TN_TRY(check_full(config, s));
     TN_TRY(check_evaluation(config, s));
     TN_TRY(check_schedule(config, s));
+    TN_TRY(check_optimizer(config, s));
     TN_TRY(check_prompt(config, s));
     TN_TRY(check_required(config, s));
     derive(config, s);

@@ -142,6 +142,8 @@ const tn_key tn_config_keys[] = {
         "decay of the mean of their squares"),
     ROW("adam_epsilon", "", adam_epsilon, REAL, NOT_NEGATIVE, TRAINING, "1e-8", NULL,
         "added to the root of the squares"),
+    ROW("momentum", "", momentum, REAL, UNIT_OPEN_TOP, TRAINING, "0", NULL,
+        "of sgd: how much of the last update stays in the next; 0 = plain SGD"),
     ROW("max_grad_norm", "", max_grad_norm, REAL, NOT_NEGATIVE, TRAINING, "1.0", NULL,
         "gradients are clipped to this norm; 0 = never"),
     ROW("lr_scheduler_type", "lr_scheduler", lr_scheduler_type, CHOICE, ANY, TRAINING, "cosine",

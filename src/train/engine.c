@@ -266,7 +266,7 @@ tn_status tn_engine_allocate(tn_engine *e) {
     TN_TRY(backend->allocate(e->device, e->plan.region.used, &e->memory));
     region.base = e->memory;
     tn_model_place(e->model, &region);
-    tn_adapter_place(e->adapter, &region, e->use == TN_USE_TRAIN, 2);
+    tn_adapter_place(e->adapter, &region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));
     tn_pass_place(e->pass, &region);
     tn_model_bind_adapter(e->model);
     TN_TRY(tn_model_load(e->model));
@@ -275,8 +275,8 @@ tn_status tn_engine_allocate(tn_engine *e) {
     TN_TRY(backend->zero(e->device, e->adapter->values, bytes)); /* the gaps between tensors too */
     if (e->use == TN_USE_TRAIN) {
         TN_TRY(backend->zero(e->device, e->adapter->grads, bytes));
-        TN_TRY(backend->zero(e->device, e->adapter->m, bytes));
-        TN_TRY(backend->zero(e->device, e->adapter->v, bytes));
+        if (e->adapter->m) TN_TRY(backend->zero(e->device, e->adapter->m, bytes));
+        if (e->adapter->v) TN_TRY(backend->zero(e->device, e->adapter->v, bytes));
     }
     if (e->adapter_directory) TN_TRY(tn_adapter_load(e->adapter, e->device, e->adapter_directory));
     else TN_TRY(tn_adapter_init(e->adapter, e->device, e->settings->seed, tn_model_base_values, e->model));

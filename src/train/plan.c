@@ -10,10 +10,15 @@
 
 enum { HEAD_ROWS = 1024, LONGEST_TRIED = 1 << 24 };
 
+int tn_optimizer_moments(const tn_settings *s) {
+    if (strcmp(s->optim, "sgd") == 0) return s->momentum > 0 ? 1 : 0;
+    return strcmp(s->optim, "lion") == 0 ? 1 : 2;
+}
+
 static void count(tn_engine *e, tn_region *region) {
     *region = (tn_region){0};
     tn_model_place(e->model, region);
-    tn_adapter_place(e->adapter, region, e->use == TN_USE_TRAIN, 2);
+    tn_adapter_place(e->adapter, region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));
     tn_pass_place(e->pass, region);
 }
 
@@ -74,7 +79,8 @@ static int64_t disk_bytes(const tn_engine *e) {
     int64_t adapter = 0, kept = e->settings->save_total_limit > 0 ? e->settings->save_total_limit : 1;
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         adapter += e->adapter->params[i].count * tn_dtype_block_bytes(e->adapter->params[i].dtype);
-    return adapter + (kept + 1) * (adapter + 3 * e->adapter->elements * (int64_t)sizeof(float));
+    int64_t arrays = tn_optimizer_moments(e->settings) + 1; /* the masters too, at most */
+    return adapter + (kept + 1) * (adapter + arrays * e->adapter->elements * (int64_t)sizeof(float));
 }
 
 tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {

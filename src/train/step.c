@@ -54,13 +54,14 @@ static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
                                   .beta2 = s->adam_beta2,
                                   .epsilon = s->adam_epsilon,
                                   .weight_decay = span->decay ? s->weight_decay : 0,
+                                  .momentum = s->momentum,
                                   .step = number,
                                   .grad_scale = 1 / stepper->loss_scale,
                                   .max_norm = s->max_grad_norm,
                                   .sum_squares = stepper->sum_squares};
         float *p = adapter->values + span->offset, *g = adapter->grads + span->offset,
-              *m = adapter->m + span->offset;
-        if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, &step));
+              *m = adapter->m ? adapter->m + span->offset : NULL;
+        if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, m, &step));
         else if (strcmp(s->optim, "lion") == 0) TN_TRY(backend->lion(e->device, span->count, p, g, m, &step));
         else TN_TRY(backend->adamw(e->device, span->count, p, g, m, adapter->v + span->offset, &step));
     }

@@ -185,7 +185,7 @@ static void bench_optimizer(bench *b) {
     float *m = bench_values(b, TN_DTYPE_F32, count, 1), *v = bench_values(b, TN_DTYPE_F32, count, 0);
     double *norm = bench_take(b, 8);
     succeed(b->device->backend->zero(b->device, norm, 8));
-    tn_optimizer_step step = {1e-4, 0.9, 0.999, 1e-8, 0.01, 1, 1, 1, norm};
+    tn_optimizer_step step = {1e-4, 0.9, 0.999, 1e-8, 0.01, 0, 1, 1, 1, norm};
     TIME(b, "sum of squares", 4 * count, 0, sum_squares, count, g, norm);
     succeed(b->device->backend->zero(b->device, norm, 8));
     TIME(b, "adamw", 28 * count, 0, adamw, count, p, g, m, v, &step);

@@ -296,19 +296,21 @@ static void optimizers(void) {
     for (int bad = 0; bad < 2; bad++) {
         *(double *)squares.host.data = bad ? INFINITY : 1e4;
         matrix_upload(&squares);
-        for (int which = 0; which < 3; which++) {
+        for (int which = 0; which < 4; which++) {
             tn_optimizer_step s = {.learning_rate = 1e-2,
                                    .beta1 = 0.9,
                                    .beta2 = 0.99,
                                    .epsilon = 1e-8,
                                    .weight_decay = 0.1,
+                                   .momentum = which == 3 ? 0.9 : 0,
                                    .step = 3,
                                    .grad_scale = 0.25,
                                    .max_norm = 1};
             tn_optimizer_step host = s, device = s;
             host.sum_squares = squares.host.data, device.sum_squares = squares.device.data;
             if (which == 0) RUN(adamw, n, P(p), P(g), P(m), P(v), HOST ? &host : &device);
-            if (which == 1) RUN(sgd, n, P(p), P(g), HOST ? &host : &device);
+            if (which == 1) RUN(sgd, n, P(p), P(g), NULL, HOST ? &host : &device);
+            if (which == 3) RUN(sgd, n, P(p), P(g), P(m), HOST ? &host : &device);
             if (which == 2) RUN(lion, n, P(p), P(g), P(m), HOST ? &host : &device);
             compare("p", &p, 0, n, 1e-5, true);
             compare("m", &m, 0, n, 1e-5, true);

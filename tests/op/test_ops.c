@@ -171,7 +171,8 @@ static const tn_optimizer_step usual_step = {.learning_rate = 3e-3,
                                              .grad_scale = 0.5,
                                              .max_norm = 1};
 
-/* Parameters, gradients and two states; the norm is `squares`, and results agree to `tolerance`. */
+/* Parameters, gradients and two states; the norm is `squares`, and results agree to `tolerance`. `which` is
+ * AdamW, SGD, Lion, SGD with momentum. */
 static void optimizer_case(session *s, int64_t count, double squares, double tolerance, int which) {
     usage changed = isfinite(squares) ? IN_OUT : IN; /* a norm that is not finite must leave every byte alone */
     matrix *p = array(s, changed, TN_DTYPE_F32, count, tolerance), *g = array(s, IN, TN_DTYPE_F32, count, 0);
@@ -181,14 +182,16 @@ static void optimizer_case(session *s, int64_t count, double squares, double tol
     for (int64_t i = 0; i < count; i++) ((float *)v->before)[i] = fabsf(((float *)v->before)[i]);
     write_number(TN_DTYPE_F64, norm->before, 0, squares);
     tn_optimizer_step step = usual_step;
+    step.momentum = which == 3 ? 0.9 : 0;
     if (which == 0) RUN(s, adamw, count, P(p), P(g), P(m), P(v), (step.sum_squares = P(norm), &step));
-    else if (which == 1) RUN(s, sgd, count, P(p), P(g), (step.sum_squares = P(norm), &step));
+    else if (which == 1) RUN(s, sgd, count, P(p), P(g), NULL, (step.sum_squares = P(norm), &step));
+    else if (which == 3) RUN(s, sgd, count, P(p), P(g), P(m), (step.sum_squares = P(norm), &step));
     else RUN(s, lion, count, P(p), P(g), P(m), (step.sum_squares = P(norm), &step));
 }
 
 static void optimizers_case(session *s) {
     for (int i = 0; i < 6; i++)
-        for (int which = 0; which < 3; which++) {
+        for (int which = 0; which < 4; which++) {
             optimizer_case(s, lengths[i], 0.01, 1e-6, which);
             optimizer_case(s, lengths[i], 400, 1e-6, which);
         }
@@ -196,7 +199,7 @@ static void optimizers_case(session *s) {
 static void optimizers_agree(void **state) { (void)state, in_every_dtype(optimizers_case); }
 
 static void broken_norm_case(session *s) {
-    for (int which = 0; which < 3; which++) {
+    for (int which = 0; which < 4; which++) {
         optimizer_case(s, 1000, NAN, 0, which);
         optimizer_case(s, 1000, INFINITY, 0, which);
     }

@@ -340,35 +340,46 @@ static void packed_equals_unpacked(void **state) {
     }
 }
 
+/* Trains 17 steps, resumes, and compares the curve with that of a run in one piece. */
+static void resume_once(const char *name, const char *const *keys) {
+    const char *again[20];
+    int count = 0;
+    curve whole = {0}, parts = {.stop_after = 17};
+    for (; keys[count]; count++) again[count] = keys[count];
+    again[count] = "resume_from_checkpoint", again[count + 1] = "auto", again[count + 2] = NULL;
+    must(train(name, fresh_directory(), keys, &whole));
+    char *output = strdup(fresh_directory());
+    assert_int_equal(train(name, output, keys, &parts), TN_INTERRUPTED);
+    assert_int_equal(parts.steps, 17);
+    parts.stop_after = 0;
+    must(train(name, output, again, &parts));
+    for (int s = 1; s <= STEPS; s++) {
+        assert_true(whole.loss[s] == parts.loss[s]);
+        assert_true(whole.norm[s] == parts.norm[s]);
+    }
+    free(output);
+}
+
 static void resume_is_bit_exact(void **state) {
-    static const char *const names[] = {"llama", "llama_embed_head", "llama_bias_tied"};
     (void)state;
-    for (int i = 0; i < 3; i++) /* the last one with all weights */
-        for (int half = 0; half < 2; half++) {
-            const char *dtype = half ? "bfloat16" : "float32",
-                       *lora_keys[] = {"dtype", dtype, "lora_dropout", "0", NULL},
-                       *full_keys[] = {"full_finetuning", "true", "dtype", dtype, NULL};
-            const char *const *whole_keys = i == 2 ? full_keys : lora_keys;
-            curve whole = {0}, parts = {.stop_after = 17};
-            must(train(names[i], fresh_directory(), whole_keys, &whole));
-            char *output = strdup(fresh_directory());
-            assert_int_equal(train(names[i], output, whole_keys, &parts), TN_INTERRUPTED);
-            assert_int_equal(parts.steps, 17);
-            parts.stop_after = 0;
-            const char *resume[] = {i == 2 ? "full_finetuning" : "resume_from_checkpoint",
-                                    i == 2 ? "true" : "auto",
-                                    "dtype",
-                                    dtype,
-                                    "resume_from_checkpoint",
-                                    "auto",
-                                    NULL};
-            must(train(names[i], output, resume, &parts));
-            for (int s = 1; s <= STEPS; s++) {
-                assert_true(whole.loss[s] == parts.loss[s]);
-                assert_true(whole.norm[s] == parts.norm[s]);
-            }
-            free(output);
-        }
+    for (int half = 0; half < 2; half++) {
+        const char *dtype = half ? "bfloat16" : "float32";
+        const char *keys[] = {"dtype", dtype, "lora_dropout", "0", NULL},
+                   *full[] = {"full_finetuning", "true", "dtype", dtype, NULL};
+        resume_once("llama", keys);
+        resume_once("llama_embed_head", keys);
+        resume_once("llama_bias_tied", full);
+    }
+}
+
+/* What an optimizer keeps is saved and comes back: one array, two, or none. */
+static void resume_is_bit_exact_with_every_optimizer(void **state) {
+    static const char *const variants[][10] = {
+        {"optim", "sgd", "learning_rate", "0.5", "weight_decay", "0.01", NULL},
+        {"optim", "sgd", "momentum", "0.9", "learning_rate", "0.1", NULL},
+        {"optim", "lion", "learning_rate", "1e-4", "weight_decay", "0.1", NULL}};
+    (void)state;
+    for (int i = 0; i < 3; i++) resume_once("llama_embed_head", variants[i]);
 }
 
 int main(void) {
@@ -381,6 +392,7 @@ int main(void) {
         cmocka_unit_test(packed_equals_unpacked),
         cmocka_unit_test(accumulation_eight_times_one_is_one_times_eight),
         cmocka_unit_test(resume_is_bit_exact),
+        cmocka_unit_test(resume_is_bit_exact_with_every_optimizer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -374,7 +374,8 @@ static void contradictions_are_refused(void **state) {
                                            {"eval_dataset", "e.jsonl", "eval_split", "0.1"},
                                            {"eval_steps", "10", "seed", "1"},
                                            {"lr_scheduler_type", "cosine_with_min_lr", "seed", "1"},
-                                           {"min_lr", "1e-5", "lr_scheduler_type", "linear"}};
+                                           {"min_lr", "1e-5", "lr_scheduler_type", "linear"},
+                                           {"momentum", "0.9", "optim", "lion"}};
     (void)state;
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         tn_config *config = training();

@@ -38,10 +38,11 @@ tn_status tn_cpu_adamw(tn_device *device, int64_t count, float *p, const float *
     return TN_OK;
 }
 
-tn_status tn_cpu_sgd(tn_device *device, int64_t count, float *p, const float *g,
+tn_status tn_cpu_sgd(tn_device *device, int64_t count, float *p, const float *g, float *m,
                      const tn_optimizer_step *step) {
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i += PIECE) tn_ref_sgd(device, piece(count, i), p + i, g + i, step);
+    for (int64_t i = 0; i < count; i += PIECE)
+        tn_ref_sgd(device, piece(count, i), p + i, g + i, m ? m + i : m, step);
     return TN_OK;
 }
 

@@ -8,7 +8,7 @@ enum { THREADS = 256 };
 /* What every element needs; products of doubles are formed on the host, as PyTorch does. */
 struct scalars {
     float beta1, beta2, one_minus_beta1, one_minus_beta2, decay, step_size, root_correction, epsilon;
-    float learning_rate, weight_decay;
+    float learning_rate, weight_decay, momentum;
     double grad_scale, max_norm;
     const double *sum_squares;
 };
@@ -22,6 +22,7 @@ static scalars scalars_of(const tn_optimizer_step *step) {
     s.root_correction = (float)sqrt(1 - pow(step->beta2, (double)step->step));
     s.epsilon = (float)step->epsilon;
     s.learning_rate = (float)step->learning_rate, s.weight_decay = (float)step->weight_decay;
+    s.momentum = (float)step->momentum;
     s.grad_scale = step->grad_scale, s.max_norm = step->max_norm, s.sum_squares = step->sum_squares;
     return s;
 }
@@ -48,6 +49,13 @@ struct sgd_rule { /* PyTorch's: weight decay joins the gradient */
     static constexpr int STATES = 0;
     __device__ static void apply(const scalars &s, float &p, float g, float &, float &) {
         p -= s.learning_rate * (g + s.weight_decay * p);
+    }
+};
+struct momentum_rule {
+    static constexpr int STATES = 1;
+    __device__ static void apply(const scalars &s, float &p, float g, float &m, float &) {
+        m = m * s.momentum + (g + s.weight_decay * p);
+        p -= s.learning_rate * m;
     }
 };
 struct lion_rule { /* Chen et al., "Symbolic discovery of optimization algorithms", 2023 */
@@ -96,8 +104,9 @@ tn_status tn_cuda_adamw(tn_device *device, int64_t count, float *p, const float 
                         const tn_optimizer_step *how) {
     return step<adamw_rule>(device, count, p, g, m, v, how);
 }
-tn_status tn_cuda_sgd(tn_device *device, int64_t count, float *p, const float *g,
+tn_status tn_cuda_sgd(tn_device *device, int64_t count, float *p, const float *g, float *m,
                       const tn_optimizer_step *how) {
+    if (how->momentum > 0) return step<momentum_rule>(device, count, p, g, m, NULL, how);
     return step<sgd_rule>(device, count, p, g, NULL, NULL, how);
 }
 tn_status tn_cuda_lion(tn_device *device, int64_t count, float *p, const float *g, float *m,

@@ -34,14 +34,23 @@ tn_status tn_ref_adamw(tn_device *device, int64_t count, float *p, const float *
     return TN_OK;
 }
 
-/* Weight decay enters through the gradient, as in PyTorch's SGD. */
-tn_status tn_ref_sgd(tn_device *device, int64_t count, float *p, const float *g,
+/* PyTorch's SGD: weight decay enters through the gradient, and the momentum is a plain sum (dampening 0), whose
+ * first value is the first gradient. */
+tn_status tn_ref_sgd(tn_device *device, int64_t count, float *p, const float *g, float *m,
                      const tn_optimizer_step *step) {
     (void)device;
     double factor = tn_gradient_factor(step);
     if (isnan(factor)) return TN_OK;
     float scale = (float)factor, rate = (float)step->learning_rate, decay = (float)step->weight_decay;
-    for (int64_t i = 0; i < count; i++) p[i] -= rate * (g[i] * scale + decay * p[i]);
+    float momentum = (float)step->momentum;
+    if (momentum <= 0) {
+        for (int64_t i = 0; i < count; i++) p[i] -= rate * (g[i] * scale + decay * p[i]);
+        return TN_OK;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        m[i] = momentum * m[i] + (g[i] * scale + decay * p[i]);
+        p[i] -= rate * m[i];
+    }
     return TN_OK;
 }
 

@@ -92,7 +92,8 @@ tn_status tn_ref_sum_squares(tn_device *device, int64_t count, const float *valu
 /* optim.c */
 tn_status tn_ref_adamw(tn_device *device, int64_t count, float *p, const float *g, float *m, float *v,
                        const tn_optimizer_step *step);
-tn_status tn_ref_sgd(tn_device *device, int64_t count, float *p, const float *g, const tn_optimizer_step *step);
+tn_status tn_ref_sgd(tn_device *device, int64_t count, float *p, const float *g, float *m,
+                     const tn_optimizer_step *step);
 tn_status tn_ref_lion(tn_device *device, int64_t count, float *p, const float *g, float *m,
                       const tn_optimizer_step *step);
 /* What gradients are multiplied with: scale and clipping; NaN where *sum_squares is not finite. */
