@@ -15,44 +15,6 @@ const char *tn_group_name(tn_group group) {
     return names[group];
 }
 
-const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
-    static const char *const names[TN_MODULES_PER_LAYER] = {
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
-    };
-    static const char *const norms[] = {"input_layernorm", "post_attention_layernorm", "self_attn.q_norm",
-                                        "self_attn.k_norm"};
-    if (module == TN_MODULE_EMBED) snprintf(out, 96, "model.embed_tokens");
-    else if (module == TN_MODULE_HEAD) snprintf(out, 96, "lm_head");
-    else if (module == TN_MODULE_FINAL_NORM) snprintf(out, 96, "model.norm");
-    else if (module >= TN_MODULE_NORM1)
-        snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, norms[module - TN_MODULE_NORM1]);
-    else snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, names[module]);
-    return out;
-}
-
-void tn_module_shape(const tn_arch *a, tn_module module, int64_t *rows, int64_t *cols) {
-    const int64_t q = tn_arch_q(a), kv = tn_arch_kv(a);
-    const int64_t shapes[][2] = {
-        [TN_MODULE_Q] = {q, a->hidden},
-        [TN_MODULE_K] = {kv, a->hidden},
-        [TN_MODULE_V] = {kv, a->hidden},
-        [TN_MODULE_O] = {a->hidden, q},
-        [TN_MODULE_GATE] = {a->intermediate, a->hidden},
-        [TN_MODULE_UP] = {a->intermediate, a->hidden},
-        [TN_MODULE_DOWN] = {a->hidden, a->intermediate},
-        [TN_MODULE_EMBED] = {a->vocab, a->hidden},
-        [TN_MODULE_HEAD] = {a->vocab, a->hidden},
-        [TN_MODULE_NORM1] = {a->hidden, 1},
-        [TN_MODULE_NORM2] = {a->hidden, 1},
-        [TN_MODULE_Q_NORM] = {a->head_dim, 1},
-        [TN_MODULE_K_NORM] = {a->head_dim, 1},
-        [TN_MODULE_FINAL_NORM] = {a->hidden, 1},
-    };
-    *rows = shapes[module][0];
-    *cols = shapes[module][1];
-}
-
 typedef struct builder {
     const tn_arch *arch;
     tn_adapter *adapter;
@@ -180,34 +142,18 @@ done:
 }
 
 /* Norms and biases are not decayed, as in Transformers' Trainer. */
-static tn_status add_full(builder *b, tn_module module, int64_t layer, tn_param_kind kind) {
-    tn_param param = {.kind = kind,
+static tn_status add_full(void *user, tn_module module, int64_t layer, bool bias) {
+    builder *b = user;
+    tn_param param = {.kind = bias ? TN_PARAM_BIAS : TN_PARAM_WEIGHT,
                       .module = module,
                       .layer = layer,
                       .group = TN_GROUP_FULL,
-                      .rank = module >= TN_MODULE_NORM1 || kind == TN_PARAM_BIAS ? 1 : 2,
+                      .rank = bias || tn_module_is_norm(module) ? 1 : 2,
                       .dtype = b->full_dtype};
     param.decay = param.rank == 2;
     tn_module_shape(b->arch, module, &param.shape[0], &param.shape[1]);
-    if (kind == TN_PARAM_BIAS) param.shape[1] = 1;
-    return add_param(b, param, kind == TN_PARAM_BIAS ? "bias" : "weight");
-}
-
-static tn_status add_full_layer(builder *b, int64_t layer) {
-    const tn_arch *a = b->arch;
-    tn_status status = TN_OK;
-    for (int m = 0; m < TN_MODULES_PER_LAYER; m++) {
-        bool bias = m < TN_MODULE_O ? a->qkv_bias : m == TN_MODULE_O ? a->o_bias : a->mlp_bias;
-        TN_TRY(add_full(b, (tn_module)m, layer, TN_PARAM_WEIGHT));
-        if (bias) TN_TRY(add_full(b, (tn_module)m, layer, TN_PARAM_BIAS));
-    }
-    TN_TRY(add_full(b, TN_MODULE_NORM1, layer, TN_PARAM_WEIGHT));
-    TN_TRY(add_full(b, TN_MODULE_NORM2, layer, TN_PARAM_WEIGHT));
-    if (!a->qk_norm) goto done;
-    TN_TRY(add_full(b, TN_MODULE_Q_NORM, layer, TN_PARAM_WEIGHT));
-    status = add_full(b, TN_MODULE_K_NORM, layer, TN_PARAM_WEIGHT);
-done:
-    return status;
+    if (bias) param.shape[1] = 1;
+    return add_param(b, param, bias ? "bias" : "weight");
 }
 
 tn_status tn_adapter_new_full(const tn_arch *arch, tn_dtype dtype, tn_adapter **adapter) {
@@ -216,10 +162,7 @@ tn_status tn_adapter_new_full(const tn_arch *arch, tn_dtype dtype, tn_adapter **
     *adapter = NULL;
     if (status != TN_OK) return status;
     b.adapter->full = true;
-    TN_TRY(add_full(&b, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT));
-    for (int64_t layer = 0; layer < arch->layers; layer++) TN_TRY(add_full_layer(&b, layer));
-    TN_TRY(add_full(&b, TN_MODULE_FINAL_NORM, -1, TN_PARAM_WEIGHT));
-    if (!arch->tied) TN_TRY(add_full(&b, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT));
+    TN_TRY(tn_each_tensor(arch, add_full, &b));
     lay_out(b.adapter);
     *adapter = b.adapter;
     b.adapter = NULL;

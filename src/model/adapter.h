@@ -10,7 +10,7 @@
 
 #include "format/peft_config.h"
 #include "format/safetensors.h"
-#include "model/arch.h"
+#include "model/module.h"
 #include "model/region.h"
 
 typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_HEAD, TN_GROUPS } tn_group;
@@ -18,29 +18,6 @@ typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_H
 const char *tn_group_name(tn_group group);
 
 typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT, TN_PARAM_BIAS } tn_param_kind;
-
-/* The linear modules of a layer, the two tables outside the layers, and the norms. */
-typedef enum tn_module {
-    TN_MODULE_Q,
-    TN_MODULE_K,
-    TN_MODULE_V,
-    TN_MODULE_O,
-    TN_MODULE_GATE,
-    TN_MODULE_UP,
-    TN_MODULE_DOWN,
-    TN_MODULES_PER_LAYER,
-    TN_MODULE_EMBED = TN_MODULES_PER_LAYER,
-    TN_MODULE_HEAD,
-    TN_MODULE_NORM1, /* before attention */
-    TN_MODULE_NORM2, /* before the MLP */
-    TN_MODULE_Q_NORM,
-    TN_MODULE_K_NORM,
-    TN_MODULE_FINAL_NORM,
-} tn_module;
-/* "model.layers.3.self_attn.q_proj", "model.embed_tokens", "lm_head", "model.norm" into `out`. */
-const char *tn_module_path(tn_module module, int64_t layer, char out[96]);
-/* [out, in] of a module's weight; of a norm [n, 1]. */
-void tn_module_shape(const tn_arch *arch, tn_module module, int64_t *rows, int64_t *cols);
 
 typedef struct tn_param {
     const char *name; /* in the file it is saved to */

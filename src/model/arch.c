@@ -1,6 +1,6 @@
 /* arch.c: the table of families and the reading of config.json. Defaults and traps: spec architectures.md. To
  * add a dense family, add a row to `families` (docs/add-a-family.md); what its config does beyond the row goes
- * into its `adjust`.
+ * into its `adjust`. Names and shapes of the tensors are in module.c.
  */
 #include "model/arch.h"
 
@@ -312,14 +312,4 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     if (f->adjust) TN_TRY(f->adjust(&r, arch));
 done:
     return status;
-}
-
-int64_t tn_arch_parameters(const tn_arch *a) {
-    int64_t q = tn_arch_q(a), kv = tn_arch_kv(a), d = a->hidden, f = a->intermediate;
-    int64_t layer = d * q + 2 * d * kv + q * d + 3 * d * f + 2 * d;
-    if (a->qkv_bias) layer += q + 2 * kv;
-    if (a->o_bias) layer += d;
-    if (a->mlp_bias) layer += 2 * f + d;
-    if (a->qk_norm) layer += 2 * a->head_dim;
-    return a->vocab * d * (a->tied ? 1 : 2) + a->layers * layer + d;
 }

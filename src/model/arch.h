@@ -51,7 +51,5 @@ const char *tn_shape_names(void);
 static inline int64_t tn_arch_q(const tn_arch *a) { return a->heads * a->head_dim; }
 static inline int64_t tn_arch_kv(const tn_arch *a) { return a->kv_heads * a->head_dim; }
 static inline int64_t tn_arch_qkv(const tn_arch *a) { return (a->heads + 2 * a->kv_heads) * a->head_dim; }
-/* Parameters of the base model (tied weights once). */
-int64_t tn_arch_parameters(const tn_arch *arch);
 
 #endif

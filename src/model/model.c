@@ -57,6 +57,14 @@ static void find(finder *f, const char *name, int64_t rows, int64_t cols, float 
     }
 }
 
+static void find_matrix(finder *f, tn_module module, int64_t layer, tn_source *source) {
+    const tn_arch *arch = f->model->arch;
+    char name[128];
+    int64_t rows, cols;
+    tn_module_shape(arch, module, &rows, &cols);
+    find(f, tn_tensor_name(module, layer, false, name), rows, cols, tn_tensor_std(arch, module, false), source);
+}
+
 static tn_status new_placement(tn_model *model, tn_placement **out) {
     tn_status status = tn_grow(&model->placements, &model->placement_capacity, model->placement_count + 1,
                                (int64_t)sizeof **out, "placements");
@@ -66,22 +74,22 @@ static tn_status new_placement(tn_model *model, tn_placement **out) {
     return TN_OK;
 }
 
-/* A norm's weight (std -1: ones where there is no file) or a linear's bias. */
+/* A norm's weight or a linear's bias. */
 static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param_kind kind, const void **vector,
                             float **gradient) {
     const bool bias = kind == TN_PARAM_BIAS;
     tn_placement *p;
-    char path[96], name[128];
+    char name[128];
     int64_t cols, width;
     tn_status status = new_placement(f->model, &p);
     if (status != TN_OK) return status;
-    snprintf(name, sizeof name, "%s.%s", tn_module_path(module, layer, path), bias ? "bias" : "weight");
+    tn_tensor_name(module, layer, bias, name);
     tn_module_shape(f->model->arch, module, &cols, &width);
     *p = (tn_placement){.vector = vector,
                         .cols = cols,
                         .param = tn_adapter_find(f->model->adapter, module, layer, kind),
                         .gradient = gradient};
-    find(f, name, cols, 0, bias ? 0.0f : -1.0f, &p->source[0]);
+    find(f, name, cols, 0, tn_tensor_std(f->model->arch, module, bias), &p->source[0]);
     return TN_OK;
 }
 
@@ -89,13 +97,10 @@ static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param
  * it has a master. */
 static const float unbound_master = 0;
 
-static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, bool bias,
-                          tn_source *source) {
+static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, tn_source *source) {
     tn_model *model = f->model;
     tn_part *part = &linear->part[linear->parts++];
-    char path[96], name[128];
     tn_status status = TN_OK;
-    tn_module_path(module, layer, path);
     tn_module_shape(model->arch, module, &part->weight.rows, &part->weight.cols);
     linear->in = part->weight.cols;
     linear->out += part->weight.rows;
@@ -108,22 +113,22 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     if (tn_adapter_find(model->adapter, module, layer, TN_PARAM_WEIGHT)) part->master = &unbound_master;
     part->weight.dtype = model->device->dtype;
     if (source) {
-        snprintf(name, sizeof name, "%s.weight", path);
-        find(f, name, part->weight.rows, part->weight.cols, (float)model->arch->initializer_range, source);
+        find_matrix(f, module, layer, source);
         if (source->tensor && tn_dtype_is_block(source->tensor->dtype))
             part->weight.dtype = source->tensor->dtype;
     }
-    if (bias) status = add_vector(f, module, layer, TN_PARAM_BIAS, &part->bias, &part->dbias);
+    if (tn_module_has_bias(model->arch, module))
+        status = add_vector(f, module, layer, TN_PARAM_BIAS, &part->bias, &part->dbias);
     return status;
 }
 
 static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer,
-                            int group, bool bias, int64_t *border) {
+                            int group, int64_t *border) {
     tn_placement *p;
     tn_source source[TN_MAX_PARTS];
     tn_status status = TN_OK;
     linear->site = (uint32_t)(layer * 8 + group);
-    for (int i = 0; i < count; i++) TN_TRY(add_part(f, linear, modules[i], layer, bias, &source[i]));
+    for (int i = 0; i < count; i++) TN_TRY(add_part(f, linear, modules[i], layer, &source[i]));
     linear->border = tn_border(linear->rank);
     if (linear->border > *border) *border = linear->border;
     TN_TRY(new_placement(f->model, &p));
@@ -152,10 +157,10 @@ static tn_status build_layer(finder *f, int64_t index) {
         TN_TRY(add_norm(f, TN_MODULE_Q_NORM, index, &layer->q_norm, &layer->dq_norm));
         TN_TRY(add_norm(f, TN_MODULE_K_NORM, index, &layer->k_norm, &layer->dk_norm));
     }
-    TN_TRY(add_linear(f, &layer->qkv, qkv, 3, index, 0, a->qkv_bias, &m->border_qkv));
-    TN_TRY(add_linear(f, &layer->o, o, 1, index, 1, a->o_bias, &m->border_o));
-    TN_TRY(add_linear(f, &layer->gate_up, gate_up, 2, index, 2, a->mlp_bias, &m->border_gate_up));
-    status = add_linear(f, &layer->down, down, 1, index, 3, a->mlp_bias, &m->border_down);
+    TN_TRY(add_linear(f, &layer->qkv, qkv, 3, index, 0, &m->border_qkv));
+    TN_TRY(add_linear(f, &layer->o, o, 1, index, 1, &m->border_o));
+    TN_TRY(add_linear(f, &layer->gate_up, gate_up, 2, index, 2, &m->border_gate_up));
+    status = add_linear(f, &layer->down, down, 1, index, 3, &m->border_down);
 done:
     return status;
 }
@@ -171,15 +176,14 @@ static tn_status build_head(finder *f) {
     tn_source source = {0};
     tn_status status;
     m->head.site = (uint32_t)(m->arch->layers * 8);
-    TN_TRY(add_part(f, &m->head, TN_MODULE_HEAD, -1, false, m->arch->tied ? NULL : &source));
+    TN_TRY(add_part(f, &m->head, TN_MODULE_HEAD, -1, m->arch->tied ? NULL : &source));
     m->head.border = m->border_head = tn_border(m->head.rank);
     TN_TRY(new_placement(m, &p));
     p->linear = &m->head;
     p->source[0] = source;
     if (!m->arch->tied) goto done;
     p->shared = !apart;
-    find(f, "model.embed_tokens.weight", m->arch->vocab, m->arch->hidden, (float)m->arch->initializer_range,
-         &p->source[0]);
+    find_matrix(f, TN_MODULE_EMBED, -1, &p->source[0]);
     if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype))
         m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
 done:
@@ -223,7 +227,7 @@ static tn_status build(finder *f) {
     tn_status status;
     TN_TRY(new_placement(m, &embed));
     embed->cols = a->hidden;
-    find(f, "model.embed_tokens.weight", a->vocab, a->hidden, (float)a->initializer_range, &embed->source[0]);
+    find_matrix(f, TN_MODULE_EMBED, -1, &embed->source[0]);
     m->embed = (tn_weight){.rows = a->vocab, .cols = a->hidden};
     for (int64_t i = 0; i < a->layers; i++) TN_TRY(build_layer(f, i));
     TN_TRY(add_norm(f, TN_MODULE_FINAL_NORM, -1, &m->final_norm, &m->dfinal_norm));
@@ -387,21 +391,16 @@ static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *va
 
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
-    char path[96], name[128];
-    const bool bias = param->kind == TN_PARAM_BIAS;
-    tn_module_path(param->module, param->layer, path);
-    snprintf(name, sizeof name, "%s.%s",
-             param->module == TN_MODULE_HEAD && m->arch->tied ? "model.embed_tokens" : path,
-             bias ? "bias" : "weight");
+    char name[128];
+    const bool bias = param->kind == TN_PARAM_BIAS, tied = param->module == TN_MODULE_HEAD && m->arch->tied;
+    const tn_module module = tied ? TN_MODULE_EMBED : param->module;
+    tn_tensor_name(module, param->layer, bias, name);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
     if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
     else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
     else
-        tn_random_weights(m->seed ^ tn_random_name(name),
-                          bias               ? 0.0f
-                          : param->rank == 1 ? -1.0f
-                                             : (float)m->arch->initializer_range,
-                          param->count, values);
+        tn_random_weights(m->seed ^ tn_random_name(name), tn_tensor_std(m->arch, module, bias), param->count,
+                          values);
     return TN_OK;
 }
 

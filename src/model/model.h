@@ -38,7 +38,6 @@ typedef struct tn_model {
     uint64_t seed;          /* of random weights */
     struct tn_placement *placements; /* one for each loaded piece, see model.c */
     int64_t placement_count, placement_capacity;
-    int64_t placements_used; /* tensors of the file that the model took */
 } tn_model;
 
 /* Checks that every tensor the architecture needs is in `files` with its shape (TN_BAD_DATA lists what is not)
@@ -56,10 +55,6 @@ tn_status tn_model_load(tn_model *model);
 tn_status tn_model_refresh(tn_model *model);
 /* tn_base_values for tn_adapter_init; `user` is the model. */
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values);
-/* Writes a model directory with random weights (verb init): config.json as given, model.safetensors in `dtype`.
- */
-tn_status tn_model_write_random(const tn_arch *arch, const char *config_text, tn_dtype dtype, uint64_t seed,
-                                const char *directory);
 /* Scratch bounds of this model for batches of `rows` tokens. */
 tn_limits tn_model_limits(const tn_model *model, int64_t rows, int64_t documents, int64_t longest,
                           int64_t head_rows, bool backward, bool dropout);

@@ -19,6 +19,7 @@ typedef struct tensor {
 
 typedef struct writer {
     tn_arena arena;
+    const tn_arch *arch;
     tensor *list;
     int64_t count, capacity;
     tn_dtype dtype;
@@ -28,50 +29,21 @@ typedef struct writer {
     const int64_t *chosen; /* declared index → list index of the file in hand */
 } writer;
 
-static tn_status add(writer *w, int64_t rows, int64_t cols, float std, const char *format, int64_t layer) {
+static tn_status add(void *user, tn_module module, int64_t layer, bool bias) {
+    writer *w = user;
+    char name[128];
+    int64_t rows, cols;
     tn_status status = tn_grow(&w->list, &w->capacity, w->count + 1, (int64_t)sizeof *w->list, "tensors");
     if (status != TN_OK) return status;
+    tn_module_shape(w->arch, module, &rows, &cols);
+    if (bias) cols = 1;
     tensor *t = &w->list[w->count++];
-    *t = (tensor){.rank = cols ? 2 : 1, .shape = {rows, cols}, .count = cols ? rows * cols : rows, .std = std};
-    t->name = layer < 0 ? format : tn_arena_printf(&w->arena, "model.layers.%lld.%s", (long long)layer, format);
-    return t->name ? TN_OK : tn_fail_memory(64, "a name");
-}
-
-static tn_status add_layer(writer *w, const tn_arch *a, int64_t l) {
-    static const char *const names[TN_MODULES_PER_LAYER] = {
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-    const float std = (float)a->initializer_range;
-    tn_status status;
-    TN_TRY(add(w, a->hidden, 0, -1, "input_layernorm.weight", l));
-    TN_TRY(add(w, a->hidden, 0, -1, "post_attention_layernorm.weight", l));
-    if (a->qk_norm) {
-        TN_TRY(add(w, a->head_dim, 0, -1, "self_attn.q_norm.weight", l));
-        TN_TRY(add(w, a->head_dim, 0, -1, "self_attn.k_norm.weight", l));
-    }
-    for (int m = 0; m < TN_MODULES_PER_LAYER; m++) {
-        int64_t rows, cols;
-        bool bias = m <= TN_MODULE_V ? a->qkv_bias : m == TN_MODULE_O ? a->o_bias : a->mlp_bias;
-        tn_module_shape(a, (tn_module)m, &rows, &cols);
-        const char *weight = tn_arena_printf(&w->arena, "%s.weight", names[m]),
-                   *vector = tn_arena_printf(&w->arena, "%s.bias", names[m]);
-        if (!weight || !vector) return tn_fail_memory(64, "a name");
-        TN_TRY(add(w, rows, cols, std, weight, l));
-        if (bias) TN_TRY(add(w, rows, 0, 0, vector, l));
-    }
-done:
-    return status;
-}
-
-static tn_status list_tensors(writer *w, const tn_arch *a) {
-    const float std = (float)a->initializer_range;
-    tn_status status;
-    TN_TRY(add(w, a->vocab, a->hidden, std, "model.embed_tokens.weight", -1));
-    for (int64_t l = 0; l < a->layers; l++) TN_TRY(add_layer(w, a, l));
-    TN_TRY(add(w, a->hidden, 0, -1, "model.norm.weight", -1));
-    if (!a->tied) TN_TRY(add(w, a->vocab, a->hidden, std, "lm_head.weight", -1));
-done:
-    return status;
+    *t = (tensor){.rank = bias || tn_module_is_norm(module) ? 1 : 2,
+                  .shape = {rows, cols},
+                  .count = rows * cols,
+                  .std = tn_tensor_std(w->arch, module, bias)};
+    t->name = tn_arena_printf(&w->arena, "%s", tn_tensor_name(module, layer, bias, name));
+    return t->name ? TN_OK : tn_fail_memory(128, "a name");
 }
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
@@ -194,7 +166,8 @@ tn_status tn_init(tn_config *config, tn_doc **doc) {
         tn_remedy("choose another output_dir");
         goto done;
     }
-    TN_TRY(list_tensors(&w, &arch));
+    w.arch = &arch;
+    TN_TRY(tn_each_tensor(&arch, add, &w));
     for (int64_t i = 0; i < w.count; i++)
         if (w.list[i].count > largest) largest = w.list[i].count;
     TN_TRY(tn_alloc(&w.values, largest, (int64_t)sizeof *w.values, "random weights"));

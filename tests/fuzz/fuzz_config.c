@@ -1,7 +1,7 @@
 /* fuzz_config.c: any bytes as the config.json of a model. What is accepted has sizes that can be multiplied. */
 #include <stdlib.h>
 
-#include "model/arch.h"
+#include "model/module.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
