@@ -5,6 +5,7 @@
 #include "model/arch.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -30,6 +31,7 @@ struct tn_family {
 
 static tn_status adjust_smollm3(const reader *r, tn_arch *arch);
 static tn_status adjust_granite(const reader *r, tn_arch *arch);
+static tn_status adjust_seed_oss(const reader *r, tn_arch *arch);
 
 static const tn_family families[] = {
     {.name = "llama",
@@ -111,11 +113,24 @@ static const tn_family families[] = {
      .tied = true,
      .bias_by_config = true,
      .adjust = adjust_smollm3},
+    {.name = "seed_oss",
+     .architecture = "SeedOssForCausalLM",
+     .vocab = 155136,
+     .hidden = 4096,
+     .intermediate = 27648,
+     .layers = 64,
+     .heads = 80,
+     .kv_heads = 8,
+     .head_dim = 128,
+     .max_positions = 524288,
+     .norm_eps = 1e-6,
+     .theta = 1e4,
+     .bias_by_config = true,
+     .adjust = adjust_seed_oss},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
 const char *tn_family_name(const tn_family *family) { return family->name; }
-const char *tn_family_names(void) { return "llama, mistral, qwen2, qwen3, granite, smollm3"; }
 
 static int64_t integer(const reader *r, const char *key, int64_t otherwise) {
     const tn_json *value = tn_json_get(r->config, key);
@@ -141,6 +156,13 @@ static tn_status adjust_granite(const reader *r, tn_arch *arch) {
     return tn_fail(TN_BAD_DATA, "%s: granite's multipliers must be positive numbers", r->name);
 }
 
+/* attention_bias (on by default) is of q, k and v alone; the output projection has a key of its own. */
+static tn_status adjust_seed_oss(const reader *r, tn_arch *arch) {
+    arch->qkv_bias = boolean(r, "attention_bias", true);
+    arch->o_bias = boolean(r, "attention_out_bias", false);
+    return TN_OK;
+}
+
 /* Every n-th layer has no rope; an explicit list (1 = uses rope) wins over the interval. */
 static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
     const tn_json *list = tn_json_get(r->config, "no_rope_layers");
@@ -163,8 +185,11 @@ static tn_status find_family(const reader *r, const tn_json *whole, const tn_fam
             *family = &families[i];
             return TN_OK;
         }
+    char known[256] = "";
+    for (int i = 0, used = 0; i < FAMILIES && used < (int)sizeof known; i++)
+        used += snprintf(known + used, sizeof known - (size_t)used, "%s%s", i ? ", " : "", families[i].name);
     tn_fail(TN_USAGE, "%s: model family \"%s\" is not supported", r->name, type ? type : class);
-    return tn_remedy("supported model_type values: %s", tn_family_names());
+    return tn_remedy("supported model_type values: %s", known);
 }
 
 /* Which layers are windowed: layer_types wins, then the family's flag, else all. */
@@ -257,6 +282,12 @@ static tn_status check_sizes(const reader *r, const tn_arch *a) {
     return TN_OK;
 }
 
+static void read_dropout(const reader *r, tn_arch *arch) {
+    static const char *const keys[] = {"attention_dropout", "residual_dropout", "resid_pdrop", "embd_pdrop"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        arch->dropout = fmax(arch->dropout, number(r, keys[i], 0));
+}
+
 static void read_tokens(const reader *r, tn_arch *arch) {
     const tn_json *eos = tn_json_get(r->config, "eos_token_id");
     int64_t bos = tn_json_integer(tn_json_get(r->config, "bos_token_id"), -1);
@@ -308,6 +339,7 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     const char *dtype = tn_json_string(tn_json_get(r.config, "dtype"),
                                        tn_json_string(tn_json_get(r.config, "torch_dtype"), "float32"));
     if (!tn_dtype_from_name(dtype, &arch->stored_dtype)) arch->stored_dtype = TN_DTYPE_F32;
+    read_dropout(&r, arch);
     read_tokens(&r, arch);
     if (f->adjust) TN_TRY(f->adjust(&r, arch));
 done:

@@ -31,6 +31,7 @@ typedef struct tn_arch {
     tn_dtype stored_dtype;           /* what the config says the weights are; F32 where it says nothing */
     int32_t bos, eos[16], eos_count; /* of config.json; -1 / 0 where absent */
     double initializer_range;
+    double dropout; /* the largest that the config names; none but LoRA's is applied (engine.c says so) */
 } tn_arch;
 
 /* Reads a configuration in either generation's spelling (architectures.md section 1). `rope_scaling` replaces
@@ -39,8 +40,6 @@ typedef struct tn_arch {
 tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name,
                        tn_arch *arch);
 const char *tn_family_name(const tn_family *family);
-/* Names of all families, comma-separated. */
-const char *tn_family_names(void);
 /* config.json of a well-known shape ("llama-3.1-8b", "qwen2.5-0.5b", …) as JSON text; NULL for an unknown name.
  */
 const char *tn_shape_config(const char *name);

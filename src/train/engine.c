@@ -160,6 +160,14 @@ static tn_status set_date(tn_engine *e) {
     return status == TN_OK ? tn_config_used(e->config, "template_date", date) : status;
 }
 
+/* Transformers drops base activations in training where config.json says so (granite 3.0, seed_oss: 0.1). */
+static void say_dropout(const tn_engine *e) {
+    if (e->use == TN_USE_TRAIN && e->arch.dropout > 0)
+        tn_warn(
+            "%s asks for a dropout of %g inside the base, which is not applied; lora_dropout is the only one",
+            e->settings->model, e->arch.dropout);
+}
+
 /* Configuration, files and architecture. */
 static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
     const tn_json *tree, *scaling;
@@ -172,6 +180,7 @@ static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool wei
     TN_TRY(open_model(e, weights, &tree));
     TN_TRY(find_rope_scaling(e, &scaling));
     TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));
+    say_dropout(e);
     status = set_max_length(e);
 done:
     return status;

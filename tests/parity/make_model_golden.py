@@ -36,6 +36,7 @@ CASES = {  # name: (config class, config keys, LoRA keys, curves)
     "granite": ("GraniteConfig", dict(embedding_multiplier=3, residual_multiplier=0.4, logits_scaling=2, attention_multiplier=0.2,
                                       **rope("default")), {}, False),
     "smollm3": ("SmolLM3Config", dict(no_rope_layer_interval=2, tie_word_embeddings=True, **rope("default")), {}, False),
+    "seed_oss": ("SeedOssConfig", dict(head_dim=12, **rope("default")), {}, False),
     "llama_linear": ("LlamaConfig", rope("linear", factor=2.0), {}, False),
     "llama_dynamic": ("LlamaConfig", dict(max_position_embeddings=12, **rope("dynamic", factor=2.0)), {}, False),
     "llama_longrope": ("LlamaConfig", rope("longrope", factor=4.0, original_max_position_embeddings=16, long_factor=[1.0, 1.5, 2.5, 4.0],

@@ -10,8 +10,9 @@
 #define GOLDEN "tests/parity/golden/"
 
 static const char *const cases[] = {
-    "llama", "llama_bias_tied", "llama_embed_head", "qwen2",        "qwen2_yarn",    "mistral_window",
-    "qwen3", "granite",         "smollm3",          "llama_linear", "llama_dynamic", "llama_longrope"};
+    "llama",          "llama_bias_tied", "llama_embed_head", "qwen2",   "qwen2_yarn",
+    "mistral_window", "qwen3",           "granite",          "smollm3", "seed_oss",
+    "llama_linear",   "llama_dynamic",   "llama_longrope"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
 
 static const char *path_of(const char *name, const char *rest) {
@@ -100,6 +101,29 @@ static void logits_agree_with_transformers(void **state) {
         }
         tn_safetensors_close(golden);
     }
+}
+
+static void count_dropout(void *user, tn_log_level level, const char *line) {
+    if (level == TN_LOG_WARNING && strstr(line, "dropout of 0.1")) ++*(int *)user;
+}
+
+static int dropout_warnings(const char *name, tn_use use) {
+    tn_engine e;
+    int count = 0;
+    tn_config *config = configure("bench", name, NULL);
+    tn_log_set(count_dropout, &count);
+    must(tn_engine_open(config, use, true, NULL, &e));
+    tn_log_set(NULL, NULL);
+    tn_engine_close(&e);
+    tn_config_free(config);
+    return count;
+}
+
+static void dropout_inside_the_base_is_said_where_it_matters(void **state) {
+    (void)state;
+    assert_int_equal(dropout_warnings("seed_oss", TN_USE_TRAIN), 1);
+    assert_int_equal(dropout_warnings("seed_oss", TN_USE_EVAL), 0);
+    assert_int_equal(dropout_warnings("llama", TN_USE_TRAIN), 0);
 }
 
 static void check_gradients(const char *name, bool full, const char *policy, double *worst) {
@@ -385,6 +409,7 @@ static void resume_is_bit_exact_with_every_optimizer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_transformers),
+        cmocka_unit_test(dropout_inside_the_base_is_said_where_it_matters),
         cmocka_unit_test(every_adapter_gradient_agrees_with_peft),
         cmocka_unit_test(fifty_steps_follow_peft),
         cmocka_unit_test(every_gradient_of_full_finetuning_agrees_with_transformers),
