@@ -12,9 +12,29 @@ static const char *architecture(const tn_gguf *file) {
     return tn_json_string(tn_gguf_get(file, "general.architecture"), "");
 }
 
+/* The architectures whose tensors and metadata are translated, which are model_types too, and the class that
+ * stands in "architectures". `permuted`: llama.cpp stores the q and k rows interleaved. */
+typedef struct gguf_family {
+    const char *name, *class;
+    bool permuted;
+} gguf_family;
+
+static const gguf_family families[] = {
+    {"llama", "LlamaForCausalLM", true},     {"qwen2", "Qwen2ForCausalLM", false},
+    {"qwen3", "Qwen3ForCausalLM", false},    {"granite", "GraniteForCausalLM", true},
+    {"smollm3", "SmolLM3ForCausalLM", true},
+};
+enum { FAMILIES = sizeof families / sizeof *families };
+
+static const gguf_family *find_family(const char *name) {
+    for (int i = 0; i < FAMILIES; i++)
+        if (strcmp(name, families[i].name) == 0) return &families[i];
+    return NULL;
+}
+
 bool tn_gguf_permutes(const tn_gguf *file) {
-    const char *name = architecture(file);
-    return strcmp(name, "llama") == 0 || strcmp(name, "granite") == 0 || strcmp(name, "smollm3") == 0;
+    const gguf_family *family = find_family(architecture(file));
+    return family && family->permuted;
 }
 
 bool tn_gguf_hf_name(const char *name, char out[128]) {
@@ -218,29 +238,25 @@ static tn_status check_kind(const tn_gguf *file, const char *path) {
     return TN_OK;
 }
 
+static tn_status refuse_architecture(const char *path, const char *name) {
+    char known[256] = "";
+    for (int i = 0, used = 0; i < FAMILIES && used < (int)sizeof known; i++)
+        used += snprintf(known + used, sizeof known - (size_t)used, "%s%s", i ? ", " : "", families[i].name);
+    tn_fail(TN_USAGE, "%s: the architecture \"%s\" is not supported", path, name);
+    return tn_remedy("supported in GGUF: %s", known);
+}
+
 tn_status tn_gguf_config(const tn_gguf *file, const char *path, tn_str *json) {
-    static const struct {
-        const char *name, *class;
-    } known[] = {{"llama", "LlamaForCausalLM"},
-                 {"qwen2", "Qwen2ForCausalLM"},
-                 {"qwen3", "Qwen3ForCausalLM"},
-                 {"granite", "GraniteForCausalLM"},
-                 {"smollm3", "SmolLM3ForCausalLM"}};
     const char *name = architecture(file);
-    const size_t families = sizeof known / sizeof *known;
-    size_t family = 0;
+    const gguf_family *family = find_family(name);
     tn_json_writer w = tn_json_write_to(json, 0);
     tn_status status;
     TN_TRY(check_kind(file, path));
-    while (family < families && strcmp(name, known[family].name) != 0) family++;
-    if (family == families) {
-        tn_fail(TN_USAGE, "%s: the architecture \"%s\" is not supported", path, name);
-        return tn_remedy("supported in GGUF: llama, qwen2, qwen3, granite, smollm3");
-    }
+    if (!family) return refuse_architecture(path, name);
     tn_json_begin(&w, '{');
     tn_json_key(&w, "architectures");
     tn_json_begin(&w, '[');
-    tn_json_put_string(&w, known[family].class, -1);
+    tn_json_put_string(&w, family->class, -1);
     tn_json_end(&w, ']');
     tn_json_string_member(&w, "model_type", name);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
