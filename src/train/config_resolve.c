@@ -19,7 +19,7 @@ static bool is_explicit(const tn_config *config, const char *key) {
 static tn_status check_required(const tn_config *config, const tn_settings *s) {
     bool trains = is_verb(config, "train") && !s->dry_run, data = is_verb(config, "data");
     bool eval = is_verb(config, "eval"), init = is_verb(config, "init"), verify = is_verb(config, "verify");
-    bool needs_model = !verify && !is_verb(config, "env");
+    bool needs_model = tn_config_get(config, "model") && !verify; /* every verb that knows the key */
     const struct {
         bool missing;
         const char *key, *what;

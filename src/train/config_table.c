@@ -23,7 +23,7 @@ enum {
     VERIFY = 1 << 9,
     INIT = 1 << 10,
     ENV = 1 << 11,
-    ALL = (1 << 12) - 1,
+    ALL = -1,                               /* of any verb */
     TRAINING = TRAIN | PLAN | BENCH | DATA, /* data shows what train would see, so it takes train's file */
     LOADING = TRAINING | EVAL | GENERATE | CHAT,
     SAMPLING = GENERATE | CHAT,

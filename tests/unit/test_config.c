@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "train/config.h"
+#include "train/config_table.h"
 
 static tn_config *new_config(const char *verb) {
     tn_config *config = NULL;
@@ -444,14 +444,12 @@ static void what_was_used_reads_back_the_same(void **state) {
 }
 
 static void every_row_of_the_table_is_whole(void **state) {
-    static const char *const verbs[] = {"train", "plan",    "eval",   "generate", "chat",  "tokenize",
-                                        "data",  "inspect", "verify", "init",     "bench", "env"};
     tn_key_info info;
     (void)state;
-    for (size_t v = 0; v < sizeof verbs / sizeof *verbs; v++) {
-        tn_config *config = new_config(verbs[v]);
+    for (int v = 0; v < tn_config_verb_count; v++) {
+        tn_config *config = new_config(tn_config_verbs[v]);
         int64_t rows = 0;
-        for (; tn_config_key(verbs[v], rows, &info); rows++) {
+        for (; tn_config_key(tn_config_verbs[v], rows, &info); rows++) {
             assert_true(*info.name && *info.kind && *info.help && info.aliases && info.default_value);
             assert_non_null(tn_config_get(config, info.name));
         }
