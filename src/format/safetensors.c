@@ -186,4 +186,3 @@ const tn_tensor_info *tn_safetensors_find(const tn_safetensors *f, const char *n
     return tn_name_table_find(&f->names, name);
 }
 const tn_json *tn_safetensors_metadata(const tn_safetensors *f) { return f->metadata; }
-const char *tn_safetensors_path(const tn_safetensors *f) { return f->path; }

@@ -19,7 +19,6 @@ int64_t tn_safetensors_count(const tn_safetensors *file);
 const tn_tensor_info *tn_safetensors_at(const tn_safetensors *file, int64_t index);
 const tn_tensor_info *tn_safetensors_find(const tn_safetensors *file, const char *name); /* NULL where absent */
 const tn_json *tn_safetensors_metadata(const tn_safetensors *file); /* object, may be NULL */
-const char *tn_safetensors_path(const tn_safetensors *file);
 
 /* Writing: declare all tensors, then give each one's data when asked (the writer orders the file by dtype, then
  * name, as the reference library does). Plain dtypes only; a name twice is an error. Saves atomically. */

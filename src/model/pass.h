@@ -32,7 +32,6 @@ typedef enum tn_saved {
     TN_SAVED_GATE_UP, /* [T, 2f + border]; becomes its own gradient */
     TN_SAVED_COUNT
 } tn_saved;
-const char *tn_saved_name(tn_saved saved);
 /* Does `policy` keep this tensor for every layer? */
 bool tn_saved_kept(tn_saved saved, tn_policy policy);
 
@@ -58,7 +57,7 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
 /* Forward and losses only. `losses` (host, may be NULL) gets −ln p of each token's target, [tokens], 0 where
  * there is none. */
 tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses);
-/* Running totals on the device: zero them; read Σ loss and Σ g² (of all of the adapter's gradients). */
+/* The running total on the device: zero it; read Σ loss. */
 tn_status tn_pass_reset_loss(tn_pass *pass);
 tn_status tn_pass_read_loss(tn_pass *pass, double *loss);
 /* Generation: appends `count` tokens behind `past` cached ones and gives the logits [vocab] of the last (host,

@@ -4,18 +4,13 @@
 #include "model/pass_internal.h"
 
 static const struct {
-    const char *name;
     bool fp32;
     bool kept[TN_POLICIES]; /* none, selective, full */
 } table[TN_SAVED_COUNT] = {
-    [TN_SAVED_H] = {"h", false, {true, true, true}},
-    [TN_SAVED_QKV_RAW] = {"qkv_raw", false, {true, true, false}},
-    [TN_SAVED_QK_RSTD] = {"qk_rstd", true, {true, true, false}},
-    [TN_SAVED_QKV] = {"qkv", false, {true, true, false}},
-    [TN_SAVED_ATTN] = {"attn", false, {true, true, false}},
-    [TN_SAVED_LSE] = {"lse", true, {true, true, false}},
-    [TN_SAVED_H_MID] = {"h_mid", false, {true, true, false}},
-    [TN_SAVED_GATE_UP] = {"gate_up", false, {true, false, false}},
+    [TN_SAVED_H] = {false, {true, true, true}},       [TN_SAVED_QKV_RAW] = {false, {true, true, false}},
+    [TN_SAVED_QK_RSTD] = {true, {true, true, false}}, [TN_SAVED_QKV] = {false, {true, true, false}},
+    [TN_SAVED_ATTN] = {false, {true, true, false}},   [TN_SAVED_LSE] = {true, {true, true, false}},
+    [TN_SAVED_H_MID] = {false, {true, true, false}},  [TN_SAVED_GATE_UP] = {false, {true, false, false}},
 };
 
 const char *tn_policy_name(tn_policy policy) {
@@ -23,7 +18,6 @@ const char *tn_policy_name(tn_policy policy) {
     return names[policy];
 }
 
-const char *tn_saved_name(tn_saved saved) { return table[saved].name; }
 bool tn_saved_kept(tn_saved saved, tn_policy policy) { return table[saved].kept[policy]; }
 
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind) {

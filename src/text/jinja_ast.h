@@ -131,8 +131,6 @@ const char *jinja_intern(jinja_source *source, const char *text, int64_t length)
 
 /* Cuts the source into tokens (an END at the end); *tokens is the caller's to free. */
 tn_status jinja_lex(jinja_source *source, jinja_token **tokens, int64_t *count);
-/* *has_generation: is there a generation block? */
-tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body,
-                      bool *has_generation);
+tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body);
 
 #endif

@@ -262,7 +262,6 @@ done:
 static tn_status parse_generation(jinja_parser *parser, jinja_node *node) {
     static const char *const ends[] = {"endgeneration", NULL};
     node->kind = JINJA_N_GENERATION;
-    parser->has_generation = true;
     return parse_function_body(parser, node, NULL, ends);
 }
 
@@ -358,12 +357,9 @@ done:
     return status;
 }
 
-tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body,
-                      bool *has_generation) {
+tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body) {
     int which = 0;
     jinja_parser parser = {.source = source, .token = tokens};
     *body = NULL;
-    tn_status status = parse_body(&parser, NULL, body, &which);
-    *has_generation = parser.has_generation;
-    return status;
+    return parse_body(&parser, NULL, body, &which);
 }

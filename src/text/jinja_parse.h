@@ -11,7 +11,6 @@ typedef struct jinja_parser {
     const jinja_token *token;
     int depth, loops;
     jinja_signature *function; /* of the macro being read, or NULL */
-    bool has_generation;
 } jinja_parser;
 
 typedef struct jinja_node_list {

@@ -16,7 +16,6 @@ struct tn_template {
     const char *name;
     const jinja_node *body;
     jinja_names names;
-    bool has_generation;
     bool has_time; /* `now` was set */
     struct tm now;
 };
@@ -68,7 +67,7 @@ tn_status tn_template_compile(const char *source, int64_t length, const char *na
     normalize_newlines(&input, copy, source, length);
     TN_TRY(intern_names(&input, &result->names));
     TN_TRY(jinja_lex(&input, &tokens, &count));
-    TN_TRY(jinja_parse(&input, tokens, &result->body, &result->has_generation));
+    TN_TRY(jinja_parse(&input, tokens, &result->body));
     *compiled = result;
     result = NULL;
 done:
@@ -88,8 +87,6 @@ void tn_template_set_time(tn_template *compiled, const struct tm *now) {
     compiled->now = *now;
     compiled->has_time = true;
 }
-
-bool tn_template_has_generation(const tn_template *compiled) { return compiled->has_generation; }
 
 tn_status tn_template_render(const tn_template *compiled, const tn_json *variables, tn_str *out, bool *rejected,
                              tn_text_range **ranges, int64_t *count) {

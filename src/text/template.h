@@ -29,7 +29,5 @@ typedef struct tn_text_range {
  * the generation ranges, to be freed by the caller. */
 tn_status tn_template_render(const tn_template *compiled, const tn_json *variables, tn_str *out, bool *rejected,
                              tn_text_range **ranges, int64_t *count);
-/* Does the template contain a generation block? */
-bool tn_template_has_generation(const tn_template *compiled);
 
 #endif

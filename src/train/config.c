@@ -53,8 +53,6 @@ void tn_config_free(tn_config *config) {
     free(config);
 }
 
-const char *tn_config_verb(const tn_config *config) { return config->verb; }
-
 /* Row of a name or alias whatever the verb; -1 where there is none. */
 static int find_key(const char *name) {
     for (int i = 0; i < tn_config_key_count; i++)
