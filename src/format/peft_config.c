@@ -30,8 +30,7 @@ void tn_peft_config_free(tn_peft_config *config) {
     free(config);
 }
 
-/* ---- Rules
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Rules --------------------------------------------------------------------------------------- */
 
 /* A list of strings; `path` and `key` stand in messages. */
 static tn_status take_names(tn_arena *arena, const tn_json *list, const char *path, const char *key,
@@ -84,8 +83,7 @@ tn_status tn_name_rule_parse(tn_arena *arena, const char *text, tn_name_rule *ru
     return rule->regex ? TN_OK : tn_fail_memory((int64_t)strlen(text), "a regular expression");
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------- */
 
 /* What the readers of single keys share. An absent or null key leaves the default in place. */
 typedef struct reader {

@@ -29,8 +29,7 @@ struct tn_targeting {
     bool *target_used, *full_used;
 };
 
-/* ---- Expressions
- * --------------------------------------------------------------------------------------------- */
+/* ---- Expressions --------------------------------------------------------------------------------- */
 
 /* re.match and re.fullmatch. */
 static const uint32_t match = PCRE2_ANCHORED, fullmatch = PCRE2_ANCHORED | PCRE2_ENDANCHORED;
@@ -157,8 +156,7 @@ void tn_targeting_free(tn_targeting *t) {
     free(t);
 }
 
-/* ---- Questions
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Questions ----------------------------------------------------------------------------------- */
 
 /* Is `name` the `entry` itself, or does it end with it behind a dot? */
 static bool same_or_suffix(const char *name, const char *entry) {

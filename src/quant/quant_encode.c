@@ -48,8 +48,7 @@ static void range(const float *x, int n, float *low, float *high) {
     }
 }
 
-/* ---- Blocks of 32
- * -------------------------------------------------------------------------------------------- */
+/* ---- Blocks of 32 -------------------------------------------------------------------------------- */
 
 static void pack_nibbles(const uint8_t q[32], uint8_t *out) {
     for (int i = 0; i < 16; i++) out[i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
@@ -118,8 +117,7 @@ static void q8_0(const float *x, uint8_t *out) {
     for (int i = 0; i < 32; i++) out[2 + i] = (uint8_t)cut(roundf(x[i] * id), -128, 127);
 }
 
-/* ---- Blocks of 256: searches for scales
- * ---------------------------------------------------------------------- */
+/* ---- Blocks of 256: searches for scales ---------------------------------------------------------- */
 
 /* What the search of one group of 32 tries and finds: x ≈ scale·code − offset. */
 typedef struct group_fit {
@@ -217,8 +215,7 @@ static float symmetric_search(const float *x, uint8_t codes[16]) {
     return scale;
 }
 
-/* ---- Blocks of 256: packing
- * ---------------------------------------------------------------------------------- */
+/* ---- Blocks of 256: packing ---------------------------------------------------------------------- */
 
 /* Eight 6-bit scales and minima into 12 bytes; the inverse is unpack6 in quant.c. */
 static void pack6(const int scale[GROUPS], const int minimum[GROUPS], uint8_t out[12]) {
@@ -314,8 +311,7 @@ static void q6_k(const float *x, uint8_t *out) {
     }
 }
 
-/* ---- Face
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Face ---------------------------------------------------------------------------------------- */
 
 static void narrow(tn_dtype dtype, const float *values, int64_t count, uint8_t *out) {
     for (int64_t i = 0; i < count; i++) {

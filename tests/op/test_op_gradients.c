@@ -131,8 +131,7 @@ static void gated_gradient(void **state) {
     }
 }
 
-/* ---- rope -------------------------------------------------------------------------------------------------
- */
+/* ---- rope ---------------------------------------------------------------------------------------- */
 
 enum { HALF = 4, TURNED = 12 }; /* the last four columns pass through */
 
@@ -163,8 +162,7 @@ static void rope_gradient(void **state) {
     check("rope", rope_loss, &p, p.x, ROWS * TURNED, p.gradient);
 }
 
-/* ---- attention
- * ------------------------------------------------------------------------------------------------ */
+/* ---- attention ----------------------------------------------------------------------------------- */
 
 enum { HEADS = 2, SIZE = 6, TOKENS = 11, QUERIES = TOKENS * HEADS * SIZE, KEYS = TOKENS * SIZE };
 
@@ -199,8 +197,7 @@ static void attention_gradient(void **state) {
     }
 }
 
-/* ---- linear
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- linear -------------------------------------------------------------------------------------- */
 
 enum { IN = 10, OUT_A = 6, OUT_B = 4, OUT = OUT_A + OUT_B, RANK = 3, X = IN + 16, Y = OUT + 16 };
 
@@ -262,8 +259,7 @@ static void linear_gradient(void **state) {
     }
 }
 
-/* ---- loss and embedding
- * --------------------------------------------------------------------------------------------- */
+/* ---- loss and embedding -------------------------------------------------------------------------- */
 
 typedef struct loss_problem {
     float logits[ROWS * COLS], loss[ROWS], gradient[ROWS * COLS], cap;

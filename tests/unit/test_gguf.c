@@ -39,8 +39,7 @@ static void small_file(gguf_builder *b) {
     add_tensor(b, "w", 2, matrix, 2, blocks, 36);
 }
 
-/* ---- Values
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Values -------------------------------------------------------------------------------------- */
 
 static void every_value_type_is_read(void **state) {
     (void)state;
@@ -136,8 +135,7 @@ static void alignment_is_the_files_own(void **state) {
     tn_gguf_close(f);
 }
 
-/* ---- Damage
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Damage -------------------------------------------------------------------------------------- */
 
 static void a_file_cut_anywhere_is_damaged(void **state) {
     (void)state;

@@ -22,8 +22,7 @@ static void must_refuse(const char *text, tn_status wanted, const char *part) {
     assert_null(config);
 }
 
-/* ---- Targeting against PEFT
- * ---------------------------------------------------------------------------------- */
+/* ---- Targeting against PEFT ---------------------------------------------------------------------- */
 
 static void check_module(const tn_json *entry, const tn_targeting *t, const char *name) {
     const char *title = tn_json_string(tn_json_get(entry, "name"), "");
@@ -116,8 +115,7 @@ static void an_expression_that_does_not_compile_is_a_usage_error(void **state) {
     }
 }
 
-/* ---- Rules as typed
- * ------------------------------------------------------------------------------------------ */
+/* ---- Rules as typed ------------------------------------------------------------------------------ */
 
 static void rules_are_lists_or_expressions_by_their_characters(void **state) {
     (void)state;
@@ -144,8 +142,7 @@ static void rules_are_lists_or_expressions_by_their_characters(void **state) {
     tn_arena_free(&arena);
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------- */
 
 static void absent_keys_have_the_defaults_of_peft(void **state) {
     (void)state;
@@ -244,8 +241,7 @@ static void unknown_keys_are_warned_of_by_name_and_left_aside(void **state) {
     assert_null(strstr(line, "peft_version"));
 }
 
-/* ---- Writing
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------- */
 
 static const char written[] =
     "{\n"

@@ -35,8 +35,7 @@ static tn_safetensors *must_open(const char *header, int64_t bytes) {
 #define TENSOR(name, dtype, shape, begin, end) \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]}"
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------- */
 
 static void a_plain_file_is_read(void **state) {
     (void)state;
@@ -205,8 +204,7 @@ static void a_missing_file_is_a_usage_error(void **state) {
     must_fail(tn_safetensors_open("/tmp", &file), TN_USAGE, "/tmp");
 }
 
-/* ---- Writing
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------- */
 
 static const char pattern[] = "abcdefghijklmnopqrstuvwxyz";
 

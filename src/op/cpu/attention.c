@@ -135,8 +135,7 @@ static void pack_keys(const work *w, void (*make)(const work *w, int64_t place, 
     }
 }
 
-/* ---- Forward
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Forward ------------------------------------------------------------------------------------- */
 
 /* K as B of q·Kᵀ, V as B of p·V. */
 static void pack_for_forward(const work *w, int64_t place, const void *k, const void *v) {
@@ -261,8 +260,7 @@ tn_status tn_cpu_attention_forward(tn_device *device, const tn_attention *a, tn_
     return TN_OK;
 }
 
-/* ---- Backward
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Backward ------------------------------------------------------------------------------------ */
 
 /* K and V as A of the transposed scores and of dPᵀ, Kᵀ as A of dQᵀ. */
 static void pack_for_backward(const work *w, int64_t place, const void *k, const void *v) {

@@ -154,8 +154,7 @@ static tn_status take_dropped(const tn_device *device, const tn_linear *linear, 
     return tn_scratch_take(scratch, rows * linear->in * tn_element_bytes(device->dtype), buffer);
 }
 
-/* ---- Weights as operands -----------------------------------------------------------------------------------
- */
+/* ---- Weights as operands ------------------------------------------------------------------------- */
 
 /* Rows first … first+count-1 of the weight, in the compute dtype: in place, or decoded into `tile`. */
 static tn_view weight_rows(const tn_device *device, const tn_weight *w, int64_t first, int64_t count,
@@ -191,8 +190,7 @@ static tn_status take_tile(const tn_device *device, const tn_linear *linear, tn_
     return elements ? tn_scratch_take(scratch, elements * tn_element_bytes(device->dtype), tile) : TN_OK;
 }
 
-/* ---- Few rows: dot products
- * ---------------------------------------------------------------------------------- */
+/* ---- Few rows: dot products ---------------------------------------------------------------------- */
 
 /* out[i] = Σ_k x[i, k]·W[n, k] for `rows` ≤ FEW rows of floats. */
 static void dot_rows(const tn_kernels *kernels, const tn_weight *w, int64_t n, int64_t rows, const float *x,
@@ -245,8 +243,7 @@ static tn_status few_rows(tn_device *device, const tn_linear *linear, int64_t ro
     return TN_OK;
 }
 
-/* ---- Forward
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Forward ------------------------------------------------------------------------------------- */
 
 tn_status tn_cpu_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                               const tn_dropout *dropout) {
@@ -404,8 +401,7 @@ done:
     return status;
 }
 
-/* ---- Backward
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- Backward ------------------------------------------------------------------------------------ */
 
 /* to[m, n] += factor·aᵀ·b in fp32, over `rows` rows. */
 static tn_status add_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,

@@ -240,8 +240,7 @@ static node mask_future(graph *g, node x) {
     return where(g, x, compare(g, CUDNN_POINTWISE_CMP_GE, row, column));
 }
 
-/* ---- The two passes ----------------------------------------------------------------------------------------
- */
+/* ---- The two passes ------------------------------------------------------------------------------ */
 
 static void common_inputs(graph *g) {
     g->scale = number(g, TN_SDPA_SCALE, f32);
@@ -330,8 +329,7 @@ static void backward(graph *g) {
     query_gradient(g, ds, k, dq);
 }
 
-/* ---- Plan
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Plan ---------------------------------------------------------------------------------------- */
 
 /* The first engine configuration of cuDNN's own order that compiles. */
 static node compile(graph *g, cudnnHandle_t handle, int64_t *workspace) {
