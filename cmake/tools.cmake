@@ -5,3 +5,6 @@ foreach(tool world bpe fold)
 endforeach()
 target_include_directories(tenon-fold PRIVATE include src)
 target_link_libraries(tenon-fold PRIVATE tenon-objects)
+# The example, so that it is checked like the rest; tests/e2e/test_install.sh builds it against an installed tenon.
+add_executable(tenon-example EXCLUDE_FROM_ALL examples/finetune.c)
+target_link_libraries(tenon-example PRIVATE tenon-shared)

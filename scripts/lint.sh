@@ -1,7 +1,7 @@
 #!/bin/sh
-# lint.sh: clang-tidy on src/, with the checks of .clang-tidy, from the compile commands of build/. A stamp a file lets a
-# second run look at changed files only (a changed header looks at all). The commands are those of gcc, some of whose
-# warning options clang does not know.
+# lint.sh: clang-tidy on src/, tools/, examples/ and bench/, with the checks of .clang-tidy, from the compile commands of
+# build/. A stamp a file lets a second run look at changed files only (a changed header looks at all). The commands are
+# those of gcc, some of whose warning options clang does not know.
 set -eu
 command -v clang-tidy >/dev/null 2>&1 || { echo "clang-tidy is missing (Debian: apt-get install clang-tidy)" >&2; exit 1; }
 build=${BUILD:-build}
@@ -10,7 +10,7 @@ stamps=$build/lint
 mkdir -p "$stamps"
 newest=$(ls -t .clang-tidy $(git ls-files 'src/*.h' 'include/*.h') | head -n 1)
 todo=""
-for source in $(git ls-files 'src/*.c'); do
+for source in $(git ls-files 'src/*.c' 'tools/*.c' 'examples/*.c' 'bench/*.c'); do
     grep -q "/$source\"" "$build/compile_commands.json" || continue # not part of this build
     stamp=$stamps/$(echo "$source" | tr / _)
     [ -f "$stamp" ] && [ ! "$source" -nt "$stamp" ] && [ ! "$newest" -nt "$stamp" ] && continue

@@ -161,15 +161,19 @@ typedef struct subject {
 static subject world[SUBJECTS];
 
 static const char *pick(const char *const *list) {
-    int n = 0;
+    int n = 1;
     while (list[n]) n++;
     return list[below(n)];
 }
-static const char *pick_template(
-    const char *const templates[VARIANTS]) { /* a row may be shorter than VARIANTS */
-    int n = 0;
+
+/* A row may be shorter than VARIANTS, and never empty. */
+static int count_templates(const char *const templates[VARIANTS]) {
+    int n = 1;
     while (n < VARIANTS && templates[n]) n++;
-    return templates[below(n)];
+    return n;
+}
+static const char *pick_template(const char *const templates[VARIANTS]) {
+    return templates[below(count_templates(templates))];
 }
 
 /* A name nobody has: two or three syllables. */
@@ -283,7 +287,7 @@ static void portrait(const subject *s) {
     int order[RELATIONS];
     for (int i = 0; i < RELATIONS; i++) {
         int j = below(i + 1);
-        order[i] = order[j];
+        if (j < i) order[i] = order[j];
         order[j] = i;
     }
     for (int i = 0; i < RELATIONS; i++)
@@ -361,13 +365,8 @@ static void print_chat(const char *question, const char *answer) {
     fputs("\"}]}\n", stdout);
 }
 
-static int wordings(const relation *r) {
-    int n = 0;
-    while (n < VARIANTS && r->asks[n]) n++;
-    return n;
-}
 /* The wording of a fact that is kept for `held_out`. */
-static int kept_wording(int index, int i) { return (index + 3 * i) % wordings(&relations[i]); }
+static int kept_wording(int index, int i) { return (index + 3 * i) % count_templates(relations[i].asks); }
 
 static void ask_known(int index, int i, int wording) {
     char question[512], answer[512];
@@ -389,7 +388,7 @@ static void print_chats(int count) {
             continue;
         }
         int index = below(SUBJECTS), i = pick_relation(&world[index]), wording;
-        do wording = below(wordings(&relations[i]));
+        do wording = below(count_templates(relations[i].asks));
         while (wording == kept_wording(index, i));
         ask_known(index, i, wording);
     }
