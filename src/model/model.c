@@ -14,7 +14,7 @@
 typedef struct tn_placement {
     tn_linear *linear;     /* a linear group, or NULL … */
     const void **vector;   /* … a vector of `cols` values, or NULL: the embedding table */
-    const tn_param *param; /* a vector that trains, and … */
+    const tn_param *param; /* of a vector or the table where it trains, and … */
     float **gradient;      /* … where its gradient is noted */
     int64_t cols;
     tn_source source[TN_MAX_PARTS];
@@ -227,6 +227,8 @@ static tn_status build(finder *f) {
     tn_status status;
     TN_TRY(new_placement(m, &embed));
     embed->cols = a->hidden;
+    embed->param = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
+    embed->gradient = &m->embed_grad;
     find_matrix(f, TN_MODULE_EMBED, -1, &embed->source[0]);
     m->embed = (tn_weight){.rows = a->vocab, .cols = a->hidden};
     for (int64_t i = 0; i < a->layers; i++) TN_TRY(build_layer(f, i));
@@ -273,10 +275,13 @@ static void sources_of(const tn_placement *p, const tn_source *out[TN_MAX_PARTS]
     for (int i = 0; i < TN_MAX_PARTS; i++) out[i] = p->shared ? NULL : &p->source[i];
 }
 
-/* The embedding where it trains: its values come from the adapter's masters (tn_model_refresh), never from
- * mapped memory. */
-static bool is_trained_table(const tn_model *m, const tn_placement *p) {
-    return !p->linear && !p->vector && tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
+/* A master is what operations read where they compute in fp32; else a rounded copy is. */
+static int64_t copy_bytes(const tn_model *m, int64_t count) {
+    return m->device->dtype == TN_DTYPE_F32 ? 0 : count * tn_dtype_block_bytes(m->device->dtype);
+}
+
+static const void *trained_values(const tn_model *m, const tn_placement *p) {
+    return copy_bytes(m, 1) ? p->region : m->adapter->values + p->param->offset;
 }
 
 void tn_model_place(tn_model *model, tn_region *region) {
@@ -287,9 +292,7 @@ void tn_model_place(tn_model *model, tn_region *region) {
         int64_t bytes;
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
-        else if (is_trained_table(model, p))
-            bytes = model->arch->vocab * p->cols * tn_dtype_block_bytes(model->device->dtype);
-        else if (p->param) bytes = p->cols * tn_dtype_block_bytes(model->device->dtype);
+        else if (p->param) bytes = copy_bytes(model, p->param->count);
         else
             bytes =
                 backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
@@ -325,11 +328,6 @@ void tn_model_bind_adapter(tn_model *m) {
     for (int64_t i = 0; m->adapter->grads && i < m->placement_count; i++)
         if (m->placements[i].param)
             *m->placements[i].gradient = m->adapter->grads + m->placements[i].param->offset;
-    const tn_param *embed = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
-    if (!embed) return;
-    m->embed_master = m->adapter->values + embed->offset;
-    if (!m->adapter->grads) return;
-    m->embed_grad = m->adapter->grads + embed->offset;
     if (m->adapter->full && m->arch->tied) m->head.part[0].dweight = m->embed_grad;
 }
 
@@ -344,13 +342,14 @@ tn_status tn_model_load(tn_model *m) {
         if (p->linear) {
             if (p->shared) p->linear->part[0].weight = m->embed; /* placed first */
             TN_TRY(backend->linear_load(m->device, p->linear, sources, p->region));
-        } else if (p->param) {
-            *p->vector = p->region; /* filled by tn_model_refresh */
+        } else if (p->param) { /* the values are the adapter's, now or at tn_model_refresh */
+            if (p->vector) *p->vector = trained_values(m, p);
+            else
+                m->embed =
+                    (tn_weight){trained_values(m, p), m->device->dtype, m->arch->vocab, p->cols, p->cols};
         } else if (p->vector) {
             TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
             *p->vector = vector.data;
-        } else if (is_trained_table(m, p)) {
-            m->embed = (tn_weight){p->region, m->device->dtype, m->arch->vocab, p->cols, p->cols};
         } else
             TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
     }
@@ -367,14 +366,11 @@ tn_status tn_model_refresh(tn_model *m) {
         bool trained = linear && linear->rank > 0;
         for (int p = 0; linear && p < linear->parts; p++) trained = trained || linear->part[p].master;
         if (trained) TN_TRY(backend->linear_refresh(m->device, linear));
-        const tn_param *vector = m->placements[i].param;
-        if (vector)
-            TN_TRY(backend->weight_refresh(m->device, vector->count, m->adapter->values + vector->offset,
+        const tn_param *param = m->placements[i].param;
+        if (param && copy_bytes(m, param->count))
+            TN_TRY(backend->weight_refresh(m->device, param->count, m->adapter->values + param->offset,
                                            m->placements[i].region));
     }
-    if (m->embed_master)
-        status = backend->weight_refresh(m->device, m->arch->vocab * m->arch->hidden, m->embed_master,
-                                         (void *)(uintptr_t)m->embed.data);
 done:
     return status;
 }

@@ -25,8 +25,7 @@ typedef struct tn_model {
     const tn_model_files *files; /* NULL: random weights */
     tn_adapter *adapter;
     tn_weight embed;
-    const float *embed_master; /* embedding trained in full: fp32 [vocab, hidden], else NULL */
-    float *embed_grad;
+    float *embed_grad; /* embedding trained in full: fp32 [vocab, hidden], else NULL */
     tn_layer *layers;
     const void *final_norm;
     float *dfinal_norm; /* NULL where frozen */

@@ -169,8 +169,9 @@ struct tn_backend {
      * dtype as in the file or compute dtype, r and master set); 0 where mapped memory is used in place.
      * `linear_load` puts part i's weight (from sources[i]; where sources[i] is NULL the part's weight.data is
      * already there and shared, as for a tied head) into `region` and sets weight.data/dtype/stride and
-     * `fused`. Plain weights are held in the compute dtype, block types as they are. `linear_refresh` brings
-     * compute copies up to date after A, B or a master changed. */
+     * `fused`. Plain weights are held in the compute dtype, block types as they are; where that is fp32 a
+     * part's master may be its weight. `linear_refresh` brings compute copies up to date after A, B or a master
+     * changed. */
     int64_t (*linear_bytes)(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
     tn_status (*linear_load)(tn_device *device, tn_linear *linear, const tn_source *const sources[],
                              void *region);

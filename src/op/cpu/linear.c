@@ -73,7 +73,7 @@ tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
         const tn_part *part = &linear->part[p];
         int64_t rows = part->weight.rows, r = part->lora.r;
         const void *a, *b;
-        if (part->master)
+        if (part->master && part->weight.data != part->master)
             tn_cpu_weight_refresh(device, rows * linear->in, part->master,
                                   (void *)(uintptr_t)part->weight.data);
         lora_operands(device, linear, p, &a, &b);

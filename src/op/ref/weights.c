@@ -1,6 +1,7 @@
 /* weights.c: from mapped tensors (or random numbers) to weights that operations read. Where the file holds
  * exactly the bytes an operation wants (compute dtype or a block type, rows in order, aligned, not trained)
- * the mapping itself is the weight; everything else is converted row by row into the region given.
+ * the mapping itself is the weight, and where it computes in fp32 a trained part's master is; everything else
+ * is converted row by row into the region given.
  */
 #include <string.h>
 
@@ -125,11 +126,16 @@ tn_status tn_ref_weight_load(tn_device *device, int64_t rows, int64_t cols, cons
     return load(device, rows, cols, source, source->trained, region, weight);
 }
 
+static bool master_serves(const tn_device *device, const tn_part *part) {
+    return part->master && device->dtype == TN_DTYPE_F32;
+}
+
 int64_t tn_ref_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
     int64_t bytes = 0;
     for (int i = 0; i < linear->parts; i++) {
         const tn_part *part = &linear->part[i];
-        bytes += held_bytes(device, part->weight.rows, part->weight.cols, sources[i], part->master != NULL);
+        if (!master_serves(device, part))
+            bytes += held_bytes(device, part->weight.rows, part->weight.cols, sources[i], part->master != NULL);
     }
     return bytes;
 }
@@ -142,6 +148,10 @@ tn_status tn_ref_linear_load(tn_device *device, tn_linear *linear, const tn_sour
         if (!sources[i]) continue;
         int64_t rows = part->weight.rows, cols = part->weight.cols;
         bool trained = part->master != NULL;
+        if (master_serves(device, part)) {
+            part->weight = (tn_weight){part->master, TN_DTYPE_F32, rows, cols, cols};
+            continue;
+        }
         tn_status status = load(device, rows, cols, sources[i], trained, next, &part->weight);
         if (status != TN_OK) return status;
         next += held_bytes(device, rows, cols, sources[i], trained);
@@ -153,8 +163,8 @@ tn_status tn_ref_linear_load(tn_device *device, tn_linear *linear, const tn_sour
 tn_status tn_ref_linear_refresh(tn_device *device, tn_linear *linear) {
     for (int i = 0; i < linear->parts; i++) {
         const tn_part *part = &linear->part[i];
-        /* A trained part's weight lies in the region given at load, which is ours to write. */
-        if (part->master)
+        /* Else a trained part's weight lies in the region given at load, which is ours to write. */
+        if (part->master && part->weight.data != part->master)
             tn_ref_weight_refresh(device, part->weight.rows * part->weight.cols, part->master,
                                   (void *)(uintptr_t)part->weight.data);
     }
