@@ -240,9 +240,6 @@ tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_
                                   .train_on_responses_only = s->train_on_responses_only,
                                   .allow_unlabelled = allow_unlabelled,
                                   .vocab_size = e->arch.vocab};
-    if (options.stage == TN_STAGE_CPT &&
-        tn_config_setter(e->config, "train_on_responses_only") == TN_SET_DEFAULT)
-        options.train_on_responses_only = false;
     if (count == 0) {
         tn_fail(TN_USAGE, "no dataset is given");
         return tn_remedy("--dataset FILE (.jsonl, .json, .csv or .txt)");

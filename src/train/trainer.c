@@ -141,18 +141,22 @@ static tn_status open_log(trainer *t) {
     return t->log ? TN_OK : tn_fail_errno("write", path);
 }
 
+/* What defaults became in this run, so that run.json hands it to a resumed one. */
 static tn_status write_resolved(trainer *t) {
+    const tn_settings *s = t->e.settings;
     tn_str yaml = {0};
     char number[32];
     tn_status status;
     snprintf(number, sizeof number, "%lld", (long long)t->e.max_length);
     TN_TRY(tn_config_used(t->e.config, "max_length", number));
+    TN_TRY(
+        tn_config_used(t->e.config, "train_on_responses_only", s->train_on_responses_only ? "true" : "false"));
     TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));
     TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
     TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
     TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
-    status = tn_save_text(tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml"),
-                          tn_str_text(&yaml), yaml.length);
+    status = tn_save_text(tn_path_join(&t->arena, s->output_dir, "config.resolved.yaml"), tn_str_text(&yaml),
+                          yaml.length);
 done:
     tn_str_free(&yaml);
     return status;
