@@ -90,9 +90,11 @@ static tn_status open_device(tn_engine *e) {
     return tn_device_open(e->settings->device, dtype, any, &e->device);
 }
 
-/* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. */
+/* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
+ * is saved in the dtype it came in, whatever the config says (`dtype`). */
 static tn_status open_full(tn_engine *e, tn_dtype dtype) {
     const tn_settings *s = e->settings;
+    tn_status status;
     if (e->files && tn_model_files_get_kind(e->files) == TN_MODEL_GGUF) {
         tn_fail(TN_USAGE, "full_finetuning trains every weight, and %s is a GGUF file", s->model);
         return tn_remedy("give the model's directory (config.json, safetensors), or train a LoRA adapter");
@@ -112,7 +114,13 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    return tn_adapter_new_full(&e->arch, dtype, &e->adapter);
+    status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
+    for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
+        tn_param *p = &e->adapter->params[i];
+        const tn_tensor_info *stored = tn_model_files_find(e->files, p->name);
+        if (stored && tn_dtype_is_float(stored->dtype)) p->dtype = stored->dtype;
+    }
+    return status;
 }
 
 static tn_status open_adapter(tn_engine *e) {

@@ -39,8 +39,13 @@ static tn_status check_output_dir(const trainer *t) {
     tn_arena arena = {0};
     bool holds_run = tn_is_file(tn_path_join(&arena, directory, "train_log.jsonl")) ||
                      tn_is_file(tn_path_join(&arena, directory, "adapter_config.json"));
+    bool holds_model = t->e.adapter->full && tn_is_file(tn_path_join(&arena, directory, "config.json"));
     tn_arena_free(&arena);
-    if (!holds_run || t->checkpoint) return TN_OK;
+    if (t->checkpoint || !(holds_run || holds_model)) return TN_OK;
+    if (!holds_run) {
+        tn_fail(TN_USAGE, "%s already holds a model, which this run would write over", directory);
+        return tn_remedy("choose another output_dir");
+    }
     tn_fail(TN_USAGE, "%s already holds a run", directory);
     return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
 }
@@ -204,8 +209,8 @@ static tn_status restore(trainer *t) {
     TN_TRY(tn_checkpoint_read_run(&t->arena, t->checkpoint, &run));
     if (!tn_json_is_string(tn_json_get(run, "data_hash"), t->stats.hash)) {
         status = tn_fail(TN_USAGE, "the dataset is not the one %s was trained on", t->checkpoint);
-        tn_remedy("resuming needs the same files; to train on other data start a new run with --adapter %s",
-                  t->checkpoint);
+        tn_remedy("resuming needs the same files; to train on other data start a new run with --%s %s",
+                  t->e.adapter->full ? "model" : "adapter", t->checkpoint);
         goto done;
     }
     if (!tn_json_is_string(tn_json_get(run, "model_hash"), t->e.base_hash))

@@ -289,6 +289,8 @@ static void broken_adapters(void **state) {
          "eval --model x --adapter a --dataset d.jsonl", 3, "lora_A"},
         {"", TRAIN "--adapter a --lora_r 8", 2, "lora_r"},
         {"", TRAIN "--adapter a --full_finetuning true", 2, "--adapter a stands on it"},
+        {"cp -r m x", "train --model m --dataset d.jsonl --output_dir x --full_finetuning", 2,
+         "x already holds a model"},
     };
     (void)state;
     RUN(rows);
