@@ -20,6 +20,14 @@ END
 {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}, "eos_token_id": [1, 2]}
 END
         ;;
+    adapter_config)
+        seed "$1/peft" <<'END'
+{"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "bias": "none", "use_rslora": true, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head"], "layers_to_transform": [0, 1], "layers_pattern": "layers", "rank_pattern": {"^model.layers.0.*q_proj": 4}, "alpha_pattern": {"down_proj": 2.5}, "init_lora_weights": "gaussian"}
+END
+        seed "$1/regex" <<'END'
+{"peft_type": "LORA", "target_modules": "model\\.layers\\.(\\d+)\\..*_proj", "exclude_modules": "lm_head|.*norm", "trainable_token_indices": {"embed_tokens": [1, 2]}, "fan_in_fan_out": false}
+END
+        ;;
     yaml)
         seed "$1/run" <<'END'
 a: &x [1, 'two', "three\n"]
