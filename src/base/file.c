@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -190,6 +191,21 @@ tn_status tn_sync_directory(const char *path) {
     if (fsync(fd) != 0 && errno != EINVAL) status = tn_fail_errno("flush", path);
     close(fd);
     return status;
+}
+
+tn_status tn_lock_directory(const char *path, int *lock) {
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return tn_fail_errno("open", path);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return TN_OK;
+    close(*lock);
+    *lock = -1;
+    tn_fail(TN_USAGE, "another process is writing to %s", path);
+    return tn_remedy("wait until it has ended, or choose another directory");
+}
+
+void tn_unlock_directory(int *lock) {
+    if (*lock >= 0) close(*lock);
+    *lock = -1;
 }
 
 tn_status tn_remove_tree(const char *path) {

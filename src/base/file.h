@@ -38,6 +38,11 @@ tn_status tn_save_text(const char *path, const char *text, int64_t length);
 /* Directories. */
 tn_status tn_make_directories(const char *path);
 tn_status tn_sync_directory(const char *path);
+/* Keeps other processes that ask for it out of a directory until it is given back or the process ends, however
+ * it ends; there is no file to be left behind. Held by another: TN_USAGE and *lock -1. A file system without
+ * locks keeps nobody out. */
+tn_status tn_lock_directory(const char *path, int *lock);
+void tn_unlock_directory(int *lock);
 /* Deletes a directory with the files and directories in it. A missing one is no error. */
 tn_status tn_remove_tree(const char *path);
 bool tn_is_directory(const char *path);

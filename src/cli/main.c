@@ -1,4 +1,5 @@
 /* main.c: the table of verbs, and the way from the command line to one of them. */
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 
@@ -105,7 +106,17 @@ static int dispatch(int count, char **words) {
     return run_verb(verb, count - 1, words + 1, json);
 }
 
+/* A closed stdin, stdout or stderr leaves its number to the next file that is opened, a weight file or the log,
+ * and what is printed would be written into that. They are opened the wrong way round instead, so that reading
+ * and writing fail as they would. */
+static void fill_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* lowest free: fd */
+}
+
 int main(int argc, char **argv) {
+    fill_streams();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, which has an exit code of its own */
     signal(SIGXFSZ, SIG_IGN); /* and so is a file beyond the limit on sizes */
     cli_show_log();

@@ -1,5 +1,5 @@
-/* signal.c: SIGINT and SIGTERM. The first sets a flag that running jobs ask for between steps, and gives both
- * signals back to the system, so that the second ends the program at once. */
+/* signal.c: SIGINT, SIGTERM, and SIGHUP (a terminal that went away). The first sets a flag that running jobs
+ * ask for between steps, and gives them back to the system, so that the second ends the program at once. */
 #include <signal.h>
 #include <string.h>
 
@@ -13,6 +13,8 @@ static void set_handlers(void (*handler)(int)) {
     action.sa_handler = handler; /* no SA_RESTART: chat's wait for a line must end */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction hangup; /* ignored under nohup, and to stay so */
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, NULL);
 }
 
 static void on_signal(int number) {

@@ -22,7 +22,9 @@ static int tokenize_file(const cli_run *run, tn_tokenizer *tokenizer, FILE *file
                              (long long)number, tn_error_message());
         tn_doc_free(doc);
     }
-    if (code == CLI_OK && ferror(file))
+    if (code == CLI_OK && ferror(file) && errno == EISDIR)
+        code = cli_error(run->json, CLI_USAGE, "give the path of a file", "%s is a directory", name);
+    else if (code == CLI_OK && ferror(file))
         code = cli_error(run->json, CLI_STORAGE, "", "cannot read %s: %s", name, strerror(errno));
     free(line);
     return code;

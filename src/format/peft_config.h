@@ -64,6 +64,10 @@ bool tn_targeting_full(const tn_targeting *targeting, const char *name);
 /* First name of a target or modules_to_save list that named no module asked about so far (an excluded one
  * counts as named); NULL where all did. */
 const char *tn_targeting_unmatched(const tn_targeting *targeting);
+/* When all modules of a model were asked about: TN_USAGE where an expression ran away on one of them; warnings
+ * for patterns and exclusions that named none, as PEFT gives them. `name` (an adapter's directory) stands in
+ * messages. */
+tn_status tn_targeting_check(const tn_targeting *targeting, const char *name);
 void tn_targeting_free(tn_targeting *targeting);
 
 #endif

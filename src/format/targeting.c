@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "format/peft_config.h"
 
 typedef struct matcher {
@@ -26,8 +27,13 @@ struct tn_targeting {
     matchers inside_full;    /* for each modules_to_save entry: the module itself and what is in it */
     matchers rank, alpha;    /* patterns */
     matchers layer;          /* for each layers_pattern, or the default: captures the layer number as "idx" */
-    bool *target_used, *full_used;
+    pcre2_match_context *limits;
+    /* What the questions so far have shown: entries that named a module, and an expression that used up its
+     * steps, after which no answer is to be trusted. */
+    bool *target_used, *full_used, *rank_used, *alpha_used, *exclude_used, *gave_up;
 };
+
+enum { MOST_STEPS = 1000000 }; /* of one match: names of modules are short, so only a runaway needs more */
 
 /* ---- Expressions --------------------------------------------------------------------------------- */
 
@@ -60,8 +66,10 @@ done:
     return status;
 }
 
-static bool matches(const matcher *m, const char *name, uint32_t anchoring) {
-    return pcre2_match(m->code, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, anchoring, m->data, NULL) > 0;
+static bool matches(const tn_targeting *t, const matcher *m, const char *name, uint32_t anchoring) {
+    int found = pcre2_match(m->code, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, anchoring, m->data, t->limits);
+    if (found < PCRE2_ERROR_NOMATCH) *t->gave_up = true;
+    return found > 0;
 }
 
 static tn_status make_room(tn_targeting *t, matchers *list, int64_t count, const char *what) {
@@ -120,15 +128,33 @@ static tn_status compile_layers(tn_targeting *t) {
     return status;
 }
 
+/* Room for what questions will show, and the bound on their work. */
+static tn_status prepare(tn_targeting *t) {
+    const struct {
+        bool **flags;
+        int64_t count;
+    } wanted[] = {{&t->target_used, t->config->target_modules.count},
+                  {&t->full_used, t->config->modules_to_save.count},
+                  {&t->rank_used, t->config->rank_patterns},
+                  {&t->alpha_used, t->config->alpha_patterns},
+                  {&t->exclude_used, 1},
+                  {&t->gave_up, 1}};
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (!(*wanted[i].flags = tn_arena_take(&t->arena, wanted[i].count + 1)))
+            return tn_fail_memory(wanted[i].count, "module rules");
+    t->limits = pcre2_match_context_create(NULL);
+    if (!t->limits) return tn_fail_memory(1024, "module rules");
+    pcre2_set_match_limit(t->limits, MOST_STEPS);
+    return TN_OK;
+}
+
 tn_status tn_targeting_new(const tn_peft_config *config, tn_targeting **targeting) {
     tn_targeting *t = calloc(1, sizeof *t);
     tn_status status;
     *targeting = NULL;
     if (!t) return tn_fail_memory((int64_t)sizeof *t, "module rules");
     t->config = config;
-    t->target_used = tn_arena_take(&t->arena, config->target_modules.count + 1);
-    t->full_used = tn_arena_take(&t->arena, config->modules_to_save.count + 1);
-    if (!t->target_used || !t->full_used) TN_THROW(TN_FAILED, "out of memory for module rules");
+    TN_TRY(prepare(t));
     TN_TRY(compile_full(t));
     if (config->target_modules.regex)
         TN_TRY(compile("", config->target_modules.regex, "", "target_modules", &t->target));
@@ -152,6 +178,7 @@ void tn_targeting_free(tn_targeting *t) {
     release_all(&t->rank);
     release_all(&t->alpha);
     release_all(&t->layer);
+    pcre2_match_context_free(t->limits);
     tn_arena_free(&t->arena);
     free(t);
 }
@@ -172,13 +199,15 @@ static bool listed(const tn_name_rule *rule, const char *name) {
 }
 
 static bool excluded(const tn_targeting *t, const char *name) {
-    if (t->exclude.code) return matches(&t->exclude, name, fullmatch);
-    return listed(&t->config->exclude_modules, name);
+    bool found =
+        t->exclude.code ? matches(t, &t->exclude, name, fullmatch) : listed(&t->config->exclude_modules, name);
+    if (found) *t->exclude_used = true;
+    return found;
 }
 
 static bool inside_full(const tn_targeting *t, const char *name) {
     for (int64_t i = 0; i < t->inside_full.count; i++)
-        if (matches(&t->inside_full.each[i], name, match)) return true;
+        if (matches(t, &t->inside_full.each[i], name, match)) return true;
     return false;
 }
 
@@ -216,7 +245,7 @@ static bool in_layers(const tn_targeting *t, const char *name) {
         const matcher *m = &t->layer.each[i];
         PCRE2_UCHAR *digits;
         PCRE2_SIZE length;
-        if (!matches(m, name, match)) continue;
+        if (!matches(t, m, name, match)) continue;
         if (pcre2_substring_get_byname(m->data, (PCRE2_SPTR) "idx", &digits, &length) != 0) return false;
         const long long layer = strtoll((const char *)digits, NULL, 10);
         pcre2_substring_free(digits);
@@ -231,15 +260,19 @@ static bool targeted(const tn_targeting *t, const char *name, bool is_output) {
     const tn_peft_config *c = t->config;
     if (excluded(t, name) || inside_full(t, name)) return false;
     if (c->all_linear) return !is_output && !same_or_suffix(name, "embed_tokens");
-    if (t->target.code) return matches(&t->target, name, fullmatch);
+    if (t->target.code) return matches(t, &t->target, name, fullmatch);
     for (int64_t i = 0; i < c->target_modules.count; i++)
         if (strcmp(name, c->target_modules.names[i]) == 0) return true; /* listed in full: in whatever layer */
     return listed(&c->target_modules, name) && (c->layers_count == 0 || in_layers(t, name));
 }
 
-static double patterned(const matchers *list, const tn_pattern *patterns, const char *name, double otherwise) {
+static double patterned(const tn_targeting *t, const matchers *list, const tn_pattern *patterns, bool *used,
+                        const char *name, double otherwise) {
     for (int64_t i = 0; i < list->count; i++)
-        if (matches(&list->each[i], name, match)) return patterns[i].value;
+        if (matches(t, &list->each[i], name, match)) {
+            used[i] = true;
+            return patterns[i].value;
+        }
     return otherwise;
 }
 
@@ -247,8 +280,8 @@ bool tn_targeting_lora(const tn_targeting *t, const char *name, bool is_output, 
     const tn_peft_config *c = t->config;
     note(t, name);
     if (!targeted(t, name, is_output)) return false;
-    *r = (int64_t)patterned(&t->rank, c->rank_pattern, name, (double)c->r);
-    *alpha = patterned(&t->alpha, c->alpha_pattern, name, c->lora_alpha);
+    *r = (int64_t)patterned(t, &t->rank, c->rank_pattern, t->rank_used, name, (double)c->r);
+    *alpha = patterned(t, &t->alpha, c->alpha_pattern, t->alpha_used, name, c->lora_alpha);
     return true;
 }
 
@@ -258,4 +291,23 @@ const char *tn_targeting_unmatched(const tn_targeting *t) {
     for (int64_t i = 0; i < t->config->modules_to_save.count; i++)
         if (!t->full_used[i]) return t->config->modules_to_save.names[i];
     return NULL;
+}
+
+static void warn_unused(const tn_pattern *patterns, const bool *used, int64_t count, const char *key,
+                        const char *name) {
+    for (int64_t i = 0; i < count; i++)
+        if (!used[i]) tn_warn("%s: \"%s\" in %s applies to no module", name, patterns[i].pattern, key);
+}
+
+tn_status tn_targeting_check(const tn_targeting *t, const char *name) {
+    const tn_peft_config *c = t->config;
+    if (*t->gave_up) {
+        tn_fail(TN_USAGE, "%s: a regular expression of its module rules does not come to an end", name);
+        return tn_remedy("write it without a repetition inside a repetition, such as (a+)+");
+    }
+    if ((c->exclude_modules.regex || c->exclude_modules.count) && !*t->exclude_used)
+        tn_warn("%s: exclude_modules excludes no module", name);
+    warn_unused(c->rank_pattern, t->rank_used, c->rank_patterns, "rank_pattern", name);
+    warn_unused(c->alpha_pattern, t->alpha_used, c->alpha_patterns, "alpha_pattern", name);
+    return TN_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/rng.h"
 
 const char *tn_group_name(tn_group group) {
@@ -106,6 +107,13 @@ static tn_status check_supported(const tn_peft_config *config, const char *name)
     return tn_remedy("nothing of an adapter is ever dropped silently, so it is not loaded without it");
 }
 
+static void warn_of_layers(const tn_peft_config *config, int64_t layers, const char *name) {
+    for (int64_t i = 0; i < config->layers_count; i++)
+        if (config->layers_to_transform[i] >= layers)
+            tn_warn("%s: layers_to_transform names layer %lld, and the model's last is %lld", name,
+                    (long long)config->layers_to_transform[i], (long long)layers - 1);
+}
+
 tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name,
                          tn_adapter **out) {
     builder b = {.arch = arch, .full_dtype = full_dtype};
@@ -117,12 +125,18 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
     }
     b.adapter->config = config;
     TN_TRY(check_supported(config, name));
-    TN_TRY(tn_targeting_new(config, &b.targeting));
+    status = tn_targeting_new(config, &b.targeting);
+    if (status != TN_OK) {
+        tn_context(status, "%s", name);
+        goto done;
+    }
     TN_TRY(add_module(&b, TN_MODULE_EMBED, -1));
     for (int64_t layer = 0; layer < arch->layers; layer++)
         for (int module = 0; module < TN_MODULES_PER_LAYER; module++)
             TN_TRY(add_module(&b, (tn_module)module, layer));
     TN_TRY(add_module(&b, TN_MODULE_HEAD, -1));
+    TN_TRY(tn_targeting_check(b.targeting, name));
+    warn_of_layers(config, arch->layers, name);
     const char *unmatched = tn_targeting_unmatched(b.targeting);
     if (unmatched || b.adapter->param_count == 0) {
         status = tn_fail(TN_USAGE, "%s: %s%s matches no module of this model", name,

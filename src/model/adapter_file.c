@@ -107,6 +107,8 @@ static tn_status require_complete(const tn_accounting *a, const char *path) {
     describe(&text, "tensors with NaN or Inf", a->nonfinite, a->nonfinite_count);
     tn_fail(TN_BAD_DATA, "%s: %s", path, tn_str_text(&text));
     tn_str_free(&text);
+    if (a->missing_count + a->unexpected_count + a->mismatched_count == 0)
+        return tn_remedy("the run that wrote it has diverged; take one of its earlier checkpoints");
     return tn_remedy(
         "nothing is dropped silently: check that the adapter belongs to this base model and that its "
         "adapter_config.json is the one it was trained with");

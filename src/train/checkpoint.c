@@ -169,9 +169,9 @@ static tn_status write_trainer_state(const tn_engine *e, const tn_progress *p, i
     tn_json_key(&w, "log_history");
     tn_json_begin(&w, '[');
     for (const char *line = tn_str_text(&log), *end; (end = strchr(line, '\n')); line = end + 1) {
-        const tn_json *node;
-        TN_TRY(tn_json_parse(arena, line, end - line, TN_JSON_DEFAULT, log_path, &node));
-        tn_json_put(&w, node);
+        const tn_json *node; /* a line that somebody has damaged is no reason to lose the checkpoint */
+        if (tn_json_parse(arena, line, end - line, TN_JSON_DEFAULT, log_path, &node) == TN_OK)
+            tn_json_put(&w, node);
     }
     tn_json_end(&w, ']');
     tn_json_end(&w, '}');
@@ -213,27 +213,41 @@ tn_status tn_save_adapter_files(const tn_engine *e, const char *directory) {
 
 /* ---- Manifest ------------------------------------------------------------------------------------ */
 
-static tn_status write_manifest(tn_arena *arena, const char *directory) {
+/* The files of `directory`/`inside`, and of the folders in it (a tokenizer may have one of chat templates). */
+static tn_status list_files(tn_arena *arena, const char *directory, const char *inside, tn_json_writer *w) {
     const char **names;
     int64_t count;
+    tn_status status;
+    TN_TRY(tn_list_directory(arena, tn_path_join(arena, directory, inside), &names, &count));
+    for (int64_t i = 0; i < count; i++) {
+        const char *name = tn_path_join(arena, inside, names[i]);
+        const char *path = tn_path_join(arena, directory, name);
+        char digits[33];
+        if (!name || !path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (tn_is_directory(path)) {
+            TN_TRY(list_files(arena, directory, name, w));
+            continue;
+        }
+        TN_TRY(tn_hash_file(path, digits));
+        tn_json_key(w, name);
+        tn_json_begin(w, '{');
+        tn_json_integer_member(w, "bytes", tn_file_size(path));
+        tn_json_string_member(w, "xxh128", digits);
+        tn_json_end(w, '}');
+    }
+done:
+    return status;
+}
+
+static tn_status write_manifest(tn_arena *arena, const char *directory) {
     tn_str text = {0};
     tn_json_writer w = tn_json_write_to(&text, 2);
     tn_status status;
-    TN_TRY(tn_list_directory(arena, directory, &names, &count));
     tn_json_begin(&w, '{');
     tn_json_string_member(&w, "hash", "xxh128");
     tn_json_key(&w, "files");
     tn_json_begin(&w, '{');
-    for (int64_t i = 0; i < count; i++) {
-        const char *path = tn_path_join(arena, directory, names[i]);
-        char digits[33];
-        TN_TRY(tn_hash_file(path, digits));
-        tn_json_key(&w, names[i]);
-        tn_json_begin(&w, '{');
-        tn_json_integer_member(&w, "bytes", tn_file_size(path));
-        tn_json_string_member(&w, "xxh128", digits);
-        tn_json_end(&w, '}');
-    }
+    TN_TRY(list_files(arena, directory, "", &w));
     tn_json_end(&w, '}');
     tn_json_end(&w, '}');
     tn_str_putc(&text, '\n');
@@ -242,6 +256,17 @@ static tn_status write_manifest(tn_arena *arena, const char *directory) {
 done:
     tn_str_free(&text);
     return status;
+}
+
+/* A path that stays where it starts. */
+static bool is_inside(const char *path) {
+    if (*path == '/') return false;
+    for (const char *part = path;; part++) {
+        size_t length = strcspn(part, "/");
+        if (length == 2 && part[0] == '.' && part[1] == '.') return false;
+        part += length;
+        if (!*part) return true;
+    }
 }
 
 tn_status tn_checkpoint_verify(const char *path) {
@@ -259,7 +284,7 @@ tn_status tn_checkpoint_verify(const char *path) {
         const tn_member *m = &files->members[i];
         const char *file = tn_path_join(&arena, path, m->key);
         char digits[33];
-        if (strchr(m->key, '/'))
+        if (!is_inside(m->key))
             TN_THROW(TN_BAD_DATA, "%s names a file outside its directory: %s", name, m->key);
         if (tn_file_size(file) != tn_json_integer(tn_json_get(&m->value, "bytes"), -1))
             TN_THROW(TN_BAD_DATA, "%s is missing or of another size than the manifest says", file);
@@ -280,6 +305,17 @@ static int64_t step_of(const char *name) {
     if (!tn_starts_with(name, "checkpoint-") || name[11] < '0' || name[11] > '9') return -1;
     long long step = strtoll(name + 11, &end, 10);
     return *end == '\0' ? step : -1;
+}
+
+int64_t tn_checkpoint_step(const char *path) {
+    size_t length = strlen(path), start;
+    while (length > 1 && path[length - 1] == '/') length--;
+    for (start = length; start > 0 && path[start - 1] != '/';) start--;
+    char name[64];
+    if (length - start >= sizeof name) return -1;
+    memcpy(name, path + start, length - start);
+    name[length - start] = '\0';
+    return step_of(name);
 }
 
 /* Steps of all checkpoint directories, ascending. */
@@ -335,6 +371,35 @@ static tn_status rotate(const tn_engine *e, int64_t step, tn_arena *arena) {
     return status;
 }
 
+/* Everything a checkpoint consists of, flushed. */
+static tn_status write_files(const tn_engine *e, const tn_progress *progress, const char *data_hash,
+                             int64_t max_steps, tn_arena *arena, const char *directory) {
+    tn_status status;
+    TN_TRY(tn_make_directories(directory));
+    TN_TRY(tn_save_adapter_files(e, directory));
+    TN_TRY(save_optimizer(e, arena, directory));
+    TN_TRY(write_trainer_state(e, progress, max_steps, arena, directory));
+    TN_TRY(tn_run_write(e, progress, data_hash, max_steps, directory));
+    TN_TRY(write_manifest(arena, directory));
+    status = tn_sync_directory(directory);
+done:
+    return status;
+}
+
+/* Half a checkpoint is of use to nobody, and may be what fills the disk. The reason why it stayed one is what
+ * gets reported, whether or not it can be deleted. */
+static tn_status discard(tn_status status, const char *directory) {
+    tn_str message = {0}, remedy = {0};
+    tn_str_puts(&message, tn_error_message());
+    tn_str_puts(&remedy, tn_error_remedy());
+    (void)tn_remove_tree(directory);
+    tn_fail(status, "%s", tn_str_text(&message));
+    tn_remedy("%s", tn_str_text(&remedy));
+    tn_str_free(&message);
+    tn_str_free(&remedy);
+    return status;
+}
+
 tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, const char *data_hash,
                              int64_t max_steps) {
     tn_arena arena = {0};
@@ -343,13 +408,11 @@ tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, co
     const char *temporary = tn_arena_printf(&arena, "%s.tmp", final);
     if (!final || !temporary) return tn_fail_memory(256, "a path");
     TN_TRY(tn_remove_tree(temporary)); /* left by a run that was killed here */
-    TN_TRY(tn_make_directories(temporary));
-    TN_TRY(tn_save_adapter_files(e, temporary));
-    TN_TRY(save_optimizer(e, &arena, temporary));
-    TN_TRY(write_trainer_state(e, progress, max_steps, &arena, temporary));
-    TN_TRY(tn_run_write(e, progress, data_hash, max_steps, temporary));
-    TN_TRY(write_manifest(&arena, temporary));
-    TN_TRY(tn_sync_directory(temporary));
+    status = write_files(e, progress, data_hash, max_steps, &arena, temporary);
+    if (status != TN_OK) {
+        status = discard(status, temporary);
+        goto done;
+    }
     TN_TRY(tn_remove_tree(final)); /* an older one of the same step, from before a resume */
     if (rename(temporary, final) != 0) {
         status = tn_fail_errno("rename to", final);

@@ -25,6 +25,9 @@ typedef enum tn_range {
     TN_NOT_NEGATIVE,
     TN_POSITIVE, /* > 0 */
     TN_AT_LEAST_ONE,
+    TN_TO_A_MILLION,   /* [1, 1e6]: what sizes are multiplied with */
+    TN_EPOCHS,         /* (0, 1e6] */
+    TN_THREADS,        /* [0, 4096] */
     TN_UNIT,           /* [0, 1] */
     TN_UNIT_OPEN_TOP,  /* [0, 1) */
     TN_UNIT_OPEN_ZERO, /* (0, 1] */

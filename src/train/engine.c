@@ -99,7 +99,7 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "full_finetuning trains every weight, and %s is a GGUF file", s->model);
         return tn_remedy("give the model's directory (config.json, safetensors), or train a LoRA adapter");
     }
-    if (s->adapter && *s->adapter) {
+    if (e->adapter_directory && e->adapter_directory == s->adapter) { /* else a checkpoint is resumed */
         tn_fail(TN_USAGE, "full_finetuning trains the model itself, and --adapter %s stands on it", s->adapter);
         return tn_remedy("leave out adapter or full_finetuning");
     }

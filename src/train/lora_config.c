@@ -19,7 +19,8 @@ static const char *module_names(const char *text) {
     return text;
 }
 
-static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, tn_pattern **out,
+/* `most` 0: alphas, any positive number; else ranks, whole numbers up to it. */
+static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, double most, tn_pattern **out,
                           int64_t *count) {
     if (tn_json_is_null(map)) return TN_OK;
     if (map->type != TN_JSON_OBJECT) return tn_fail(TN_USAGE, "%s must be a map of patterns to numbers", key);
@@ -27,9 +28,14 @@ static tn_status patterns(tn_arena *arena, const tn_json *map, const char *key, 
     if (!*out) return tn_fail_memory(map->count * 16, key);
     for (int64_t i = 0; i < map->count; i++) {
         const tn_member *m = &map->members[i];
-        (*out)[i].value = tn_json_number(&m->value, NAN);
-        if (!((*out)[i].value > 0))
-            return tn_fail(TN_USAGE, "%s: the value of \"%s\" is not a positive number", key, m->key);
+        double value = tn_json_number(&m->value, NAN);
+        if (!(value > 0 && isfinite(value)) || (most > 0 && (value != floor(value) || value > most))) {
+            tn_fail(TN_USAGE, "%s: the value of \"%s\" is not a %s", key, m->key,
+                    most > 0 ? "rank" : "positive number");
+            return tn_remedy(most > 0 ? "a rank is a whole number from 1 to 1,000,000"
+                                      : "for example --alpha_pattern q_proj=16");
+        }
+        (*out)[i].value = value;
         if (copy_text(arena, m->key, &(*out)[i].pattern) != TN_OK) return TN_FAILED;
     }
     *count = map->count;
@@ -70,8 +76,8 @@ tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
     if (s->exclude_modules) TN_TRY(tn_name_rule_parse(&c->arena, s->exclude_modules, &c->exclude_modules));
     if (s->layers_pattern) TN_TRY(tn_name_rule_parse(&c->arena, s->layers_pattern, &c->layers_pattern));
     TN_TRY(layers(c, s->layers_to_transform));
-    TN_TRY(patterns(&c->arena, s->rank_pattern, "rank_pattern", &c->rank_pattern, &c->rank_patterns));
-    TN_TRY(patterns(&c->arena, s->alpha_pattern, "alpha_pattern", &c->alpha_pattern, &c->alpha_patterns));
+    TN_TRY(patterns(&c->arena, s->rank_pattern, "rank_pattern", 1e6, &c->rank_pattern, &c->rank_patterns));
+    TN_TRY(patterns(&c->arena, s->alpha_pattern, "alpha_pattern", 0, &c->alpha_pattern, &c->alpha_patterns));
     TN_TRY(copy_text(&c->arena, s->init_lora_weights ? s->init_lora_weights : "true", &c->init_lora_weights));
     TN_TRY(copy_text(&c->arena, s->model, &c->base_model));
     if (s->trainable_token_indices) c->unsupported = "trainable_token_indices";
@@ -161,6 +167,16 @@ static tn_status apply_overrides(const tn_settings *s, tn_peft_config *c) {
     return TN_OK;
 }
 
+/* Alpha 0 would train nothing, and say nothing. */
+static tn_status check_alphas(const tn_peft_config *c, const char *directory) {
+    double alpha = c->lora_alpha;
+    for (int64_t i = 0; i < c->alpha_patterns && alpha > 0; i++) alpha = c->alpha_pattern[i].value;
+    if (alpha > 0) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%s/adapter_config.json: an alpha of %g cannot be trained with", directory, alpha);
+    return tn_remedy(
+        "check lora_alpha and alpha_pattern; --override lora_alpha=… changes the first on purpose");
+}
+
 tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const char *directory,
                                   tn_peft_config **config) {
     tn_peft_config *c = NULL;
@@ -168,6 +184,7 @@ tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const ch
     *config = NULL;
     TN_TRY(tn_peft_config_read(directory, &c));
     TN_TRY(apply_overrides(s, c));
+    if (tn_config_get(run, "lora_alpha")) TN_TRY(check_alphas(c, directory));
     TN_TRY(agree_number(run, "lora_r", (double)s->lora_r, (double)c->r));
     if (!overridden(s, "lora_alpha")) TN_TRY(agree_number(run, "lora_alpha", s->lora_alpha, c->lora_alpha));
     if (!overridden(s, "lora_dropout"))

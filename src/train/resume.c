@@ -40,7 +40,10 @@ static const char *explicit_value(const tn_config *config, const char *key) {
     return flag ? flag : tn_config_given(config, key, TN_SET_FILE);
 }
 
-static tn_status inherit(tn_config *config, const char *path, const char *key, const tn_json *value) {
+/* `keys` is the configuration in the run.json of the checkpoint `path`. */
+static tn_status inherit(tn_config *config, const char *path, const tn_json *keys, int64_t index) {
+    const char *key = keys->members[index].key;
+    const tn_json *value = &keys->members[index].value, *full = tn_json_get(keys, "full_finetuning");
     if (strcmp(key, "resume_from_checkpoint") == 0 || strcmp(key, "adapter") == 0 || strcmp(key, "json") == 0)
         return TN_OK;
     tn_status status = tn_config_inherit_node(config, key, value, TN_SET_CHECKPOINT);
@@ -49,10 +52,10 @@ static tn_status inherit(tn_config *config, const char *path, const char *key, c
     if (!ours || !theirs || may_change(key) || strcmp(ours, theirs) == 0) return TN_OK;
     tn_fail(TN_USAGE, "%s is %s here and %s in %s", key, *ours ? ours : "none", *theirs ? theirs : "none",
             path);
+    const char *what = full && full->type == TN_JSON_BOOLEAN && full->boolean ? "model" : "adapter";
     return tn_remedy(
-        "a resumed run keeps its settings: leave %s out, or start a new run from this adapter with --adapter "
-        "%s",
-        key, path);
+        "a resumed run keeps its settings: leave %s out, or start a new run from this %s with --%s %s", key,
+        what, what, path);
 }
 
 tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **path) {
@@ -79,8 +82,7 @@ tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **pat
     keys = tn_json_get(run, "config");
     if (!keys || keys->type != TN_JSON_OBJECT)
         TN_THROW(TN_BAD_DATA, "%s/run.json holds no configuration", *path);
-    for (int64_t i = 0; i < keys->count; i++)
-        TN_TRY(inherit(config, *path, keys->members[i].key, &keys->members[i].value));
+    for (int64_t i = 0; i < keys->count; i++) TN_TRY(inherit(config, *path, keys, i));
     if (adapter) tn_info("resuming %s: the given --adapter %s is ignored", *path, adapter);
 done:
     return status;

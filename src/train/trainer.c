@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -28,26 +29,56 @@ typedef struct trainer {
     tn_stepper stepper;
     int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
     FILE *log;
+    int lock; /* of output_dir: two runs in it would cut and delete each other's files; -1 = not yet */
     double ceiling, started, last_loss;
     int64_t tokens_at_start;
 } trainer;
 
 /* ---- Setting up ---------------------------------------------------------------------------------- */
 
-static tn_status check_output_dir(const trainer *t) {
-    const char *directory = t->e.settings->output_dir;
+static bool holds(const char *directory, const char *name) {
     tn_arena arena = {0};
-    bool holds_run = tn_is_file(tn_path_join(&arena, directory, "train_log.jsonl")) ||
-                     tn_is_file(tn_path_join(&arena, directory, "adapter_config.json"));
-    bool holds_model = t->e.adapter->full && tn_is_file(tn_path_join(&arena, directory, "config.json"));
+    const char *path = tn_path_join(&arena, directory, name);
+    bool found = path && tn_is_file(path);
     tn_arena_free(&arena);
-    if (t->checkpoint || !(holds_run || holds_model)) return TN_OK;
-    if (!holds_run) {
-        tn_fail(TN_USAGE, "%s already holds a model, which this run would write over", directory);
-        return tn_remedy("choose another output_dir");
+    return found;
+}
+
+static bool same_directory(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Is the checkpoint that is resumed one of this directory's own? Either may be reached through links. */
+static bool is_own(const trainer *t, const char *directory) {
+    tn_arena arena = {0};
+    if (!t->checkpoint) return false;
+    const char *name = tn_arena_printf(&arena, "checkpoint-%lld", (long long)tn_checkpoint_step(t->checkpoint));
+    const char *path = name ? tn_path_join(&arena, directory, name) : NULL;
+    bool own = path && same_directory(path, t->checkpoint);
+    tn_arena_free(&arena);
+    return own;
+}
+
+/* What is there already is never written over: neither another run nor a model. */
+static tn_status check_output_dir(trainer *t) {
+    const char *directory = t->e.settings->output_dir;
+    if (!tn_is_directory(directory)) return TN_OK;
+    if (t->lock < 0) {
+        tn_status status = tn_lock_directory(directory, &t->lock);
+        if (status != TN_OK) return status;
     }
-    tn_fail(TN_USAGE, "%s already holds a run", directory);
-    return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
+    if (is_own(t, directory)) return TN_OK;
+    if (holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json")) {
+        tn_fail(TN_USAGE, "%s already holds a run%s%s", directory, t->checkpoint ? ", and not that of " : "",
+                t->checkpoint ? t->checkpoint : "");
+        return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
+    }
+    if (!holds(directory, "model.safetensors") && !holds(directory, "model.safetensors.index.json") &&
+        !(t->e.adapter->full && holds(directory, "config.json")))
+        return TN_OK;
+    tn_fail(TN_USAGE, "%s already holds a model, which this run would write over", directory);
+    return tn_remedy("choose another output_dir; an empty directory in it will do");
 }
 
 /* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is
@@ -98,6 +129,13 @@ done:
     return status;
 }
 
+/* A signal before the first step: there is nothing to save yet. */
+static tn_status check_stop(const trainer *t) {
+    if (!t->hooks || !t->hooks->should_stop || !t->hooks->should_stop(t->hooks->user)) return TN_OK;
+    tn_fail(TN_INTERRUPTED, "interrupted before the first step");
+    return tn_remedy("nothing was trained; give the same command again");
+}
+
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static tn_status plan(trainer *t) {
@@ -125,6 +163,7 @@ static tn_status count_steps(trainer *t) {
         double left = s->num_train_epochs;
         for (int64_t epoch = 0; left > 0 && status == TN_OK; epoch++, left -= 1) {
             status = epoch_steps(t, epoch, &steps);
+            if (status == TN_OK) status = check_stop(t);
             total += left >= 1 ? steps : (int64_t)ceil(left * (double)steps);
         }
         t->max_steps = total;
@@ -132,7 +171,7 @@ static tn_status count_steps(trainer *t) {
     int64_t warmup =
         s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
     t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps,
-                                        isnan(s->min_lr) ? 0 : s->min_lr / s->learning_rate};
+                                        s->min_lr > 0 ? s->min_lr / s->learning_rate : 0};
     return status;
 }
 
@@ -227,6 +266,7 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(tn_engine_open(config, TN_USE_TRAIN, true, t->checkpoint, &t->e));
     TN_TRY(check_output_dir(t));
     TN_TRY(open_data(t));
+    TN_TRY(check_stop(t));
     TN_TRY(plan(t));
     if (t->e.plan.fits) TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling)); /* before memory is taken */
     TN_TRY(tn_engine_allocate(&t->e));
@@ -235,7 +275,9 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches,
                     "batches"));
     TN_TRY(restore(t));
+    TN_TRY(check_stop(t));
     TN_TRY(tn_make_directories(t->e.settings->output_dir));
+    TN_TRY(check_output_dir(t)); /* again: until now nobody was kept out of a directory that was not there */
     TN_TRY(open_log(t));
     TN_TRY(write_resolved(t));
     status = banner(t);
@@ -254,6 +296,7 @@ static void tear_down(trainer *t) {
     tn_dataset_free(t->eval_data);
     tn_stepper_close(&t->stepper);
     tn_engine_close(&t->e);
+    tn_unlock_directory(&t->lock);
     tn_arena_free(&t->arena);
 }
 
@@ -460,7 +503,7 @@ done:
 }
 
 tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
-    trainer t = {.hooks = hooks};
+    trainer t = {.hooks = hooks, .lock = -1};
     tn_status status;
     *doc = NULL;
     if (strcmp(tn_config_get(config, "dry_run"), "true") == 0) return tn_plan(config, doc);

@@ -105,6 +105,8 @@ static tn_status list_adapter(listing *l, tn_arena *arena, const char *path, boo
     const tn_json *config;
     const char *tensors = tn_path_join(arena, path, "adapter_model.safetensors");
     tn_status status;
+    if (checkpoint && !tn_is_file(tensors)) /* of a full fine-tune */
+        tensors = tn_path_join(arena, path, "model.safetensors");
     if (checkpoint) TN_TRY(tn_checkpoint_verify(path));
     TN_TRY(tn_json_read_file(arena, tn_path_join(arena, path, checkpoint ? "run.json" : "adapter_config.json"),
                              TN_JSON_DEFAULT, &config));

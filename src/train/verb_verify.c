@@ -87,7 +87,8 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
         bool is_a = strstr(t->name, ".lora_A.") != NULL;
         trainable += t->elements;
         if (name && !other) a->missing[a->missing_count++] = name;
-        else if (name && is_a && t->rank == 2 && other->rank == 2 && t->shape[0] != other->shape[1])
+        else if (name && (t->rank != 2 || !tn_dtype_is_float(t->dtype) ||
+                          (is_a && other->rank == 2 && t->shape[0] != other->shape[1])))
             a->mismatched[a->mismatched_count++] = t->name;
         if (!tn_tensor_finite(t)) a->nonfinite[a->nonfinite_count++] = t->name;
     }

@@ -244,6 +244,21 @@ static void broken_settings(void **state) {
         {"", TRAIN "--target_modules '(['", 2, "target_modules"},
         {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
         {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},
+        {"", TRAIN "--lora_r 1000001", 2, "from 1 to 1,000,000"},
+        {"", TRAIN "--per_device_train_batch_size 9223372036854775807", 2, "per_device_train_batch_size"},
+        {"", TRAIN "--gradient_accumulation_steps 9223372036854775807", 2, "gradient_accumulation_steps"},
+        {"", TRAIN "--save_total_limit 9223372036854775807", 2, "save_total_limit"},
+        {"", TRAIN "--threads 100000", 2, "threads"},
+        {"", TRAIN "--num_train_epochs 1e300", 2, "num_train_epochs"},
+        {"", TRAIN "--rank_pattern q_proj=2.5", 2, "\"q_proj\" is not a rank"},
+        {"", TRAIN "--rank_pattern q_proj=1e12", 2, "\"q_proj\" is not a rank"},
+        {"", TRAIN "--alpha_pattern q_proj=0", 2, "\"q_proj\" is not a positive number"},
+        {"", TRAIN "--target_modules '([a-z_.0-9]+)*[!?]'", 2, "does not come to an end"},
+        {"", TRAIN "--rank_pattern zz=3", 0, "\"zz\" in rank_pattern applies to no module"},
+        {"", TRAIN "--alpha_pattern zz=3", 0, "\"zz\" in alpha_pattern applies to no module"},
+        {"", TRAIN "--exclude_modules zz", 0, "exclude_modules excludes no module"},
+        {"", TRAIN "--layers_to_transform 0,2", 0, "names layer 2, and the model's last is 1"},
+        {"", TRAIN "--learning_rate 0 --min_lr 0 --lr_scheduler_type cosine_with_min_lr", 0, "lr 0.00e+00"},
         {"", TRAIN "--rope_scaling '{\"type\"'", 2, "rope_scaling"},
         {"", TRAIN "--memory_limit 1KB", 4, "available by memory_limit"},
         {"", TRAIN "--memory_limit 9999999999999GB --lora_r 3", 2, "memory_limit"},
@@ -287,6 +302,16 @@ static void broken_adapters(void **state) {
         {"cp -r m x; sed 's/_size\":64/_size\":128/;s/_size\":32/_size\":64/' c.json >x.json; rm -r x; "
          "\"$TENON\" init --model x.json --output_dir x",
          "eval --model x --adapter a --dataset d.jsonl", 3, "lora_A"},
+        {ADAPTER("s/\"target_modules\": \\[/\"target_modules\": \"([\", \"was\": [/"), VERIFY, 2,
+         "x: target_modules: the regular expression"},
+        {ADAPTER("s/\"lora_alpha\": 32/\"lora_alpha\": 0/"), TRAIN "--adapter x", 3, "an alpha of 0"},
+        {ADAPTER("s/\"alpha_pattern\": {/&\"q_proj\": 0/"), TRAIN "--adapter x", 3, "an alpha of 0"},
+        {ADAPTER("s/\"lora_alpha\": 32/\"lora_alpha\": 0/"), TRAIN "--adapter x --override lora_alpha=4", 0,
+         "step 1/1"},
+        {"cp -r a x; printf '\\0\\0\\300\\177' | dd of=x/adapter_model.safetensors conv=notrunc bs=1 "
+         "seek=$(($(stat "
+         "-c %s a/adapter_model.safetensors) - 4))",
+         VERIFY, 3, "take one of its earlier checkpoints"},
         {"", TRAIN "--adapter a --lora_r 8", 2, "lora_r"},
         {"", TRAIN "--adapter a --full_finetuning true", 2, "--adapter a stands on it"},
         {"cp -r m x", "train --model m --dataset d.jsonl --output_dir x --full_finetuning", 2,
@@ -300,6 +325,10 @@ static void broken_adapters(void **state) {
     "train --model m --dataset d.jsonl --output_dir x --max_steps 6 --device cpu " \
     "--resume_from_checkpoint " path
 
+#define FULL                                                                                       \
+    "\"$TENON\" train --model m --dataset d.jsonl --output_dir x --max_steps 1 --full_finetuning " \
+    "--device cpu"
+
 static void broken_checkpoints(void **state) {
     static const row rows[] = {
         {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
@@ -311,15 +340,26 @@ static void broken_checkpoints(void **state) {
          RESUME("x/checkpoint-4"), 3, "hash differs"},
         {"cp -r a x; sed -i 's/adapter_config/..\\/m\\/config/' x/checkpoint-4/manifest.json",
          RESUME("x/checkpoint-4"), 3, "outside its directory"},
+        {"cp -r a x; sed -i 's/adapter_config/y\\/..\\/..\\/m\\/config/' x/checkpoint-4/manifest.json",
+         RESUME("x/checkpoint-4"), 3, "outside its directory"},
         {"cp -r a x; rm x/checkpoint-4/run.json", RESUME("x/checkpoint-4"), 3, "run.json is missing"},
         {"cp -r a x; printf X | dd of=x/checkpoint-4/optimizer.safetensors conv=notrunc bs=1 seek=9000",
          RESUME("auto") " --lora_r 5", 2, "lora_r"},
         {"cp -r a x; truncate -s 9 x/checkpoint-4/run.json", RESUME("auto"), 0, "checkpoint-4 is passed over"},
         {"cp -r a x", "train --model m --dataset d.jsonl --output_dir x", 2, "already holds a run"},
+        {"cp -r a x", RESUME("a/checkpoint-2"), 2, "not that of a/checkpoint-2"},
+        {"cp -r a x; echo '{\"step\":' >x/train_log.jsonl", RESUME("auto"), 0, "saved x/checkpoint-6"},
+        {"cp -r a x.link; ln -s x.link x", RESUME("x.link/checkpoint-4/"), 0, "saved x/checkpoint-6"},
+        {FULL, RESUME("auto --lora_r 5"), 2, "lora_r"},
+        {FULL, RESUME("auto --full_finetuning false"), 2, "from this model with --model x/checkpoint-1"},
+        {FULL, RESUME("auto --adapter a"), 0, "the given --adapter a is ignored"},
+        {FULL, "inspect --model x/checkpoint-1", 0, "lm_head.weight"},
     };
     (void)state;
     RUN(rows);
 }
+
+#define TRAIN_X "train --model m --dataset d.jsonl --output_dir x --max_steps 1 --device cpu"
 
 static void places_that_cannot_be_written(void **state) {
     static const row rows[] = {
@@ -327,6 +367,10 @@ static void places_that_cannot_be_written(void **state) {
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x/y", 2, "x is a file"},
         {"", "train --model m --dataset d.jsonl --output_dir /proc/nowhere/x", 2, "/proc/nowhere"},
         {"ln -s x x", "train --model m --dataset d.jsonl --output_dir x", 2, "x"},
+        {"cp -r m x", TRAIN_X, 2, "x already holds a model"},
+        {"mkdir x; echo >x/model.safetensors.index.json", TRAIN_X, 2, "x already holds a model"},
+        {"cp -r m x", TRAIN_X " --full_finetuning", 2, "x already holds a model"},
+        {"mkdir x; cp c.json x/config.json", TRAIN_X " --full_finetuning", 2, "x already holds a model"},
         {"", "init --model c.json --output_dir m", 2, "m already holds a model"},
         {"", "init --model c.json --output_dir /proc/x", 2, "/proc/x"},
         {"", "eval --model m --dataset d.jsonl --per_token /dev/full", 6, "/dev/full"},
@@ -349,7 +393,55 @@ static void a_failed_save_leaves_the_earlier_checkpoint(void **state) {
     tn_str_free(&words);
     assert_non_null(strstr(tn_str_text(&output), "x/checkpoint-6"));
     assert_true(has_remedy(tn_str_text(&output)));
+    assert_int_equal(access(scratch("x/checkpoint-6.tmp"), F_OK), -1); /* it may be what fills the disk */
     assert_int_equal(shell("", "inspect --model a/checkpoint-4"), 0);
+}
+
+/* `line`, where $TRAIN is a run into x, as the shell does it behind a program call of no interest. */
+static int shell_line(const char *make, const char *line) {
+    tn_str words = {0};
+    tn_str_printf(&words, "version >/dev/null; cd '%s'; TRAIN=\"$TENON " TRAIN_X "\"; { %s; }", scratch(""),
+                  line);
+    int code = shell(make, tn_str_text(&words));
+    tn_str_free(&words);
+    return code;
+}
+
+/* The number of a closed stream is that of the next file opened: nothing printed may end up in it. */
+static void closed_streams_write_into_no_file(void **state) {
+    static const char *const closed[] = {"2>&-", ">&- 2>&-", "<&- >&- 2>&-"};
+    (void)state;
+    for (size_t i = 0; i < sizeof closed / sizeof *closed; i++) {
+        tn_str line = {0};
+        tn_str_printf(&line, "$TRAIN %s && cat x/train_log.jsonl && \"$TENON\" verify --adapter x", closed[i]);
+        assert_int_equal(shell_line("", tn_str_text(&line)), 0);
+        tn_str_free(&line);
+        assert_non_null(strstr(tn_str_text(&output), "{\"step\": 1,"));
+        assert_null(strstr(tn_str_text(&output), "precision"));
+    }
+    assert_int_equal(shell_line("", "$TRAIN --json >&-"), 6);
+}
+
+static void two_runs_in_one_directory_are_kept_apart(void **state) {
+    (void)state;
+    assert_int_equal(shell_line("mkdir x", "flock x $TRAIN"), 2);
+    assert_non_null(strstr(tn_str_text(&output), "another process is writing to x"));
+    assert_int_equal(shell_line("mkdir x", "flock x true; $TRAIN"), 0);
+}
+
+/* Chat templates beyond the first lie in a folder of their own, which belongs to the checkpoint. */
+static void a_checkpoint_holds_every_template(void **state) {
+    static const char make[] =
+        "cp -r t x.t; echo '{\"chat_template\":[{\"name\":\"default\",\"template\":\"a\"},"
+        "{\"name\":\"tool_use\",\"template\":\"b\"}]}' >x.t/tokenizer_config.json";
+    (void)state;
+    assert_int_equal(shell_line(make,
+                                "$TRAIN --model x.t && \"$TENON\" inspect --model x/checkpoint-1 && "
+                                "cat x/checkpoint-1/additional_chat_templates/tool_use.jinja && "
+                                "echo >x/checkpoint-1/additional_chat_templates/tool_use.jinja; "
+                                "\"$TENON\" inspect --model x/checkpoint-1"),
+                     3);
+    assert_non_null(strstr(tn_str_text(&output), "tool_use.jinja is damaged"));
 }
 
 static void write_gguf(void) {
@@ -416,6 +508,9 @@ int main(void) {
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(places_that_cannot_be_written),
         cmocka_unit_test(a_failed_save_leaves_the_earlier_checkpoint),
+        cmocka_unit_test(closed_streams_write_into_no_file),
+        cmocka_unit_test(two_runs_in_one_directory_are_kept_apart),
+        cmocka_unit_test(a_checkpoint_holds_every_template),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

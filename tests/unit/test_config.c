@@ -190,7 +190,8 @@ static void an_unknown_key_names_the_nearest_and_the_verbs(void **state) {
 }
 
 static void a_bad_value_names_key_value_and_form(void **state) {
-    static const char *const bad[][3] = {{"lora_r", "0", "at least 1"},
+    static const char *const bad[][3] = {{"lora_r", "0", "from 1 to 1,000,000"},
+                                         {"save_steps", "0", "at least 1"},
                                          {"lora_r", "8x", "whole number"},
                                          {"r", "1.5", "lora_r"},
                                          {"lora_r", "", "whole number"},
