@@ -122,7 +122,7 @@ typedef struct tn_hooks {
 } tn_hooks;
 
 /* Each runs the verb of its name with the keys of `config`; `*doc` becomes its JSON document (see
- * docs/product). `hooks` may be NULL. On failure `*doc` is NULL. */
+ * docs/formats.md). `hooks` may be NULL. On failure `*doc` is NULL. */
 TN_API tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
 TN_API tn_status tn_plan(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_eval(tn_config *config, const tn_hooks *hooks, tn_doc **doc);

@@ -1,5 +1,5 @@
-/* dtype.h: the storage formats a tensor can have, in one table: plain numbers, GGUF block types, and
- * bitsandbytes' 4- and 8-bit formats. Everything that sizes a tensor asks here.
+/* dtype.h: the storage formats a tensor can have, in one table: plain numbers and GGUF block types. Everything
+ * that sizes a tensor asks here (docs/add-a-storage-format.md).
  */
 #ifndef TN_BASE_DTYPE_H
 #define TN_BASE_DTYPE_H

@@ -1,10 +1,13 @@
 /* block.c: one transformer block, forward and backward by hand, for every family of arch.h. The block is a
  * chain of stages, each from saved tensors to saved tensors:
  *
- *   attend   h → x1 = norm1(h) → q|k|v → (q/k norm) → rope → qkv            [T, q+2kv]
- *   mix      qkv → attention → attn, lse → h_mid = h + o(attn)              [T, d]
- *   expand   h_mid → x2 = norm2(h_mid) → gate|up                            [T, 2f]
- *   contract gate|up → act = silu(gate)·up → h' = h_mid + down(act)         [T, d]
+ *   attend           h → x = norm1(h) → q|k|v → (q/k norm) → rope → qkv     [T, q+2kv]
+ *   attention        qkv → attn [T, q], lse [T, heads]
+ *   mix              attn → h_mid = h + o(attn)                              [T, d]
+ *   norm_before_mlp  h_mid → x = norm2(h_mid)                                [T, d]
+ *   gate_up          x → gate|up                                             [T, 2f]
+ *   activate         gate|up → act = silu(gate)·up                           [T, f]
+ *   contract         act → h' = h_mid + down(act)                            [T, d]
  *
  * The backward pass replays exactly the stages whose results the policy did not keep, with the same operations
  * and so the same bits, then walks them in reverse. `contract`'s product is never replayed.
