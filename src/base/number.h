@@ -11,8 +11,7 @@
 bool tn_parse_real(const char *text, int64_t length, double *value);
 /* Decimal digits with an optional sign; false where they do not fit in 64 bits or are none. */
 bool tn_parse_integer(const char *text, int64_t length, int64_t *value);
-/* Python's repr of a float: "1.0", "1e-05", "0.1", "nan", "-inf": the shortest text that reads back the same.
- */
+/* Python's repr of a float: "1.0", "1e-05", "nan", "-inf": the shortest text that reads back the same. */
 const char *tn_real_text(double value, char out[40]);
 /* The same for a float: reads back as the same float. */
 const char *tn_float_text(float value, char out[40]);

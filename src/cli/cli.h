@@ -57,8 +57,7 @@ bool cli_wants_json(int count, char **words);
 int cli_help(const char *verb /* NULL = the overview */, bool json);
 void cli_print_version(void);
 
-/* error.c: each reports on stderr, and with `json` as the error document on stdout, and returns the exit code.
- */
+/* error.c: each reports on stderr, with `json` also as a document on stdout, and returns the exit code. */
 int cli_fail(bool json, tn_status status);
 int cli_error(bool json, int code, const char *remedy, const char *format, ...) TN_PRINTF(4, 5);
 /* Flushes stdout; where writing failed at any time, says so and returns CLI_STORAGE, else `code`. */
@@ -76,8 +75,7 @@ bool cli_stream_text(void *user, const char *text, int64_t bytes);
 
 /* print.c */
 void cli_put_document(const tn_doc *doc);
-/* The whole answer of a verb without a layout of its own: reports a failure, else shows the document; frees it.
- */
+/* The whole answer of a verb without a layout of its own: reports a failure or shows the document; frees it. */
 int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc);
 void cli_put_json_string(FILE *file, const char *text);
 const char *cli_count(int64_t count, char out[32]);     /* 1,218,445,312 */

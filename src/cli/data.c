@@ -1,8 +1,7 @@
 /* data.c: `tenon data`: samples as training sees them. */
 #include "cli/cli.h"
 
-/* Decoded, where the document has a text (there is none for input_ids without a tokenizer), else the ids alone.
- */
+/* Decoded, where the document has a text (not for input_ids without a tokenizer), else the ids alone. */
 static void print_sample(const tn_doc *doc, int64_t sample) {
     char path[96];
     snprintf(path, sizeof path, "samples[%lld].ids", (long long)sample);

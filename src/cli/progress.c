@@ -7,8 +7,7 @@
 
 #include "cli/cli.h"
 
-/* The log function knows no object of ours, and there is one terminal: the line in progress is the program's.
- */
+/* The log function knows no object of ours; there is one terminal, and one line in progress. */
 static bool *open_line;
 
 static void close_line(void) {

@@ -30,8 +30,7 @@ typedef struct tn_loader_options {
     bool packing, shuffle;
     bool skip_unlabelled; /* training leaves out samples without a label */
     uint64_t seed;
-    /* Only these samples (ascending dataset indices), e.g. one side of a train/eval split; NULL = all. Copied.
-     */
+    /* Only these samples (ascending indices), e.g. one side of a train/eval split; NULL = all. Copied. */
     const int64_t *subset;
     int64_t subset_count;
 } tn_loader_options;

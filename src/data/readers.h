@@ -23,16 +23,14 @@ typedef struct tn_slice {
     int64_t start, length, line;
 } tn_slice;
 
-/* The kind is the suffix of `path`. Errors: TN_USAGE (missing, unknown suffix), TN_BAD_DATA (a damaged header).
- */
+/* The kind is the suffix of `path`. Errors: TN_USAGE (missing, unknown suffix), TN_BAD_DATA (a bad header). */
 tn_status tn_reader_open(const char *path, tn_reader **reader);
 /* The same over memory that stays the caller's; `path` names it and gives the kind. */
 tn_status tn_reader_open_memory(const char *path, const void *bytes, int64_t length, tn_reader **reader);
 void tn_reader_free(tn_reader *reader);
 /* The next record; *found is false behind the last. Errors: TN_BAD_DATA with file and line. */
 tn_status tn_reader_next(tn_reader *reader, tn_slice *slice, bool *found);
-/* The record as a tree in the arena. Safe to call from several threads. Errors: TN_BAD_DATA with file and line.
- */
+/* The record as a tree in the arena; safe from several threads. Errors: TN_BAD_DATA with file and line. */
 tn_status tn_reader_parse(const tn_reader *reader, tn_slice slice, tn_arena *arena, const tn_json **record);
 const char *tn_reader_path(const tn_reader *reader);
 /* The mapped bytes, for hashing, and what else decides how they are read. */

@@ -40,8 +40,7 @@ typedef struct tn_arch {
 tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name,
                        tn_arch *arch);
 const char *tn_family_name(const tn_family *family);
-/* config.json of a well-known shape ("llama-3.1-8b", "qwen2.5-0.5b", …) as JSON text; NULL for an unknown name.
- */
+/* config.json of a well-known shape ("llama-3.1-8b", …) as JSON text; NULL for an unknown name. */
 const char *tn_shape_config(const char *name);
 /* All shape names, comma-separated. */
 const char *tn_shape_names(void);

@@ -1,5 +1,4 @@
-/* pass.c: takes the buffers of a pass, brings a batch to the device and runs the blocks over it.
- */
+/* pass.c: takes the buffers of a pass, brings a batch to the device, runs the blocks over it. */
 #include "model/pass.h"
 
 #include <stdlib.h>

@@ -45,8 +45,7 @@ static bool read_pair(const tn_json *node, tn_entry pair[2]) {
     return true;
 }
 
-/* Files list merges in the order of what they make, so the id is mostly that of the merge before, or the next.
- */
+/* Files list merges in the order of what they make: the id is mostly that of the merge before, or the next. */
 static int32_t find_product(loader *l) {
     for (int64_t id = l->product; id <= (int64_t)l->product + 1 && id < l->vocab->count; id++) {
         const tn_entry *entry = &l->vocab->entries[id];

@@ -91,8 +91,8 @@ void tn_template_set_time(tn_template *compiled, const struct tm *now) {
 tn_status tn_template_render(const tn_template *compiled, const tn_json *variables, tn_str *out, bool *rejected,
                              tn_text_range **ranges, int64_t *count) {
     tn_status status = TN_OK;
-    tn_str text = {
-        0}; /* apart from what `out` holds already, so that ranges count from 0 and a failure leaves it */
+    /* Apart from what `out` holds already, so that ranges count from 0 and a failure leaves it. */
+    tn_str text = {0};
     jinja_run run = {.name = compiled->name, .names = &compiled->names, .line = 1, .out = &text, .root = &text};
     jinja_value values;
     if (compiled->has_time) run.now = &compiled->now;

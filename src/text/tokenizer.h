@@ -18,8 +18,7 @@ typedef struct tn_ids {
 tn_status tn_ids_push(tn_ids *ids, int32_t id);
 void tn_ids_free(tn_ids *ids);
 
-/* From tokenizer.json. Errors: TN_USAGE (missing), TN_BAD_DATA (damaged, or a component we do not know, named).
- */
+/* From tokenizer.json. Errors: TN_USAGE (missing), TN_BAD_DATA (damaged, or an unknown component, named). */
 tn_status tn_text_from_json(const char *path, tn_text **text);
 /* From a GGUF's tokenizer.ggml.* keys; `metadata` as tn_gguf_metadata gives it, kept alive by the caller only
  * during the call. */

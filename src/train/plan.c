@@ -127,10 +127,9 @@ double tn_engine_step_flops(const tn_engine *e, int64_t tokens, int64_t length, 
         full_head = head;
         full -= head * (a->tied ? 1 : 2);
     }
-    double body =
-        4 * layer * (double)a->layers + 6 * trained + 2 * full; /* forward and dX; LoRA three times; dW */
-    double attention = (double)a->layers * 3.5 * 2 * q *
-                       (double)length; /* causal: half of 4·q·length, backward 2.5 forwards */
+    /* Forward and dX; LoRA three times; dW. Attention is causal: half of 4·q·length, backward 2.5 forwards. */
+    double body = 4 * layer * (double)a->layers + 6 * trained + 2 * full;
+    double attention = (double)a->layers * 3.5 * 2 * q * (double)length;
     return (double)tokens * (body + attention) + (double)labelled * (4 * head + 2 * full_head);
 }
 
@@ -144,8 +143,8 @@ double tn_group_learning_rate(const tn_settings *s, tn_group group) {
 static int64_t all_parameters(const tn_engine *e, int64_t *trainable) {
     *trainable = 0;
     for (int64_t i = 0; i < e->adapter->param_count; i++) *trainable += e->adapter->params[i].count;
-    return tn_arch_parameters(&e->arch) +
-           (e->adapter->full ? 0 : *trainable); /* as PEFT counts: full modules beside their frozen originals */
+    /* As PEFT counts: full modules beside their frozen originals. */
+    return tn_arch_parameters(&e->arch) + (e->adapter->full ? 0 : *trainable);
 }
 
 void tn_engine_write_params(const tn_engine *e, tn_json_writer *w) {

@@ -10,8 +10,7 @@
  * where the run starts afresh (not asked for, or "auto" without one). Errors: TN_USAGE for a contradicting key
  * (both values), TN_BAD_DATA for a damaged one. */
 tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **path);
-/* Micro-batch position `batch` of a checkpoint made with another split of the same step, in terms of this one.
- */
+/* Micro-batch position of a checkpoint made with another split of the same step, in terms of this one. */
 tn_status tn_resume_position(const tn_settings *settings, const tn_json *run, int64_t *batch,
                              int64_t *micro_steps);
 
