@@ -69,8 +69,9 @@ static tn_status set_max_length(tn_engine *e) {
     if (e->max_length <= e->arch.trained_length) return TN_OK;
     if (tn_config_setter(e->config, "max_length") == TN_SET_DEFAULT) {
         e->max_length = e->arch.trained_length;
-        tn_info("max_length is lowered from %lld to the model's trained length of %lld",
-                (long long)e->settings->max_length, (long long)e->max_length);
+        if (tn_config_get(e->config, "max_length")) /* else nobody will use it, as in verify */
+            tn_info("max_length is lowered from %lld to the model's trained length of %lld",
+                    (long long)e->settings->max_length, (long long)e->max_length);
         return TN_OK;
     }
     if (e->settings->rope_scaling) return TN_OK;
