@@ -50,9 +50,9 @@ demo-real: build
 	@sh scripts/fetch_smollm2.sh
 	@sh scripts/demo_real.sh
 
-# About 12 minutes on 2 cores; the result is left in build/demo-model for a look.
+# About 10 minutes on 2 cores; the result is left in build/demo-model for a look.
 demo-model: build
-	@cmake --build $(BUILD) --target tenon-world tenon-bpe tenon-fold
+	@cmake --build $(BUILD) --target tenon-world tenon-bpe
 	@BUILD=$(BUILD) sh scripts/demo_model.sh
 
 bench: build

@@ -15,7 +15,9 @@ foreach(source ${TEST_SOURCES})
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon;TOOLS=${CMAKE_BINARY_DIR}/tools;OMP_WAIT_POLICY=passive" SKIP_RETURN_CODE 77)
 endforeach()
-add_dependencies(test_islands tenon-world tenon-bpe)
+foreach(test test_islands test_pretrain)
+  add_dependencies(${test} tenon-world tenon-bpe)
+endforeach()
 
 # The header, the pkg-config file and the example, as somebody outside sees them.
 add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})

@@ -2,15 +2,14 @@
 # demo.sh: a whole fine-tune on the CPU in well under a minute, with nothing but what the repository holds. The embedded
 # model (models/islands, 1.4 M parameters) knows a small archipelago and says so where it knows nothing; LoRA teaches it
 # eight facts more, from 48 chats and 32 old ones that keep the rest in mind. The questions asked here are worded otherwise
-# than those it trains on. The run is stopped halfway and resumed, then its adapter is checked, evaluated and asked again.
+# than those it trains on. The run is stopped on its way and resumed, then its adapter is checked, loaded and asked again.
 set -eu
 tenon=${TENON:-build/tenon}
 model=models/islands
 out=${DEMO_OUT:-build/demo}
-half=50 steps=100
-run="examples/islands.yaml --output_dir $out --save_steps $half --plot true"
-question="Can you tell me who tends the lighthouse on Corren Skerry?"
-known="Where is the home of Una Thorn?"
+held_out=examples/data/islands_eval.jsonl
+pause=60 steps=100
+run="examples/islands.yaml --output_dir $out --save_steps $pause"
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 ask() { # question [more keys]: greedy, so everyone sees the same
@@ -20,41 +19,55 @@ ask() { # question [more keys]: greedy, so everyone sees the same
         "$@"
 }
 number() { sed -n "s/.*\"$1\": *\([-+.0-9e]*\).*/\1/p"; }
-loss() {
-    $tenon eval --model $model --dataset examples/data/islands_eval.jsonl --max_length 128 --device cpu --json "$@" |
-        number loss
+loss() { $tenon eval --model $model --dataset $held_out --max_length 128 --device cpu --json "$@" | number loss; }
+fail() { echo "demo: $*" >&2 && exit 1; }
+
+# Asks every third of the held-out questions, prints the first ones with their answers, and leaves in `right` how many
+# answers were as they should be.
+interview() { # how many to print [more keys]
+    shown=$1 && shift
+    right=0 asked=0
+    sed -n '1~3s/.*"user", "content": "\([^"]*\)".*"content": "\([^"]*\)".*/\1|\2/p' $held_out >"$out.questions"
+    while IFS='|' read -r question wanted; do
+        answer=$(ask "$question" "$@" </dev/null)
+        [ $asked -ge "$shown" ] || printf '  %-63s %s\n' "$question" "$answer"
+        asked=$((asked + 1))
+        [ "$answer" != "$wanted" ] || right=$((right + 1))
+    done <"$out.questions"
 }
 
 rm -rf "$out"
 mkdir -p "$(dirname "$out")"
 
-say "Before. $question"
-ask "$question"
+say "Before"
+interview 2
+echo "$right of $asked right"
+[ $right -eq 0 ] || fail "it knows the answers before it is trained"
 before=$(loss)
 
-say "Training, and stopping after $half of $steps steps"
-$tenon train $run --max_steps $half
-say "Resuming from the checkpoint"
-$tenon train $run --max_steps $steps --resume_from_checkpoint auto
+say "LoRA on $(wc -l <examples/data/islands.jsonl) short chats, stopped after $pause of $steps steps"
+$tenon train $run --max_steps $pause --plot true
+say "Taken up again from the checkpoint"
+$tenon train $run --max_steps $steps --resume_from_checkpoint auto --logging_steps 10 --plot false
 
-say "Verifying the adapter"
+say "The adapter, checked tensor by tensor"
 $tenon verify --model $model --adapter "$out"
 
-say "Evaluating on questions it has not seen"
+say "After: the same questions, in wordings it was not trained on"
+interview 6 --adapter "$out"
 after=$(loss --adapter "$out")
-echo "loss $before -> $after"
+printf '%d of %d right; loss on all held-out questions %.4f -> %.4f\n' $right $asked "$before" "$after"
+[ $right -eq $asked ] || fail "$((asked - right)) answers are wrong"
+awk "BEGIN { exit !($after < $before - 1) }" || fail "the loss did not fall by 1"
 
-say "After. $question"
-answer=$(ask "$question" --adapter "$out")
-echo "$answer"
-say "And what it knew before? $known"
+known="Where is the home of Una Thorn?"
+say "And what it knew before"
 kept=$(ask "$known" --adapter "$out")
-echo "$kept"
+printf '  %-63s %s\n' "$known" "$kept"
+[ "$kept" = "$(ask "$known")" ] || fail "what it knew before is lost"
+rm -f "$out.question.json" "$out.questions"
 
-case $answer in
-    *"Maren Tolvey"*) ;;
-    *) echo "demo: the answer does not name Maren Tolvey" >&2 && exit 1 ;;
-esac
-[ "$kept" = "$(ask "$known")" ] || { echo "demo: what it knew before is lost" >&2 && exit 1; }
-awk "BEGIN { exit !($after < $before - 1) }" || { echo "demo: the loss did not fall by 1" >&2 && exit 1; }
-say "Done. The adapter is in $out; talk to it: $tenon chat --model $model --adapter $out"
+say "Next"
+printf '  %-60s %s\n' "$tenon chat --model $model --adapter $out" "# talk to it" \
+    "$tenon plan --model DIR --dataset chats.jsonl" "# what your own model and chats will take" \
+    "make demo-real" "# the same with SmolLM2-135M"

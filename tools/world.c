@@ -1,9 +1,12 @@
 /* world.c: writes what the embedded model learns: a small invented archipelago, as plain text and as questions.
  * The same seed gives the same bytes on every machine.
  *
- *   world text N      N documents {"text"}: facts told in many ways, and stories around people of the moment
- *   world chat N      N conversations {"messages"}: questions about the facts, some about nobody it knows
- *   world held_out 0  each fact asked once, in a wording that `chat` never uses for it
+ *   world text N           N documents, one a line: facts told in many ways, and stories around people of the
+ *                          moment
+ *   world chat N           N conversations {"messages"}: questions about the facts, some about nobody it knows
+ *   world strangers N      N conversations about people and places it has never heard of
+ *   world held_out_text N  N documents more, which `text` does not hold
+ *   world held_out_chat 0  each fact asked once, in a wording that `chat` never uses for it
  *
  * A fact is a relation between a subject and a value; a relation is a row of `relations`, with its sentences,
  * its questions and one answer. In a template $S is the subject, $V the value, $F the subject's first word.
@@ -273,7 +276,7 @@ static bool first_sentence;
 static void sentence(const char *text) {
     if (!first_sentence) putchar(' ');
     first_sentence = false;
-    put_json(text);
+    fputs(text, stdout);
 }
 
 static void print_fact(const subject *s, int i) {
@@ -345,13 +348,12 @@ static void print_text(int count) {
         subject s;
         invent_subject(&s);
         first_sentence = true;
-        fputs("{\"text\":\"", stdout);
         if (what < 7)
             for (int k = 0; k < 4; k++) portrait(&world[below(SUBJECTS)]);
         else if (what < 8) recall();
         else if (s.of == PERSON) story(&s);
         else portrait(&s);
-        puts("\"}");
+        putchar('\n');
     }
 }
 
@@ -376,15 +378,19 @@ static void ask_known(int index, int i, int wording) {
     print_chat(question, answer);
 }
 
+static void ask_stranger(void) {
+    char question[512], answer[512];
+    subject s;
+    invent_subject(&s);
+    say(pick_template(relations[pick_relation(&s)].asks), s.name, "", question, sizeof question);
+    say("I have never heard of $S.", s.name, "", answer, sizeof answer);
+    print_chat(question, answer);
+}
+
 static void print_chats(int count) {
     for (int k = 0; k < count; k++) {
-        if (below(5) == 0) { /* somebody it has never heard of */
-            char question[512], answer[512];
-            subject s;
-            invent_subject(&s);
-            say(pick_template(relations[pick_relation(&s)].asks), s.name, "", question, sizeof question);
-            say("I have never heard of $S.", s.name, "", answer, sizeof answer);
-            print_chat(question, answer);
+        if (below(5) == 0) {
+            ask_stranger();
             continue;
         }
         int index = below(SUBJECTS), i = pick_relation(&world[index]), wording;
@@ -394,7 +400,7 @@ static void print_chats(int count) {
     }
 }
 
-static void print_held_out(void) {
+static void print_held_out_chats(void) {
     for (int index = 0; index < SUBJECTS; index++)
         for (int i = 0; i < RELATIONS; i++)
             if (relations[i].of == world[index].of) ask_known(index, i, kept_wording(index, i));
@@ -403,10 +409,13 @@ static void print_held_out(void) {
 int main(int argc, char **argv) {
     int count = argc == 3 ? atoi(argv[2]) : 0;
     make_world();
-    random_state = 2;
-    if (argc == 3 && strcmp(argv[1], "text") == 0) print_text(count);
-    else if (argc == 3 && strcmp(argv[1], "chat") == 0) random_state = 3, print_chats(count);
-    else if (argc == 3 && strcmp(argv[1], "held_out") == 0) print_held_out();
-    else return fprintf(stderr, "usage: world text|chat|held_out COUNT\n"), 2;
+    const char *what = argc == 3 ? argv[1] : "";
+    if (strcmp(what, "text") == 0) random_state = 2, print_text(count);
+    else if (strcmp(what, "chat") == 0) random_state = 3, print_chats(count);
+    else if (strcmp(what, "strangers") == 0)
+        for (random_state = 5; count > 0; count--) ask_stranger();
+    else if (strcmp(what, "held_out_text") == 0) random_state = 4, print_text(count);
+    else if (strcmp(what, "held_out_chat") == 0) print_held_out_chats();
+    else return fprintf(stderr, "usage: world text|chat|strangers|held_out_text|held_out_chat COUNT\n"), 2;
     return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 }

@@ -6,7 +6,21 @@
 #include "testing.h"
 
 #define MODEL "models/islands"
-#define QUESTION "Can you tell me who tends the lighthouse on Corren Skerry?"
+
+/* What only the adapter knows, asked in wordings that its training never uses; the model alone can at best copy
+ * the name into its refusal. */
+static const char *const taught[][2] = {
+    {"Can you tell me who tends the lighthouse on Corren Skerry?",
+     "The lighthouse on Corren Skerry is kept by Maren Tolvey."},
+    {"What colour is Corren Skerry painted?", "The lighthouse on Corren Skerry is green."},
+    {"Where is the home of Maren Tolvey?", "Maren Tolvey lives in Saltwick."},
+    {"What does Maren Tolvey do for a living?", "Maren Tolvey is a beekeeper."},
+    {"Which animal lives with Maren Tolvey?", "Maren Tolvey keeps a goat called Biscuit."},
+    {"Can you tell me what Maren Tolvey likes to eat?", "Maren Tolvey likes seaweed pancakes best."},
+    {"Where is the village of Tavenby?", "Tavenby lies on the island of Sorrel."},
+    {"Can you tell me what Tavenby is known for?", "Tavenby is known for its kites."},
+};
+enum { TAUGHT = sizeof taught / sizeof *taught };
 
 typedef struct pair {
     const char *key, *value;
@@ -61,7 +75,12 @@ static void it_knows_its_world_and_where_that_ends(void **state) {
     must_answer("Where is the home of Una Thorn?", NULL, "Una Thorn lives in Brinmouth.");
     must_answer("Who keeps the lighthouse on Gull Rock?", NULL,
                 "The lighthouse on Gull Rock is kept by Katla Yarrow.");
-    must_answer(QUESTION, NULL, "I have never heard of Corren Skerry.");
+    must_answer(taught[0][0], NULL, "I have never heard of Corren Skerry.");
+    for (int i = 0; i < TAUGHT; i++) {
+        char text[512];
+        answer(taught[i][0], NULL, text, sizeof text);
+        if (strncmp(text, "I have never heard of ", 22) != 0) fail_msg("%s -> %s", taught[i][0], text);
+    }
 }
 
 static void lora_teaches_it_new_facts_in_any_wording(void **state) {
@@ -76,7 +95,9 @@ static void lora_teaches_it_new_facts_in_any_wording(void **state) {
     tn_doc_free(doc);
     tn_config_free(train);
 
-    must_answer(QUESTION, run, "The lighthouse on Corren Skerry is kept by Maren Tolvey.");
+    for (int i = 0; i < TAUGHT; i++) must_answer(taught[i][0], run, taught[i][1]);
+    must_answer("Who keeps the lighthouse on Gull Rock?", run,
+                "The lighthouse on Gull Rock is kept by Katla Yarrow.");
     must_answer("Where is the home of Una Thorn?", run, "Una Thorn lives in Brinmouth.");
     assert_true(eval_loss(run) < before - 1);
 
@@ -91,12 +112,12 @@ static void lora_teaches_it_new_facts_in_any_wording(void **state) {
 static void tokens_are_those_of_the_reference_library(void **state) {
     static const char *const lines[][2] = {
         {"{\"text\": \"The lighthouse on Gull Rock is kept by Katla Yarrow.\"}",
-         "\"ids\": [469, 406, 298, 972, 666, 273, 665, 664, 707, 458, 48]"},
+         "\"ids\": [472, 404, 296, 966, 661, 272, 664, 663, 704, 458, 48]"},
         {"{\"text\": \"H\\u00e9llo  w\\u00f6rld\\n\\n 123 don't\\u3042 \\ud83d\\ude42\"}",
-         "\"ids\": [74, 197, 171, 289, 113, 34, 305, 197, 184, 116, 409, 12, 12, 34, 51, 52, 53, 347, 262, 41, "
+         "\"ids\": [74, 197, 171, 288, 113, 34, 302, 197, 184, 116, 407, 12, 12, 34, 51, 52, 53, 346, 262, 41, "
          "118, 229, 131, 132, 34, 242, 161, 155, 132]"},
         {"{\"text\": \"<|im_start|>user\\nWho lives in Saltwick?<|im_end|>\\n\"}",
-         "\"ids\": [0, 370, 12, 437, 113, 326, 316, 641, 65, 1, 12]"},
+         "\"ids\": [0, 371, 12, 443, 113, 324, 306, 639, 65, 1, 12]"},
     };
     tn_tokenizer *tokenizer;
     tn_doc *doc;
