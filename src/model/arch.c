@@ -87,6 +87,31 @@ static tn_status adjust_seed_oss(const reader *r, tn_arch *arch) {
     return TN_OK;
 }
 
+/* Whether layer_types puts the window on this layer; without a list, `otherwise`. */
+static bool is_windowed(const tn_json *list, int64_t layer, bool otherwise) {
+    return list ? tn_json_is_string(tn_json_at(list, layer), "sliding_attention") : otherwise;
+}
+
+/* layer_types, where it speaks of every layer. */
+static const tn_json *layer_types(const reader *r, const tn_arch *arch) {
+    const tn_json *types = tn_json_get(r->config, "layer_types");
+    return types && types->type == TN_JSON_ARRAY && types->count == arch->layers ? types : NULL;
+}
+
+/* With use_sliding_window the layers without rope are the windowed ones, unless layer_types says otherwise. */
+static tn_status window_smollm3(const reader *r, const bool *turns, tn_arch *arch) {
+    int64_t window = integer(r, "sliding_window", 0);
+    if (!boolean(r, "use_sliding_window", false) || window == 0) return TN_OK;
+    if (window < 0)
+        return tn_fail(TN_BAD_DATA, "%s: sliding_window must be a positive number or null", r->name);
+    bool *windowed = tn_arena_take(r->arena, arch->layers);
+    if (!windowed) return tn_fail_memory(arch->layers, "layer kinds");
+    for (int64_t i = 0; i < arch->layers; i++) windowed[i] = is_windowed(layer_types(r, arch), i, !turns[i]);
+    arch->window = window;
+    arch->layer_windowed = windowed;
+    return TN_OK;
+}
+
 /* Every n-th layer has no rope; an explicit list (1 = uses rope) wins over the interval. */
 static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
     const tn_json *list = tn_json_get(r->config, "no_rope_layers");
@@ -98,7 +123,7 @@ static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
         turns[i] =
             tn_json_is_null(list) ? (i + 1) % interval != 0 : tn_json_integer(tn_json_at(list, i), 1) != 0;
     arch->layer_rope = turns;
-    return TN_OK;
+    return window_smollm3(r, turns, arch);
 }
 
 static tn_status find_family(const reader *r, const tn_json *whole, const tn_family **family) {
@@ -116,13 +141,12 @@ static tn_status find_family(const reader *r, const tn_json *whole, const tn_fam
     return tn_remedy("supported model_type values: %s", known);
 }
 
-/* Which layers are windowed: layer_types wins, then the family's flag, else all. */
+/* Which layers are windowed: all, or where the family has a flag those of layer_types, else the upper ones. */
 static tn_status read_window(const reader *r, tn_arch *arch) {
     const tn_family *family = arch->family;
-    const tn_json *given = tn_json_get(r->config, "sliding_window"),
-                  *types = tn_json_get(r->config, "layer_types");
+    const tn_json *given = tn_json_get(r->config, "sliding_window");
     int64_t window = given && given->type == TN_JSON_NULL ? 0 : integer(r, "sliding_window", family->window);
-    bool by_list = types && types->type == TN_JSON_ARRAY && types->count == arch->layers, any = false;
+    bool any = false;
     if (window < 0)
         return tn_fail(TN_BAD_DATA, "%s: sliding_window must be a positive number or null", r->name);
     if (!family->window || (family->window_by_flag && !boolean(r, "use_sliding_window", false))) window = 0;
@@ -130,8 +154,9 @@ static tn_status read_window(const reader *r, tn_arch *arch) {
     bool *windowed = tn_arena_take(r->arena, arch->layers);
     if (!windowed) return tn_fail_memory(arch->layers, "layer kinds");
     for (int64_t i = 0; i < arch->layers; i++) {
-        if (by_list) windowed[i] = tn_json_is_string(tn_json_at(types, i), "sliding_attention");
-        else windowed[i] = !family->window_by_flag || i >= integer(r, "max_window_layers", 28);
+        /* mistral's window is that of every layer: Transformers' class does not read layer_types. */
+        windowed[i] = !family->window_by_flag ||
+                      is_windowed(layer_types(r, arch), i, i >= integer(r, "max_window_layers", 28));
         any = any || windowed[i];
     }
     arch->window = any ? window : 0;

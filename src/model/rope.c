@@ -77,9 +77,11 @@ tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *d
                             &rope->long_factor));
         TN_TRY(read_factors(arena, tn_json_get(scaling, "short_factor"), rope->half, "short_factor", name,
                             &rope->short_factor));
-        if (tn_json_is_null(tn_json_get(scaling, "factor")))
-            rope->factor = (double)max_positions / (double)rope->original_length;
     }
+    /* Without a factor the two lengths say it (Phi-3, DeepSeek). */
+    bool by_lengths = rope->kind == TN_ROPE_LONGROPE || rope->kind == TN_ROPE_YARN;
+    if (by_lengths && tn_json_is_null(tn_json_get(scaling, "factor")))
+        rope->factor = (double)max_positions / (double)rope->original_length;
     if (!tn_json_is_null(divisors) && rope->kind == TN_ROPE_DEFAULT) {
         TN_TRY(read_factors(arena, divisors, rope->half, "divisors", name, &rope->divisors));
         rope->kind = TN_ROPE_DIVISORS;

@@ -41,6 +41,10 @@ CASES = {  # name: (config class, config keys, LoRA keys, curves)
     "llama_dynamic": ("LlamaConfig", dict(max_position_embeddings=12, **rope("dynamic", factor=2.0)), {}, False),
     "llama_longrope": ("LlamaConfig", rope("longrope", factor=4.0, original_max_position_embeddings=16, long_factor=[1.0, 1.5, 2.5, 4.0],
                                            short_factor=[1.0, 1.1, 1.2, 1.3]), {}, False),
+    "smollm3_window": ("SmolLM3Config", dict(no_rope_layer_interval=2, use_sliding_window=True, sliding_window=5, **rope("default")), {}, False),
+    "qwen3_layer_types": ("Qwen3Config", dict(head_dim=10, num_key_value_heads=1, use_sliding_window=True, sliding_window=4, max_window_layers=28, attention_bias=True,
+                                              layer_types=["sliding_attention", "full_attention"],
+                                              **rope("yarn", factor=None, mscale=1.0, mscale_all_dim=0.5, truncate=False, original_max_position_embeddings=12)), {}, False),
 }
 STEPS, WARMUP, LR, DECAY, ROWS, GROUP = 50, 4, 5e-3, 0.01, 2, 2
 
