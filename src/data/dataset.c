@@ -100,13 +100,15 @@ done:
 }
 
 static tn_status read_one(building *b, tn_reader *reader) {
+    const int64_t most = b->options->max_records;
     int64_t count = 0, bytes = 0, records = 0;
     tn_shape shape = TN_SHAPE_TEXT;
     bool found;
     tn_status status;
     for (;;) {
         job *next = &b->jobs[count];
-        TN_TRY(tn_reader_next(reader, &next->slice, &found));
+        found = false;
+        if (most == 0 || records < most) TN_TRY(tn_reader_next(reader, &next->slice, &found));
         if (found && records++ == 0) TN_TRY(find_shape(b, reader, next->slice, &shape));
         if (found) count++, bytes += next->slice.length;
         if (found && count < BATCH_RECORDS && bytes < BATCH_BYTES) continue;
@@ -151,8 +153,8 @@ static void hash_text(tn_hasher *hasher, const char *text) {
 /* Everything that changes a sample: files and their kinds, settings, tokenizer and template, our version. */
 static tn_status find_key(const building *b, const tn_chat *chat, char key[33]) {
     const tn_dataset_options *o = b->options;
-    const int64_t numbers[] = {TN_STORE_VERSION,           o->stage,      o->max_length,
-                               o->train_on_responses_only, o->vocab_size, o->count};
+    const int64_t numbers[] = {TN_STORE_VERSION, o->stage, o->max_length, o->train_on_responses_only,
+                               o->vocab_size,    o->count, o->max_records};
     char digits[33] = "";
     tn_hasher hasher;
     tn_status status = tn_hash_begin(&hasher);
@@ -198,7 +200,7 @@ static tn_status fail_unlabelled(building *b, const tn_store *store) {
 /* Said at every start, cached or not. */
 static void warn_of_losses(const building *b, const tn_dataset_stats *s) {
     const tn_chat *chat = b->encoder.chat;
-    bool text = strcmp(s->format, "text") == 0;
+    bool text = strcmp(s->format, "text") == 0 || strcmp(s->format, "alpaca_prompt") == 0;
     bool pair = strcmp(s->format, "alpaca") == 0 || strcmp(s->format, "prompt_completion") == 0 ||
                 strcmp(s->format, "question_answer") == 0;
     bool plain = pair && chat && !tn_chat_has_template(chat);

@@ -14,8 +14,9 @@ typedef enum tn_stage { TN_STAGE_SFT, TN_STAGE_CPT } tn_stage;
 typedef struct tn_dataset_options {
     const char *const *paths; /* .jsonl, .json, .csv, .txt */
     int64_t count;
-    const char *format; /* NULL = detect: messages, conversations, alpaca, prompt_completion, question_answer,
-                           text, input_ids */
+    int64_t max_records; /* of each file, the first ones; 0 = all */
+    const char *format;  /* NULL = detect: messages, conversations, alpaca, prompt_completion, question_answer,
+                            text, input_ids; alpaca_prompt is never found by looking */
     tn_stage stage;
     int64_t max_length; /* longer records are cut (sft) or split (cpt) */
     bool train_on_responses_only;

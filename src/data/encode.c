@@ -12,7 +12,7 @@ tn_status tn_encoder_prepare(tn_encoder *e, tn_shape shape) {
                 tn_shape_name(shape));
         return tn_remedy("put tokenizer.json beside the model, or use records of input_ids");
     }
-    bool rendered = shape != TN_SHAPE_TEXT && tn_chat_has_template(e->chat);
+    bool rendered = shape != TN_SHAPE_TEXT && shape != TN_SHAPE_ALPACA_PROMPT && tn_chat_has_template(e->chat);
     if (!rendered || e->marked || !e->options->train_on_responses_only) return TN_OK;
     tn_status status = tn_markers_find(e->chat, &e->markers);
     e->marked = status == TN_OK;

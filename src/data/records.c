@@ -19,8 +19,9 @@ static const struct {
     [TN_SHAPE_QUESTION_ANSWER] = {"question_answer", {"question", "answer"}},
     [TN_SHAPE_TEXT] = {"text", {"text", NULL}},
     [TN_SHAPE_INPUT_IDS] = {"input_ids", {"input_ids", NULL}},
+    [TN_SHAPE_ALPACA_PROMPT] = {"alpaca_prompt", {"instruction", "output"}},
 };
-enum { SHAPES = sizeof shapes / sizeof *shapes };
+enum { SHAPES = sizeof shapes / sizeof *shapes, DETECTED = TN_SHAPE_ALPACA_PROMPT };
 
 const char *tn_shape_name(tn_shape shape) { return shapes[shape].name; }
 
@@ -29,7 +30,8 @@ tn_status tn_shape_from_name(const char *name, tn_shape *shape) {
         if (strcmp(name, shapes[s].name) == 0) return *shape = (tn_shape)s, TN_OK;
     tn_fail(TN_USAGE, "dataset_format \"%s\" is not known", name);
     return tn_remedy(
-        "one of messages, conversations, alpaca, prompt_completion, question_answer, text, input_ids");
+        "one of messages, conversations, alpaca, alpaca_prompt, prompt_completion, question_answer, text, "
+        "input_ids");
 }
 
 static bool has(const tn_json *record, const char *key) { return !tn_json_is_null(tn_json_get(record, key)); }
@@ -52,12 +54,12 @@ static tn_status require_object(const tn_json *record) {
 
 tn_status tn_shape_detect(const tn_json *record, tn_shape *shape) {
     /* Ready-made ids first, and text last: data sets often carry a rendered copy beside the conversation. */
-    static const tn_shape order[SHAPES] = {
+    static const tn_shape order[DETECTED] = {
         TN_SHAPE_INPUT_IDS, TN_SHAPE_MESSAGES,        TN_SHAPE_CONVERSATIONS, TN_SHAPE_PROMPT_COMPLETION,
         TN_SHAPE_ALPACA,    TN_SHAPE_QUESTION_ANSWER, TN_SHAPE_TEXT};
     tn_status status = require_object(record);
     if (status != TN_OK) return status;
-    for (int i = 0; i < SHAPES; i++) {
+    for (int i = 0; i < DETECTED; i++) {
         const char *const *keys = shapes[order[i]].keys;
         if (has(record, keys[0]) && (!keys[1] || has(record, keys[1]))) return *shape = order[i], TN_OK;
     }
@@ -391,6 +393,37 @@ done:
     return status;
 }
 
+/* The prompt that Stanford Alpaca was trained with, and axolotl's type "alpaca" still gives. */
+static tn_status convert_alpaca_prompt(tn_arena *arena, const tn_json *record, tn_record *out) {
+    const tn_json *instruction, *output, *input = tn_json_get(record, "input");
+    tn_str text = {0};
+    tn_status status;
+    TN_TRY(get_string(record, "instruction", &instruction));
+    TN_TRY(get_string(record, "output", &output));
+    if (!tn_json_is_null(input)) TN_TRY(get_string(record, "input", &input));
+    bool has_input = !tn_json_is_null(input) && input->count > 0;
+    if (has(record, "history") || has(record, "system"))
+        TN_THROW(TN_USAGE,
+                 "alpaca_prompt has no place for \"history\" or \"system\"; dataset_format alpaca has");
+    tn_str_printf(
+        &text,
+        "Below is an instruction that describes a task%s. Write a response that appropriately completes "
+        "the request.\n\n### Instruction:\n",
+        has_input ? ", paired with an input that provides further context" : "");
+    tn_str_add(&text, instruction->string, instruction->count);
+    if (has_input) {
+        tn_str_puts(&text, "\n\n### Input:\n");
+        tn_str_add(&text, input->string, input->count);
+    }
+    tn_str_puts(&text, "\n\n### Response:\n");
+    TN_TRY(tn_str_check(&text, "a record"));
+    tn_json prompt = {.type = TN_JSON_STRING, .count = text.length, .string = tn_str_text(&text)};
+    status = plain(arena, &prompt, output, out);
+done:
+    tn_str_free(&text);
+    return status;
+}
+
 static tn_status convert_pair(tn_arena *arena, const tn_json *record, tn_shape shape, bool chat_template,
                               tn_record *out) {
     const tn_json *sides[2];
@@ -439,6 +472,7 @@ tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape
     status = refuse_images(json);
     if (status != TN_OK) return status;
     if (shape == TN_SHAPE_TEXT) return convert_text(json, record);
+    if (shape == TN_SHAPE_ALPACA_PROMPT) return convert_alpaca_prompt(arena, json, record);
     if (shape == TN_SHAPE_ALPACA) return convert_alpaca(arena, json, chat_template, record);
     if (shape != TN_SHAPE_MESSAGES && shape != TN_SHAPE_CONVERSATIONS)
         return convert_pair(arena, json, shape, chat_template, record);

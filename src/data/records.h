@@ -6,6 +6,8 @@
  *   alpaca             {"instruction", "input", "output"}; user = instruction, and "\n" + input where there is
  * one; `history`
  *                      ([[question, answer], ...]) comes before it
+ *   alpaca_prompt      the same keys as plain text in the wording of Stanford Alpaca, whatever the template;
+ *                      only where it is asked for
  *   prompt_completion  {"prompt", "completion"}: strings, or lists of messages
  *   question_answer    {"question", "answer"}
  *   text               {"text"}
@@ -28,6 +30,7 @@ typedef enum tn_shape {
     TN_SHAPE_QUESTION_ANSWER,
     TN_SHAPE_TEXT,
     TN_SHAPE_INPUT_IDS,
+    TN_SHAPE_ALPACA_PROMPT,
 } tn_shape;
 
 const char *tn_shape_name(tn_shape shape);

@@ -292,6 +292,17 @@ static bool read_date(const char *text, struct tm *day) {
     return strftime(again, sizeof again, "%Y-%m-%d", day) == 10 && strcmp(again, text) == 0;
 }
 
+tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length, const char *name) {
+    tn_json node = {.type = TN_JSON_STRING, .count = length, .string = source};
+    tn_template_free(chat->standard.compiled);
+    tn_template_free(chat->tool_use.compiled);
+    chat->standard = chat->tool_use = (chat_template){0};
+    tn_status status = set_template(chat, &chat->standard, &node, name);
+    if (status != TN_OK) return status;
+    if (chat->standard.error) return tn_fail(TN_BAD_DATA, "%s", chat->standard.error);
+    return hash_all(chat);
+}
+
 tn_status tn_chat_set_date(tn_chat *chat, const char *date) {
     struct tm day;
     if (!read_date(date, &day)) return tn_fail(TN_USAGE, "\"%s\" is no day; write it like 2026-11-26", date);

@@ -17,6 +17,9 @@ const tn_text *tn_chat_text(const tn_chat *chat);
 /* Files to copy beside a saved adapter: writes tokenizer.json (made from GGUF keys where there was none),
  * tokenizer_config.json and chat_template.jinja into `directory`. */
 tn_status tn_chat_save(const tn_chat *chat, const char *directory);
+/* Another template instead of those of the files; before tn_chat_set_date. Errors: TN_BAD_DATA where it does
+ * not compile. */
+tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length, const char *name);
 bool tn_chat_has_template(const tn_chat *chat);
 const char *tn_chat_template_source(const tn_chat *chat); /* NULL where none */
 /* Templates that ask for the date are told midnight of `date` ("2026-11-26") from now on, not the clock's time.

@@ -358,6 +358,16 @@ tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const ch
     return status;
 }
 
+tn_status tn_checkpoint_remove_all(const char *output_dir) {
+    tn_arena arena = {0};
+    int64_t *steps, count;
+    tn_status status = list_steps(&arena, output_dir, &steps, &count);
+    for (int64_t i = 0; status == TN_OK && i < count; i++)
+        status = tn_remove_tree(directory_of(&arena, output_dir, steps[i]));
+    tn_arena_free(&arena);
+    return status;
+}
+
 /* Deletes what save_total_limit leaves no room for, oldest first. Later steps are of a run that was taken up
  * before them: they neither count nor push out the checkpoint just written. */
 static tn_status rotate(const tn_engine *e, int64_t step, tn_arena *arena) {

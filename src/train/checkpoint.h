@@ -27,6 +27,8 @@ tn_status tn_checkpoint_save(const tn_engine *engine, const tn_progress *progres
 tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const char **path);
 /* The step in the name of a checkpoint's directory, -1 where it is named otherwise. */
 int64_t tn_checkpoint_step(const char *path);
+/* Removes every checkpoint of `output_dir`, complete or not. */
+tn_status tn_checkpoint_remove_all(const char *output_dir);
 /* Checks manifest, sizes and hashes. TN_BAD_DATA with the file that differs. */
 tn_status tn_checkpoint_verify(const char *path);
 /* Optimizer state, exact parameter values and counters of a checkpoint into the engine (after

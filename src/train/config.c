@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/log.h"
+#include "train/config_foreign.h"
 #include "train/config_table.h"
 
 enum { YAML_LIMIT = 1 << 20 };
@@ -53,15 +53,14 @@ void tn_config_free(tn_config *config) {
     free(config);
 }
 
-/* Row of a name or alias whatever the verb; -1 where there is none. */
-static int find_key(const char *name) {
+int tn_config_row(const char *name) {
     for (int i = 0; i < tn_config_key_count; i++)
         if (strcmp(tn_config_keys[i].name, name) == 0 || tn_word_in(tn_config_keys[i].aliases, name)) return i;
     return -1;
 }
 
 static int find_known(const tn_config *config, const char *name) {
-    int i = find_key(name);
+    int i = tn_config_row(name);
     return i >= 0 && (tn_config_keys[i].verbs & config->verb_bit) ? i : -1;
 }
 
@@ -80,7 +79,7 @@ static void nearest_in(const char *list, const char *name, int *best, char neare
 }
 
 static tn_status unknown_key(const tn_config *config, const char *name) {
-    int row = find_key(name), best = (int)strlen(name) / 2 + 2;
+    int row = tn_config_row(name), best = (int)strlen(name) / 2 + 2;
     char nearest[64] = "";
     if (row >= 0) {
         tn_str verbs = {0};
@@ -104,7 +103,7 @@ static tn_status unknown_key(const tn_config *config, const char *name) {
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 
 /* Two spellings of one key in one source must agree: which of them was meant cannot be told. */
-static tn_status put(tn_config *config, int row, tn_setter setter, tn_value value) {
+tn_status tn_config_put(tn_config *config, int row, tn_setter setter, tn_value value) {
     tn_value *slot = &config->entries[row].given[setter];
     if (slot->set && strcmp(slot->spelling, value.spelling) != 0 && !same_text(slot->text, value.text)) {
         const char *first = slot->text ? slot->text : "none", *second = value.text ? value.text : "none";
@@ -123,7 +122,7 @@ static tn_status set_text(tn_config *config, const char *name, const char *text,
     const char *spelling = tn_arena_text(&config->arena, name, (int64_t)strlen(name));
     if (!spelling) return tn_fail_memory((int64_t)strlen(name), "a setting");
     tn_status status = tn_value_from_text(&config->arena, &tn_config_keys[row], spelling, text, &value);
-    return status == TN_OK ? put(config, row, setter, value) : status;
+    return status == TN_OK ? tn_config_put(config, row, setter, value) : status;
 }
 
 tn_status tn_config_set(tn_config *config, const char *key, const char *value) {
@@ -141,41 +140,7 @@ tn_status tn_config_inherit_node(tn_config *config, const char *key, const tn_js
     const char *spelling = tn_arena_text(&config->arena, key, (int64_t)strlen(key));
     if (!spelling) return tn_fail_memory((int64_t)strlen(key), "a setting");
     tn_status status = tn_value_from_node(&config->arena, &tn_config_keys[row], spelling, node, &value);
-    return status == TN_OK ? put(config, row, setter, value) : status;
-}
-
-/* A key twice in one file: the parser keeps both, and one of them would be lost silently. */
-static tn_status check_repeated(const tn_json *map) {
-    for (int64_t i = 0; i < map->count; i++)
-        for (int64_t j = 0; j < i; j++)
-            if (strcmp(map->members[i].key, map->members[j].key) == 0)
-                return tn_fail(TN_USAGE, "'%s' stands twice in the file", map->members[i].key);
-    return TN_OK;
-}
-
-static const tn_foreign_key *find_foreign(const char *name) {
-    for (int i = 0; i < tn_config_foreign_key_count; i++)
-        if (strcmp(tn_config_foreign_keys[i].name, name) == 0) return &tn_config_foreign_keys[i];
-    return NULL;
-}
-
-static bool is_harmless(const tn_foreign_key *key, const tn_json *value) {
-    if (!key->harmless || tn_json_is_null(value)) return true;
-    if (value->type == TN_JSON_BOOLEAN) return tn_word_in(key->harmless, value->boolean ? "true" : "false");
-    return value->type == TN_JSON_STRING && *value->string && tn_word_in(key->harmless, value->string);
-}
-
-/* A key of other programs is ignored aloud where it changes nothing, and refused where it would. */
-static tn_status take_member(tn_config *config, const tn_member *member) {
-    const tn_foreign_key *foreign = find_foreign(member->key);
-    if (!foreign) return tn_config_inherit_node(config, member->key, &member->value, TN_SET_FILE);
-    if (is_harmless(foreign, &member->value)) {
-        tn_info("ignored: %s, which changes nothing here", member->key);
-        return TN_OK;
-    }
-    tn_fail(TN_USAGE, "'%s' with this value is a key of another program, and has no counterpart of that name",
-            member->key);
-    return tn_remedy("%s", foreign->remedy);
+    return status == TN_OK ? tn_config_put(config, row, setter, value) : status;
 }
 
 tn_status tn_config_load(tn_config *config, const char *yaml_path) {
@@ -187,10 +152,7 @@ tn_status tn_config_load(tn_config *config, const char *yaml_path) {
     if (tn_json_is_null(root)) goto done;
     if (root->type != TN_JSON_OBJECT)
         TN_THROW(TN_USAGE, "%s: expected lines of 'key: value', found %s", yaml_path, tn_json_type_name(root));
-    status = check_repeated(root);
-    for (int64_t i = 0; status == TN_OK && i < root->count; i++)
-        status = take_member(config, &root->members[i]);
-    status = tn_context(status, "%s", yaml_path);
+    status = tn_context(tn_config_take_file(config, root), "%s", yaml_path);
 done:
     tn_str_free(&text);
     if (status == TN_BAD_DATA)
@@ -210,7 +172,7 @@ const tn_value *tn_config_value(const tn_config *config, int row) {
 }
 
 tn_setter tn_config_setter(const tn_config *config, const char *key) {
-    int row = find_key(key);
+    int row = tn_config_row(key);
     return row < 0 ? TN_SET_DEFAULT : strongest(&config->entries[row]);
 }
 

@@ -22,7 +22,9 @@ typedef struct tn_settings {
     const char *model, *adapter, *output_dir, *resume_from_checkpoint;
     const char **dataset, **eval_dataset;
     int64_t datasets, eval_datasets;
-    double eval_split; /* fraction or NAN */
+    double eval_split;   /* a part below 1, a number of records from 2, or NAN */
+    int64_t max_samples; /* of each file, -1 all */
+    const char *dataset_dir, *chat_template;
     const char *dataset_format, *stage /* "sft", "cpt" */;
     /* base */
     int64_t max_length;
@@ -44,7 +46,7 @@ typedef struct tn_settings {
     const char *optim;
     double weight_decay, adam_beta1, adam_beta2, adam_epsilon, momentum, max_grad_norm;
     const char *lr_scheduler_type;
-    double min_lr /* NAN */, warmup_ratio;
+    double min_lr /* NAN */, min_lr_rate /* NAN */, warmup_ratio;
     int64_t warmup_steps; /* -1 = by ratio */
     uint64_t seed;
     int64_t per_device_train_batch_size, per_device_eval_batch_size, gradient_accumulation_steps;
@@ -54,8 +56,9 @@ typedef struct tn_settings {
     const char *template_date;          /* "2026-11-26", or "today" */
     const char *gradient_checkpointing; /* auto none selective full offload */
     int64_t logging_steps, eval_steps /* -1 */, save_steps, save_total_limit;
+    int64_t evals_per_epoch, saves_per_epoch; /* -1 */
     const char *report_to;
-    bool dry_run;
+    bool dry_run, overwrite_output_dir;
     /* other verbs */
     const char *per_token, *prompt, *messages, *reference, *tokenizer, *output, *to, *base_for_merge;
     int64_t max_new_tokens, top_k;

@@ -88,6 +88,11 @@ static tn_status check_evaluation(const tn_config *config, const tn_settings *s)
         tn_fail(TN_USAGE, "eval_dataset and eval_split both say what to evaluate on");
         return tn_remedy("leave out one of them");
     }
+    if (split && s->eval_split >= 1 && (s->eval_split < 2 || s->eval_split != floor(s->eval_split))) {
+        tn_fail(TN_USAGE, "eval_split %g is neither a part below 1 nor a number of records from 2",
+                s->eval_split);
+        return tn_remedy("0.05 keeps back a twentieth of the records, 200 keeps back 200 of them");
+    }
     if (is_explicit(config, "eval_steps") && s->eval_steps > 0 && s->eval_datasets == 0 && !split) {
         tn_fail(TN_USAGE, "eval_steps is given, but nothing to evaluate on");
         return tn_remedy("add eval_dataset or eval_split, or leave out eval_steps");
@@ -95,15 +100,37 @@ static tn_status check_evaluation(const tn_config *config, const tn_settings *s)
     return TN_OK;
 }
 
+/* So many times an epoch, or every so many steps. */
+static tn_status check_intervals(const tn_config *config, const tn_settings *s) {
+    const struct {
+        int64_t per_epoch;
+        const char *name, *steps;
+    } pairs[] = {{s->evals_per_epoch, "evals_per_epoch", "eval_steps"},
+                 {s->saves_per_epoch, "saves_per_epoch", "save_steps"}};
+    for (int i = 0; i < 2; i++)
+        if (pairs[i].per_epoch > 0 && is_explicit(config, pairs[i].steps)) {
+            tn_fail(TN_USAGE, "%s and %s both say how often", pairs[i].name, pairs[i].steps);
+            return tn_remedy("leave out one of them");
+        }
+    return TN_OK;
+}
+
 static tn_status check_schedule(const tn_config *config, const tn_settings *s) {
     bool wants = is_word(s->lr_scheduler_type, "cosine_with_min_lr");
-    if (wants && isnan(s->min_lr)) {
+    if (!isnan(s->min_lr) && !isnan(s->min_lr_rate)) {
+        tn_fail(TN_USAGE, "min_lr and min_lr_rate both say where the rate ends");
+        return tn_remedy("leave out one of them");
+    }
+    if (wants && isnan(s->min_lr) && isnan(s->min_lr_rate)) {
         tn_fail(TN_USAGE, "lr_scheduler_type cosine_with_min_lr needs min_lr");
         return tn_remedy("add e.g. --min_lr 2e-5");
     }
-    if (!wants && !isnan(s->min_lr) && is_explicit(config, "min_lr")) {
-        tn_fail(TN_USAGE, "min_lr is not used by lr_scheduler_type %s", s->lr_scheduler_type);
-        return tn_remedy("choose cosine_with_min_lr, or leave out min_lr");
+    const char *unused = is_explicit(config, "min_lr") && !isnan(s->min_lr)             ? "min_lr"
+                         : is_explicit(config, "min_lr_rate") && !isnan(s->min_lr_rate) ? "min_lr_rate"
+                                                                                        : NULL;
+    if (!wants && unused) {
+        tn_fail(TN_USAGE, "%s is not used by lr_scheduler_type %s", unused, s->lr_scheduler_type);
+        return tn_remedy("choose cosine_with_min_lr, or leave out %s", unused);
     }
     if (!isnan(s->min_lr) && s->min_lr > s->learning_rate)
         return tn_fail(TN_USAGE, "min_lr %g is above learning_rate %g", s->min_lr, s->learning_rate);
@@ -133,6 +160,7 @@ static void derive(const tn_config *config, tn_settings *s) {
     if (cpt && tn_config_setter(config, "train_on_responses_only") == TN_SET_DEFAULT)
         s->train_on_responses_only = false;
     if (s->per_device_eval_batch_size < 0) s->per_device_eval_batch_size = s->per_device_train_batch_size;
+    if (!isnan(s->min_lr_rate)) s->min_lr = s->min_lr_rate * s->learning_rate;
     if (isnan(s->embedding_learning_rate)) s->embedding_learning_rate = s->learning_rate / 10;
     if (is_verb(config, "bench") && s->max_steps > 0 && !is_explicit(config, "steps")) s->steps = s->max_steps;
 }
@@ -146,6 +174,7 @@ tn_status tn_config_resolve(tn_config *config, const tn_settings **settings) {
     TN_TRY(check_precision(s));
     TN_TRY(check_full(config, s));
     TN_TRY(check_evaluation(config, s));
+    TN_TRY(check_intervals(config, s));
     TN_TRY(check_schedule(config, s));
     TN_TRY(check_optimizer(config, s));
     TN_TRY(check_prompt(config, s));

@@ -48,14 +48,6 @@ typedef struct tn_key {
 
 extern const tn_key tn_config_keys[];
 extern const int tn_config_key_count;
-/* A key of other programs' files that is none of ours: the values that ask for nothing which is not done anyway
- * (NULL = whatever value, since it says nothing about what is trained), and what to write instead of the rest.
- */
-typedef struct tn_foreign_key {
-    const char *name, *harmless, *remedy;
-} tn_foreign_key;
-extern const tn_foreign_key tn_config_foreign_keys[];
-extern const int tn_config_foreign_key_count;
 extern const char *const tn_config_verbs[];
 extern const int tn_config_verb_count;
 
@@ -82,6 +74,11 @@ struct tn_config {
     tn_settings settings;
 };
 
+/* Row of a name or alias whatever the verb; -1 where there is none. */
+int tn_config_row(const char *name);
+/* Gives row a value in the name of `spelling`, which lives as long as the config. Errors: TN_USAGE where the
+ * same source gave another by another name. */
+tn_status tn_config_put(struct tn_config *config, int row, tn_setter setter, tn_value value);
 /* The value in force of a row. */
 const tn_value *tn_config_value(const struct tn_config *config, int row);
 

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "train/find_data.h"
 #include "train/lora_config.h"
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
@@ -19,14 +20,27 @@ static tn_status check_supported(const tn_settings *s) {
                                          : NULL;
     if (what) {
         tn_fail(TN_USAGE, "%s is not supported by this version", what);
-        return tn_remedy("a GGUF file as the model is trained on as it is, quantised");
+        return tn_remedy(
+            "leave it out to train on the 16-bit weights, or give a quantised GGUF file as model, which is "
+            "trained on "
+            "as it is");
     }
-    if (strcmp(s->optim, "adamw_8bit") == 0) what = "optim adamw_8bit";
-    else if (strcmp(s->gradient_checkpointing, "offload") == 0) what = "gradient_checkpointing offload";
-    else if (strcmp(s->report_to, "jsonl") != 0) what = "report_to tensorboard";
-    if (!what) return TN_OK;
-    tn_fail(TN_USAGE, "%s is not supported by this version", what);
-    return tn_remedy("nothing is substituted silently; leave it out");
+    if (strcmp(s->optim, "adamw_8bit") == 0) {
+        tn_fail(TN_USAGE, "optim adamw_8bit is not supported by this version");
+        return tn_remedy(
+            "optim: adamw_torch is the same optimizer with its state in 32 bits (6 bytes more for each "
+            "trainable parameter)");
+    }
+    if (strcmp(s->report_to, "jsonl") != 0) {
+        tn_fail(TN_USAGE, "report_to tensorboard is not supported by this version");
+        return tn_remedy("leave it out: train_log.jsonl in output_dir holds the same numbers");
+    }
+    if (strcmp(s->gradient_checkpointing, "offload") == 0)
+        tn_info(
+            "gradient_checkpointing offload is not in this version: everything is recomputed instead (full), "
+            "which "
+            "gives the same result");
+    return TN_OK;
 }
 
 /* The tree of config.json: from the model's files, or of a well-known shape where `model` is its name. */
@@ -152,20 +166,22 @@ static tn_status open_chat(tn_engine *e) {
     return tn_chat_open(model, &e->chat);
 }
 
-/* A date in the samples is the run's, not the moment's: a run resumed tomorrow sees the same tokens, and the
- * token cache knows one day's from another's. A conversation (generate, chat) is held now. */
-static tn_status set_date(tn_engine *e) {
+/* The template, and its date. A date in the samples is the run's, not the moment's: a run resumed tomorrow sees
+ * the same tokens, and the token cache knows one day's from another's. A conversation (generate, chat) is held
+ * now. */
+static tn_status set_template(tn_engine *e) {
     const char *date = e->settings->template_date;
     char today[16];
     time_t seconds = time(NULL);
     struct tm now;
-    if (!e->chat || e->use == TN_USE_GENERATE) return TN_OK;
+    tn_status status = tn_choose_template(e->chat, e->settings->chat_template);
+    if (status != TN_OK || !e->chat || e->use == TN_USE_GENERATE) return status;
     if (strcmp(date, "today") == 0) {
         if (!localtime_r(&seconds, &now)) return tn_fail(TN_FAILED, "the time of day is not to be had");
         strftime(today, sizeof today, "%Y-%m-%d", &now);
         date = today;
     }
-    tn_status status = tn_context(tn_chat_set_date(e->chat, date), "template_date");
+    status = tn_context(tn_chat_set_date(e->chat, date), "template_date");
     return status == TN_OK ? tn_config_used(e->config, "template_date", date) : status;
 }
 
@@ -201,7 +217,7 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_device(e));
     TN_TRY(open_adapter(e));
     TN_TRY(open_chat(e));
-    status = set_date(e);
+    status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;
@@ -211,7 +227,7 @@ tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
     TN_TRY(open_chat(e));
-    status = set_date(e);
+    status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;
@@ -238,22 +254,44 @@ void tn_engine_close(tn_engine *e) {
     *e = (tn_engine){0};
 }
 
-tn_status tn_engine_dataset(const tn_engine *e, const char *const *paths, int64_t count, bool allow_unlabelled,
+/* Files of the names in the configuration, in an arena of the caller's. */
+static tn_status find_files(const tn_engine *e, tn_arena *arena, const char *key, const char *const *names,
+                            int64_t count, const char ***paths) {
+    *paths = tn_arena_take(arena, (count + 1) * (int64_t)sizeof **paths);
+    if (!*paths) return tn_fail_memory(count * 8, "a list of paths");
+    for (int64_t i = 0; i < count; i++) {
+        tn_status status = tn_find_dataset(arena, key, names[i], e->settings->dataset_dir, &(*paths)[i]);
+        if (status != TN_OK) return status;
+    }
+    return TN_OK;
+}
+
+tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_t count, bool allow_unlabelled,
                             tn_dataset **dataset) {
     const tn_settings *s = e->settings;
+    tn_arena arena = {0};
+    const char **paths;
+    tn_status status;
+    *dataset = NULL;
+    if (count == 0) {
+        tn_fail(TN_USAGE, "no dataset is given");
+        return tn_remedy("--dataset FILE (.jsonl, .json, .csv or .txt)");
+    }
+    const char *key = names == s->eval_dataset ? "eval_dataset" : "dataset";
+    TN_TRY(find_files(e, &arena, key, names, count, &paths));
     tn_dataset_options options = {.paths = paths,
                                   .count = count,
                                   .format = s->dataset_format,
                                   .stage = strcmp(s->stage, "cpt") == 0 ? TN_STAGE_CPT : TN_STAGE_SFT,
                                   .max_length = e->max_length,
+                                  .max_records = s->max_samples > 0 ? s->max_samples : 0,
                                   .train_on_responses_only = s->train_on_responses_only,
                                   .allow_unlabelled = allow_unlabelled,
                                   .vocab_size = e->arch.vocab};
-    if (count == 0) {
-        tn_fail(TN_USAGE, "no dataset is given");
-        return tn_remedy("--dataset FILE (.jsonl, .json, .csv or .txt)");
-    }
-    return tn_dataset_open(&options, e->chat, dataset);
+    status = tn_dataset_open(&options, e->chat, dataset);
+done:
+    tn_arena_free(&arena);
+    return status;
 }
 
 /* ---- Allocation ---------------------------------------------------------------------------------- */

@@ -75,8 +75,9 @@ int tn_optimizer_moments(const tn_settings *settings);
 /* Learning rate of a group at factor 1. */
 double tn_group_learning_rate(const tn_settings *settings, tn_group group);
 
-/* Opens the files of `paths` as data for this engine's tokenizer and length. */
-tn_status tn_engine_dataset(const tn_engine *engine, const char *const *paths, int64_t count,
+/* Opens the files that `names` stand for (the settings' dataset or eval_dataset) as data for this engine's
+ * tokenizer and length. */
+tn_status tn_engine_dataset(const tn_engine *engine, const char *const *names, int64_t count,
                             bool allow_unlabelled, tn_dataset **dataset);
 
 #endif

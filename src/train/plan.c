@@ -29,7 +29,8 @@ static int candidates(const char *setting, tn_policy out[TN_POLICIES]) {
             out[0] = (tn_policy)p;
             return 1;
         }
-    for (int p = 0; p < TN_POLICIES; p++) out[p] = (tn_policy)p; /* auto */
+    if (strcmp(setting, "offload") == 0) return candidates("full", out); /* said by check_supported */
+    for (int p = 0; p < TN_POLICIES; p++) out[p] = (tn_policy)p;         /* auto */
     return TN_POLICIES;
 }
 

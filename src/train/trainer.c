@@ -28,8 +28,10 @@ typedef struct trainer {
     tn_progress at;
     tn_stepper stepper;
     int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
+    int64_t eval_steps, save_steps;   /* as asked for, or from so many an epoch; below 1 = never */
     FILE *log;
-    int lock; /* of output_dir: two runs in it would cut and delete each other's files; -1 = not yet */
+    int lock;        /* of output_dir: two runs in it would cut and delete each other's files; -1 = not yet */
+    bool overwrites; /* output_dir holds another run, which goes before the first step */
     double ceiling, started, last_loss;
     int64_t tokens_at_start;
 } trainer;
@@ -69,10 +71,14 @@ static tn_status check_output_dir(trainer *t) {
         if (status != TN_OK) return status;
     }
     if (is_own(t, directory)) return TN_OK;
-    if (holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json")) {
+    bool run = holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json");
+    t->overwrites = run && !t->checkpoint && t->e.settings->overwrite_output_dir;
+    if (run && !t->overwrites) {
         tn_fail(TN_USAGE, "%s already holds a run%s%s", directory, t->checkpoint ? ", and not that of " : "",
                 t->checkpoint ? t->checkpoint : "");
-        return tn_remedy("continue it with --resume_from_checkpoint auto, or choose another output_dir");
+        return tn_remedy(
+            "continue it with --resume_from_checkpoint auto, choose another output_dir, or remove it with "
+            "--overwrite_output_dir");
     }
     if (!holds(directory, "model.safetensors") && !holds(directory, "model.safetensors.index.json") &&
         !(t->e.adapter->full && holds(directory, "config.json")))
@@ -81,11 +87,31 @@ static tn_status check_output_dir(trainer *t) {
     return tn_remedy("choose another output_dir; an empty directory in it will do");
 }
 
+/* The old run goes only now that the new one is ready for its first step; its checkpoints would be taken for
+ * the new one's by a resume. */
+static tn_status remove_old_run(trainer *t) {
+    static const char *const files[] = {"train_log.jsonl", "adapter_model.safetensors", "adapter_config.json",
+                                        "run.json"};
+    const char *directory = t->e.settings->output_dir;
+    tn_status status = TN_OK;
+    if (!t->overwrites) return TN_OK;
+    TN_TRY(tn_checkpoint_remove_all(directory));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *path = tn_path_join(&t->arena, directory, files[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        TN_TRY(tn_remove_tree(path));
+    }
+    tn_info("overwrite_output_dir: the run that %s held is removed", directory);
+done:
+    return status;
+}
+
 /* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is
  * the same on resume. */
 static tn_status split(trainer *t, int64_t **train, int64_t *train_count, int64_t **held, int64_t *held_count) {
     const tn_settings *s = t->e.settings;
-    int64_t n = tn_dataset_samples(t->data), wanted = (int64_t)ceil(s->eval_split * (double)n);
+    int64_t n = tn_dataset_samples(t->data);
+    int64_t wanted = s->eval_split < 1 ? (int64_t)ceil(s->eval_split * (double)n) : (int64_t)s->eval_split;
     if (wanted < 1 || wanted >= n)
         return tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split,
                        (long long)n);
@@ -154,10 +180,21 @@ static tn_status epoch_steps(trainer *t, int64_t epoch, int64_t *steps) {
     return status;
 }
 
+/* Steps between two of `per_epoch` events, evenly over an epoch; `steps` where that is not asked for. */
+static tn_status interval(trainer *t, int64_t per_epoch, int64_t steps, int64_t *result) {
+    tn_status status = TN_OK;
+    *result = steps;
+    if (per_epoch > 0) status = epoch_steps(t, 0, &steps);
+    if (status == TN_OK && per_epoch > 0) *result = (steps + per_epoch - 1) / per_epoch;
+    return status;
+}
+
 static tn_status count_steps(trainer *t) {
     const tn_settings *s = t->e.settings;
     int64_t steps, total = 0;
-    tn_status status = TN_OK;
+    tn_status status;
+    TN_TRY(interval(t, s->evals_per_epoch, s->eval_steps, &t->eval_steps));
+    TN_TRY(interval(t, s->saves_per_epoch, s->save_steps, &t->save_steps));
     if (s->max_steps >= 0) t->max_steps = s->max_steps;
     else {
         double left = s->num_train_epochs;
@@ -172,6 +209,7 @@ static tn_status count_steps(trainer *t) {
         s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
     t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps,
                                         s->min_lr > 0 ? s->min_lr / s->learning_rate : 0};
+done:
     return status;
 }
 
@@ -278,6 +316,7 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(check_stop(t));
     TN_TRY(tn_make_directories(t->e.settings->output_dir));
     TN_TRY(check_output_dir(t)); /* again: until now nobody was kept out of a directory that was not there */
+    TN_TRY(remove_old_run(t));
     TN_TRY(open_log(t));
     TN_TRY(write_resolved(t));
     status = banner(t);
@@ -446,9 +485,9 @@ static tn_status loop(trainer *t) {
         TN_TRY(report_step(t, &work, &result));
         saved = false;
         bool last = t->at.step == t->max_steps;
-        if (t->eval_loader && (every(t->at.step, s->eval_steps) || last)) TN_TRY(evaluate_now(t));
+        if (t->eval_loader && (every(t->at.step, t->eval_steps) || last)) TN_TRY(evaluate_now(t));
         bool stop = !last && t->hooks && t->hooks->should_stop && t->hooks->should_stop(t->hooks->user);
-        if (every(t->at.step, s->save_steps) || stop) {
+        if (every(t->at.step, t->save_steps) || stop) {
             TN_TRY(save_now(t));
             saved = true;
         }
@@ -458,7 +497,7 @@ static tn_status loop(trainer *t) {
         tn_remedy("continue with --output_dir %s --resume_from_checkpoint auto", s->output_dir);
         goto done;
     }
-    if (!saved && s->save_steps > 0) status = save_now(t);
+    if (!saved && t->save_steps > 0) status = save_now(t);
 done:
     return status;
 }

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+#include "train/config_foreign.h"
 #include "train/config_table.h"
 
 static tn_config *new_config(const char *verb) {
@@ -145,14 +147,19 @@ static void files_of_other_programs_are_read_or_refused_by_name(void **state) {
         "micro_batch_size: 2\noptimizer: adamw_torch\nlr_scheduler: linear\ntrain_on_inputs: false\nbf16: "
         "auto\n"
         "fp16:\ntf32: false\nflash_attention: true\nwarmup_steps: 10\ndeepspeed:\nfsdp:\nspecial_tokens:\n";
-    static const char *const refused[][2] = {{"template: qwen\n", "chat template"},
-                                             {"bf16: true\n", "dtype"},
-                                             {"finetuning_type: full\n", "full_finetuning"},
-                                             {"lora_target: q_proj\n", "target_modules"},
-                                             {"train_on_inputs: true\n", "train_on_responses_only"},
-                                             {"datasets:\n  - path: a/b\n", "dataset: FILE"},
-                                             {"deepspeed: z.json\n", "one device"},
-                                             {"max_samples: 10\n", "shorter file"}};
+    static const char *const refused[][2] = {{"pure_bf16: true\n", "dtype"},
+                                             {"finetuning_type: oft\n", "full_finetuning"},
+                                             {"neftune_noise_alpha: 5\n", "noise"},
+                                             {"lora_bias: all\n", "biases"},
+                                             {"special_tokens:\n  bos_token: <s>\n", "tokenizer"},
+                                             {"plugins:\n  - mine.Plugin\n", "kernels"},
+                                             {"datasets:\n  - path: a\n    type: my.prompts\n", "messages"},
+                                             {"datasets:\n  - path: a\n    field_messages: talk\n", "messages"},
+                                             {"datasets:\n  - path: a\n    split: train[:10%]\n", "messages"},
+                                             {"loss_type: dft\n", "cross-entropy"},
+                                             {"packing_strategy: wrapped\n", "packing"},
+                                             {"load_best_model_at_end: true\n", "checkpoints"},
+                                             {"deepspeed: z.json\n", "one device"}};
     (void)state;
     tn_config *config = new_config("train");
     if (load(config, factory) != TN_OK) fail_msg("%s", tn_error_message());
@@ -170,6 +177,172 @@ static void files_of_other_programs_are_read_or_refused_by_name(void **state) {
         if (!strstr(tn_error_remedy(), refused[i][1])) fail_msg("%s: %s", refused[i][0], tn_error_remedy());
         tn_config_free(config);
     }
+}
+
+/* Keys of other programs that have a counterpart: what a file says, and what it becomes here. */
+static void keys_of_other_programs_become_ours(void **state) {
+    static const char *const rows[][3] = {
+        {"bf16: true\n", "dtype", "bfloat16"},
+        {"dtype: auto\nbf16: true\n", "dtype", "bfloat16"},
+        {"bf16: auto\nfp16: false\n", "dtype", "auto"},
+        {"torch_dtype: float16\n", "dtype", "float16"},
+        {"finetuning_type: full\n", "full_finetuning", "true"},
+        {"use_peft: false\n", "full_finetuning", "true"},
+        {"training:\n  training_type: full\n", "full_finetuning", "true"},
+        {"lora_target: all\n", "target_modules", "all-linear"},
+        {"lora_target: q_proj,v_proj\n", "target_modules", "q_proj,v_proj"},
+        {"lora_target_linear: true\nlora_target_modules: [q_proj, up_proj]\n", "target_modules", "all-linear"},
+        {"train_on_inputs: true\n", "train_on_responses_only", "false"},
+        {"train_on_prompt: false\n", "train_on_responses_only", "true"},
+        {"quantization_bit: 4\n", "load_in_4bit", "true"},
+        {"adapter: qlora\n", "load_in_4bit", "true"},
+        {"adapter: lora\n", "adapter", ""},
+        {"adapter: runs/old\n", "adapter", "runs/old"},
+        {"stage: pt\n", "stage", "cpt"},
+        {"max_samples: 10\n", "max_samples", "10"},
+        {"max_steps: -1\n", "max_steps", ""},
+        {"val_set_size: 0.0\n", "eval_split", ""},
+        {"val_size: 200\n", "eval_split", "200.0"},
+        {"save_strategy: 'no'\n", "save_steps", "500"},
+        {"save_strategy: epoch\n", "saves_per_epoch", "1"},
+        {"eval_strategy: epoch\n", "evals_per_epoch", "1"},
+        {"report_to: none\n", "report_to", "jsonl"},
+        {"report_to: [wandb]\n", "report_to", "jsonl"},
+        {"report_to: [tensorboard]\n", "report_to", "tensorboard"},
+        {"optim: paged_adamw_32bit\n", "optim", "adamw"},
+        {"optimizer: paged_adamw_8bit\n", "optim", "adamw_8bit"},
+        {"lr_scheduler_kwargs:\n  min_lr_rate: 0.1\n", "min_lr_rate", "0.1"},
+        {"template: llama3\n", "chat_template", "llama3"},
+        {"datasets:\n  - path: a.jsonl\n    type: alpaca\n  - path: json\n    data_files: [b.json]\n",
+         "dataset", "a.jsonl,b.json"},
+        {"datasets:\n  - path: a.jsonl\n    type: alpaca\n", "dataset_format", "alpaca_prompt"},
+        {"datasets:\n  - path: a\n    type: chat_template\n    roles:\n      user: [human]\n    "
+         "roles_to_train: [assistant]\n",
+         "dataset", "a"},
+        {"test_datasets:\n  - path: e.jsonl\n", "eval_dataset", "e.jsonl"},
+        {"data:\n  local_dataset: [x.json]\n  format_type: raw\n", "stage", "cpt"},
+        {"data:\n  dataset: x.json\ntraining:\n  random_seed: 7\nlora:\n  lora_r: 64\n", "lora_r", "64"},
+        {"special_tokens:\n  pad_token: <|end|>\nplugins:\n  - axolotl.integrations.liger.LigerPlugin\n",
+         "lora_r", "16"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        tn_config *config = new_config("train");
+        if (load(config, rows[i][0]) != TN_OK) fail_msg("%s: %s", rows[i][0], tn_error_message());
+        const char *got = tn_config_get(config, rows[i][1]);
+        if (strcmp(got, rows[i][2]) != 0)
+            fail_msg("%s: %s is %s, not %s", rows[i][0], rows[i][1], got, rows[i][2]);
+        tn_config_free(config);
+    }
+    tn_config *config = new_config("train");
+    assert_int_equal(load(config, "bf16: true\nfp16: true\n"), TN_USAGE); /* one key, two values */
+    assert_message("bf16 and fp16");
+    tn_config_free(config);
+}
+
+static tn_str heard;
+static void hear(void *user, tn_log_level level, const char *line) {
+    (void)user, (void)level;
+    tn_str_printf(&heard, "%s\n", line);
+}
+
+/* What is ignored is named with the reason, what is mapped with what it became, and defaults that differ. */
+static void what_is_not_ours_is_said(void **state) {
+    static const char *const parts[] = {"ignored: flash_attention (the device", "bf16 = dtype: bfloat16",
+                                        "those of axolotl would be packing: false",
+                                        "wandb_project (nothing leaves"};
+    (void)state;
+    tn_config *config = new_config("train");
+    tn_log_set(hear, NULL);
+    tn_status status = load(config,
+                            "base_model: m\nmicro_batch_size: 1\nbf16: true\nflash_attention: true\n"
+                            "wandb_project: p\nwandb_entity:\n");
+    tn_log_set(NULL, NULL);
+    assert_int_equal(status, TN_OK);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(tn_str_text(&heard), parts[i])) fail_msg("'%s' lacks '%s'", tn_str_text(&heard), parts[i]);
+    assert_null(strstr(tn_str_text(&heard), "wandb_entity")); /* blank: it asks for nothing */
+    tn_str_free(&heard);
+    tn_config_free(config);
+}
+
+/* ---- docs/coming-from.md ---- */
+
+static void put_words(tn_str *out, const tn_foreign_key *key) {
+    const char *at = key->words ? key->words : "";
+    if (key->kind != TN_FOREIGN_WORD) {
+        static const char *const trees[] = {
+            [TN_FOREIGN_DATASETS] =
+                "path, data_files → `dataset`; type → `dataset_format`; chat_template → "
+                "`chat_template`",
+            [TN_FOREIGN_EVAL_DATASETS] = "the same → `eval_dataset`",
+            [TN_FOREIGN_PAD_ONLY] = "pad_token: ignored",
+            [TN_FOREIGN_PLUGINS] = "liger, cut_cross_entropy: ignored",
+            [TN_FOREIGN_MIN_LR] = "min_lr → `min_lr`; min_lr_rate → `min_lr_rate`",
+            [TN_FOREIGN_ALL_FALSE] = "all false: ignored",
+            [TN_FOREIGN_LINEAR_TARGETS] = "true → `target_modules: all-linear`; false: ignored"};
+        tn_str_puts(out, trees[key->kind]);
+    }
+    for (size_t length; *at; at += length + (at[length] == ',')) {
+        length = strcspn(at, ",");
+        int word = (int)strcspn(at, "=,"), rest = (int)length - word - 1;
+        const char *name = word == 1 && *at == '*' ? "any value" : "";
+        tn_str_printf(out, "%s%s%.*s", at == key->words ? "" : "; ", name, *name ? 0 : word, at);
+        if (rest < 0) tn_str_puts(out, ": ignored");
+        else if (memchr(at + word, ':', (size_t)rest)) {
+            int key_length = (int)strcspn(at + word + 1, ":");
+            tn_str_printf(out, " → `%.*s: %.*s`", key_length, at + word + 1, rest - key_length - 1,
+                          at + word + 2 + key_length);
+        } else tn_str_printf(out, " → `%.*s`", rest, at + word + 1);
+    }
+}
+
+static void put_program(tn_str *out, int which) {
+    const tn_program *p = &tn_programs[which];
+    tn_str_printf(out, "\n## %s\n\nThe same under our name or one of its aliases:", p->name);
+    for (const char *at = p->keys; *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ',')) {
+        char name[64] = "";
+        memcpy(name, at, strcspn(at, ","));
+        int row = tn_config_row(name);
+        if (row < 0) fail_msg("%s of %s is no key", name, p->name);
+        const char *ours = tn_config_keys[row].name;
+        if (strcmp(ours, name) == 0) tn_str_printf(out, " `%s`", name);
+        else tn_str_printf(out, " `%s` (`%s`)", name, ours);
+        tn_str_puts(out, at[strcspn(at, ",")] ? "," : ".");
+    }
+    tn_str_puts(out, "\n\nDefaults that differ, said at the start where the file leaves the key out:");
+    for (int i = 0; p->defaults[i].key; i++)
+        tn_str_printf(out, "%s `%s` %s", i ? "," : "", p->defaults[i].key, p->defaults[i].value);
+    tn_str_puts(out, ".\n\n| key | here | why, or what to write instead |\n|---|---|---|\n");
+    for (int i = 0; i < tn_foreign_key_count; i++) {
+        const tn_foreign_key *key = &tn_foreign_keys[i];
+        if (!(key->programs >> which & 1)) continue;
+        tn_str_printf(out, "| `%s` | ", key->name);
+        put_words(out, key);
+        bool all = key->words && strstr(key->words, "*"), own = tn_config_row(key->name) >= 0;
+        bool some = key->kind || *key->words;
+        if (!all) tn_str_printf(out, "%s%s", some ? "; else " : "", own ? "as ours" : "refused");
+        bool ignores = key->kind || strcmp(key->words, "*") == 0;
+        tn_str_printf(out, " | %s%s%s |\n", ignores ? tn_reason_texts[key->reason] : "",
+                      ignores && key->remedy ? "; " : "", key->remedy ? key->remedy : "");
+    }
+}
+
+/* The page is what the tables say; TENON_WRITE_DOCS=1 writes it anew. */
+static void coming_from_is_what_the_tables_say(void **state) {
+    static const char path[] = "docs/coming-from.md", mark[] = "<!-- tables: written by test_config -->\n";
+    tn_str page = {0}, file = {0};
+    (void)state;
+    assert_int_equal(tn_read_file(path, 1 << 20, &file), TN_OK);
+    const char *end = strstr(tn_str_text(&file), mark);
+    assert_non_null(end);
+    tn_str_add(&page, tn_str_text(&file), end + strlen(mark) - tn_str_text(&file));
+    for (int i = 0; i < TN_PROGRAMS; i++) put_program(&page, i);
+    if (getenv("TENON_WRITE_DOCS"))
+        assert_int_equal(tn_save_text(path, tn_str_text(&page), page.length), TN_OK);
+    else if (strcmp(tn_str_text(&page), tn_str_text(&file)) != 0)
+        fail_msg("%s is not what the tables say; TENON_WRITE_DOCS=1 build/tests/test_config writes it", path);
+    tn_str_free(&page);
+    tn_str_free(&file);
 }
 
 static void an_unknown_key_names_the_nearest_and_the_verbs(void **state) {
@@ -465,6 +638,9 @@ int main(void) {
         cmocka_unit_test(every_alias_is_accepted),
         cmocka_unit_test(names_of_optimizers_and_schedules_are_those_of_other_programs),
         cmocka_unit_test(files_of_other_programs_are_read_or_refused_by_name),
+        cmocka_unit_test(keys_of_other_programs_become_ours),
+        cmocka_unit_test(what_is_not_ours_is_said),
+        cmocka_unit_test(coming_from_is_what_the_tables_say),
         cmocka_unit_test(an_unknown_key_names_the_nearest_and_the_verbs),
         cmocka_unit_test(a_bad_value_names_key_value_and_form),
         cmocka_unit_test(values_are_read_by_their_kind),
