@@ -11,7 +11,9 @@ held_out=examples/data/islands_eval.jsonl
 pause=60 steps=100
 run="examples/islands.yaml --output_dir $out --save_steps $pause"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 ask() { # question [more keys]: greedy, so everyone sees the same
     printf '[{"role":"user","content":"%s"}]\n' "$1" >"$out.question.json"
     shift

@@ -12,7 +12,9 @@ run="--model $model --dataset examples/data/tenon_facts.jsonl --output_dir $out 
      --lr_scheduler_type constant_with_warmup --warmup_steps 5 --save_steps $half --device cpu"
 question="Can you tell me who tends the Corrin Skerry lighthouse?"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 ask() { # [more keys]: greedy, so everyone sees the same
     $tenon generate --model $model --messages $out.question.json --max_new_tokens 40 --device cpu "$@"
 }

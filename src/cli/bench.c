@@ -6,13 +6,12 @@
 static void print_summary(const tn_doc *doc) {
     char speed[32], device[32], host[32];
     double percent = tn_doc_number(doc, "percent_of_ceiling", NAN);
-    fprintf(stderr, "%s tokens/s, median step %.4f s, first step %.4f s",
-            cli_count((int64_t)tn_doc_number(doc, "tokens_per_second", 0), speed),
-            tn_doc_number(doc, "step_seconds", NAN), tn_doc_number(doc, "first_step_seconds", NAN));
-    if (isfinite(percent)) fprintf(stderr, ", %.1f%% of the ceiling", percent);
-    fprintf(stderr, "\npeak memory: device %s, host %s\n",
-            cli_bytes(tn_doc_integer(doc, "memory.device", 0), device),
-            cli_bytes(tn_doc_integer(doc, "memory.host", 0), host));
+    printf("%s tokens/s, median step %.4f s, first step %.4f s",
+           cli_count((int64_t)tn_doc_number(doc, "tokens_per_second", 0), speed),
+           tn_doc_number(doc, "step_seconds", NAN), tn_doc_number(doc, "first_step_seconds", NAN));
+    if (isfinite(percent)) printf(", %.1f%% of the ceiling", percent);
+    printf("\npeak memory: device %s, host %s\n", cli_bytes(tn_doc_integer(doc, "memory.device", 0), device),
+           cli_bytes(tn_doc_integer(doc, "memory.host", 0), host));
 }
 
 int cli_bench(const cli_run *run) {

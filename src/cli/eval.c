@@ -14,10 +14,10 @@ int cli_eval(const cli_run *run) {
     if (status != TN_OK) return cli_fail(run->json, status);
     if (run->json) cli_put_document(doc);
     else
-        fprintf(stderr, "loss %.6f, perplexity %.4f over %s labelled tokens of %s records\n",
-                tn_doc_number(doc, "loss", NAN), tn_doc_number(doc, "perplexity", NAN),
-                cli_count(tn_doc_integer(doc, "tokens", 0), tokens),
-                cli_count(tn_doc_integer(doc, "records", 0), records));
+        printf("loss %.6f, perplexity %.4f over %s labelled tokens of %s records\n",
+               tn_doc_number(doc, "loss", NAN), tn_doc_number(doc, "perplexity", NAN),
+               cli_count(tn_doc_integer(doc, "tokens", 0), tokens),
+               cli_count(tn_doc_integer(doc, "records", 0), records));
     tn_doc_free(doc);
     return CLI_OK;
 }

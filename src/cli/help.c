@@ -79,7 +79,7 @@ static void put_overview(void) {
     printf(
         "The file holds lines of 'key: value' (YAML); flags win over it. A boolean key may stand alone:\n"
         "--packing means true. Lists are separated by commas, maps are JSON, sizes take GB and GiB.\n"
-        "--json prints one JSON document on stdout; progress, reports and errors go to stderr.\n\n"
+        "Answers go to stdout, with --json as one JSON document; progress, warnings and errors to stderr.\n\n"
         "A first run:\n\n"
         "  tenon plan  --model DIR --dataset chats.jsonl\n"
         "  tenon train --model DIR --dataset chats.jsonl --output_dir out\n"

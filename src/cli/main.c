@@ -62,7 +62,19 @@ static const cli_verb *find_verb(const char *name) {
     return NULL;
 }
 
+/* Verbs of the field that people will try and this release does not have. */
+static const struct {
+    const char *verb, *remedy;
+} planned[] = {
+    {"merge", "PEFT's merge_and_unload merges an adapter saved by tenon; vLLM and llama.cpp load it as it is"},
+    {"quantize", "GGUF files quantised by llama.cpp are trained on as they are"},
+    {"export", "adapters are saved in PEFT's format; llama.cpp's convert_lora_to_gguf.py reads them"},
+};
+
 static int unknown_verb(const char *name, bool json) {
+    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++)
+        if (strcmp(planned[i].verb, name) == 0)
+            return cli_error(json, CLI_USAGE, planned[i].remedy, "%s is not in this release", name);
     return cli_error(json, CLI_USAGE, "`tenon help` lists the verbs", "unknown verb '%s'", name);
 }
 

@@ -6,19 +6,19 @@
 static void print_memory(const tn_doc *doc) {
     static const char *const places[] = {"device", "pinned", "host", "disk"};
     char path[96], bytes[32];
-    fputs("\nmemory\n", stderr);
+    fputs("\nmemory\n", stdout);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         snprintf(path, sizeof path, "memory.%s", places[i]);
         int64_t size = tn_doc_integer(doc, path, -1);
-        if (size >= 0) fprintf(stderr, "  %-26s %14s\n", places[i], cli_bytes(size, bytes));
+        if (size >= 0) printf("  %-26s %14s\n", places[i], cli_bytes(size, bytes));
     }
     int64_t segments = tn_doc_count(doc, "memory.segments");
-    if (segments > 0) fputs("of which\n", stderr);
+    if (segments > 0) fputs("of which\n", stdout);
     for (int64_t i = 0; i < segments; i++) {
         snprintf(path, sizeof path, "memory.segments[%lld].name", (long long)i);
-        fprintf(stderr, "  %-26s ", tn_doc_string(doc, path, "?"));
+        printf("  %-26s ", tn_doc_string(doc, path, "?"));
         snprintf(path, sizeof path, "memory.segments[%lld].bytes", (long long)i);
-        fprintf(stderr, "%14s\n", cli_bytes(tn_doc_integer(doc, path, 0), bytes));
+        printf("%14s\n", cli_bytes(tn_doc_integer(doc, path, 0), bytes));
     }
 }
 
@@ -31,12 +31,12 @@ int cli_plan(const cli_run *run) {
         cli_put_document(doc);
     } else {
         double speed = tn_doc_number(doc, "tokens_per_second", NAN);
-        fputs(tn_doc_string(doc, "text", ""), stderr); /* the banner that train would show */
+        fputs(tn_doc_string(doc, "text", ""), stdout); /* the banner that train would show */
         print_memory(doc);
-        fprintf(stderr, "\nfits: %s; longest context that fits: %s tokens\n",
-                tn_doc_boolean(doc, "fits", false) ? "yes" : "NO",
-                cli_count(tn_doc_integer(doc, "longest_context", 0), text));
-        if (!isnan(speed)) fprintf(stderr, "expected speed: %s tokens/s\n", cli_count((int64_t)speed, text));
+        printf("\nfits: %s; longest context that fits: %s tokens\n",
+               tn_doc_boolean(doc, "fits", false) ? "yes" : "NO",
+               cli_count(tn_doc_integer(doc, "longest_context", 0), text));
+        if (!isnan(speed)) printf("expected speed: %s tokens/s\n", cli_count((int64_t)speed, text));
     }
     tn_doc_free(doc);
     return CLI_OK;

@@ -16,7 +16,7 @@ void cli_put_document(const tn_doc *doc) {
 int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc) {
     if (status != TN_OK) return cli_fail(run->json, status);
     if (run->json) cli_put_document(doc);
-    else cli_print_outline(stderr, tn_doc_text(doc), NULL);
+    else cli_print_outline(stdout, tn_doc_text(doc), NULL);
     tn_doc_free(doc);
     return CLI_OK;
 }

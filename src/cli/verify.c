@@ -6,7 +6,7 @@ static void print_names(const tn_doc *doc, const char *list) {
     int64_t count = tn_doc_count(doc, list);
     for (int64_t i = 0; i < count; i++) {
         snprintf(path, sizeof path, "%s[%lld]", list, (long long)i);
-        fprintf(stderr, "%s: %s\n", list, tn_doc_string(doc, path, "?"));
+        printf("%s: %s\n", list, tn_doc_string(doc, path, "?"));
     }
 }
 
@@ -17,8 +17,7 @@ static void print_changes(const tn_doc *doc) {
         snprintf(path, sizeof path, "tensors[%lld].relative_change", (long long)i);
         double change = tn_doc_number(doc, path, 0);
         snprintf(path, sizeof path, "tensors[%lld].name", (long long)i);
-        fprintf(stderr, "%-90s %.3e%s\n", tn_doc_string(doc, path, "?"), change,
-                change == 0 ? "  unchanged" : "");
+        printf("%-90s %.3e%s\n", tn_doc_string(doc, path, "?"), change, change == 0 ? "  unchanged" : "");
     }
 }
 
@@ -27,13 +26,13 @@ static void print_params(const tn_doc *doc) {
     int64_t groups = tn_doc_count(doc, "params.groups");
     for (int64_t i = 0; i < groups; i++) {
         snprintf(path, sizeof path, "params.groups[%lld].name", (long long)i);
-        fprintf(stderr, "%-20s ", tn_doc_string(doc, path, "?"));
+        printf("%-20s ", tn_doc_string(doc, path, "?"));
         snprintf(path, sizeof path, "params.groups[%lld].count", (long long)i);
-        fprintf(stderr, "%18s parameters\n", cli_count(tn_doc_integer(doc, path, 0), count));
+        printf("%18s parameters\n", cli_count(tn_doc_integer(doc, path, 0), count));
     }
-    fprintf(stderr, "trainable params: %s || all params: %s\n",
-            cli_count(tn_doc_integer(doc, "params.trainable", 0), count),
-            cli_count(tn_doc_integer(doc, "params.all", 0), all));
+    printf("trainable params: %s || all params: %s\n",
+           cli_count(tn_doc_integer(doc, "params.trainable", 0), count),
+           cli_count(tn_doc_integer(doc, "params.all", 0), all));
 }
 
 int cli_verify(const cli_run *run) {
@@ -48,7 +47,7 @@ int cli_verify(const cli_run *run) {
         if (*tn_config_get(run->config, "reference")) print_changes(doc);
         for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) print_names(doc, lists[i]);
         print_params(doc);
-        fputs(ok ? "ok: every tensor is accounted for\n" : "NOT ok\n", stderr);
+        fputs(ok ? "ok: every tensor is accounted for\n" : "NOT ok\n", stdout);
     }
     tn_doc_free(doc);
     return ok ? CLI_OK : CLI_FAILED;
