@@ -311,10 +311,9 @@ int64_t tn_checkpoint_step(const char *path) {
     size_t length = strlen(path), start;
     while (length > 1 && path[length - 1] == '/') length--;
     for (start = length; start > 0 && path[start - 1] != '/';) start--;
-    char name[64];
+    char name[64] = "";
     if (length - start >= sizeof name) return -1;
     memcpy(name, path + start, length - start);
-    name[length - start] = '\0';
     return step_of(name);
 }
 
