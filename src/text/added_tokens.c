@@ -65,6 +65,19 @@ static tn_status add_pattern(tn_finder *finder, tn_added_token *token, const tn_
     return TN_OK;
 }
 
+static bool shows_special(const tn_added *added, const tn_added_token *token) {
+    if (token->shown_length == token->length &&
+        memcmp(token->shown, token->content, (size_t)token->length) == 0)
+        return token->special;
+    for (int64_t i = 0; i < added->count; i++) { /* a rare one, which the normalizer changed */
+        const tn_added_token *other = &added->tokens[i];
+        if (other->special && other->length == token->shown_length &&
+            memcmp(other->content, token->shown, (size_t)other->length) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Special tokens come first: where two patterns are equal, theirs counts. */
 static tn_status build_finders(tn_added *added, const tn_normalizer *normalizer, tn_work *work,
                                tn_arena *arena) {
@@ -159,7 +172,9 @@ tn_status tn_added_load(const tn_json *list, const tn_vocab *vocab, const tn_nor
     TN_TRY(tn_alloc(&added->by_id, added->ids, sizeof *added->by_id, "added tokens"));
     memset(added->by_id, 0xFF, (size_t)added->ids * sizeof *added->by_id);
     for (int64_t i = 0; i < added->count; i++) added->by_id[added->tokens[i].id] = (int32_t)i;
-    status = build_finders(added, normalizer, work, arena);
+    TN_TRY(build_finders(added, normalizer, work, arena));
+    for (int64_t i = 0; i < added->count; i++)
+        added->tokens[i].skipped = shows_special(added, &added->tokens[i]);
 done:
     return status;
 }

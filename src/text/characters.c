@@ -15,7 +15,7 @@ static bool is_white_space(uint32_t c) {
 static bool is_punctuation(uint32_t c) {
     if (c < 0x80)
         return c > ' ' && c < 0x7F && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+    int category = tn_char_category(c, 8);
     return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
 }
 

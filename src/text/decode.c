@@ -274,6 +274,7 @@ static tn_status push_replace(tn_decoding *d, int64_t at, const char *text, int6
     tn_cursor cursor = {0};
     tn_range match;
     int64_t done = 0;
+    if (length == 0) return emit(d, at + 1, text, 0); /* nothing is replaced in nothing, not even by ^ */
     tn_str_clear(made);
     for (;;) {
         bool found;

@@ -3,7 +3,8 @@
  *
  * Normal forms are computed by utf8proc over short stretches that begin at a character which neither
  * combines with what stands before it nor reorders: a change is traced back to such a stretch. Text below
- * a form's first affected character (ASCII; U+0300 for NFC) is passed by.
+ * a form's first affected character (ASCII; U+0300 for NFC) is passed by. So is a character that the library's
+ * tables do not know (Unicode 9): it stays, and nothing reorders across it.
  */
 #include <stdlib.h>
 #include <utf8proc.h>
@@ -173,13 +174,14 @@ void tn_normalizer_free(tn_normalizer *n) {
 /* May a stretch begin at `c`: nothing before it can combine with it or be put behind it? */
 static bool begins_stretch(uint32_t c, bool compatibility) {
     if (c < 0x300) return true;
-    if (c >= 0x1160 && c <= 0x11FF) return false;   /* vowels and finals of Hangul syllables */
-    if (c >= 0x16D60 && c <= 0x16D6F) return false; /* Kirat Rai vowels combine though they are letters */
+    if (c == 0x11A7) return true; /* a vowel that utf8proc takes for an empty final, and loses */
+    if (c >= 0x1160 && c <= 0x11FF) return false; /* vowels and finals of Hangul syllables */
     /* Letters that decompose into such vowels, and the half-width voice marks. */
     if (compatibility && ((c >= 0x3130 && c <= 0x318F) || (c >= 0xFF9E && c <= 0xFFDF))) return false;
     utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC &&
-           category != UTF8PROC_CATEGORY_ME;
+    return (category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC &&
+            category != UTF8PROC_CATEGORY_ME) ||
+           tn_char_is_younger(c, 9);
 }
 
 enum { HANGUL = 0xAC00, HANGUL_END = 0xD7A3 };
@@ -213,6 +215,14 @@ static void put_stretch(const tn_view *in, int64_t start, int64_t end, utf8proc_
     if (points != small) free(points);
 }
 
+/* Start of the character before `i` if the one at `i` may combine with it, else `i`. */
+static int64_t base_before(const tn_view *in, int64_t i) {
+    uint32_t c;
+    int64_t before = tn_char_before(in->text, i);
+    tn_char_at(in->text + before, &c);
+    return tn_char_is_younger(c, 9) ? i : before;
+}
+
 static bool normal_form(const operation *op, const tn_view *in, tn_buffer *out) {
     bool compatibility = (op->form & UTF8PROC_COMPAT) != 0;
     bool nfc = (op->form & UTF8PROC_COMPOSE) && !compatibility;
@@ -226,7 +236,11 @@ static bool normal_form(const operation *op, const tn_view *in, tn_buffer *out) 
         }
         uint32_t first, c;
         int64_t start = i, end = i + tn_char_at(in->text + i, &first);
-        if (!begins_stretch(first, compatibility) && i > done) start = tn_char_before(in->text, i);
+        if (tn_char_is_younger(first, 9)) {
+            i = end;
+            continue;
+        }
+        if (!begins_stretch(first, compatibility) && i > done) start = base_before(in, i);
         while (end < in->length) {
             int n = tn_char_at(in->text + end, &c);
             if (begins_stretch(c, compatibility)) break;
@@ -293,7 +307,7 @@ static bool drop_marks(const operation *op, const tn_view *in, tn_buffer *out) {
     for (int64_t i = 0; i < in->length;) {
         uint32_t c;
         int n = tn_char_at(in->text + i, &c);
-        utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+        int category = tn_char_category(c, op->nonspacing_only ? 8 : 9);
         bool mark =
             category == UTF8PROC_CATEGORY_MN ||
             (!op->nonspacing_only && (category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME));
@@ -310,6 +324,7 @@ static tn_status replace(const operation *op, tn_work *work, const tn_view *in, 
     bool found;
     int64_t done = 0;
     *changed = false;
+    if (in->length == 0) return TN_OK; /* nothing is replaced in nothing, not even by ^ */
     for (;;) {
         tn_status status = tn_regex_next(op->pattern, work, in->text, in->length, &cursor, &match, &found);
         if (status != TN_OK) return status;
@@ -344,8 +359,7 @@ static bool clean_text(const tn_view *in, tn_buffer *out) {
     for (int64_t i = 0; i < in->length;) {
         uint32_t c;
         int n = tn_char_at(in->text + i, &c);
-        utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-        bool other = category >= UTF8PROC_CATEGORY_CC; /* unassigned ones stay */
+        bool other = tn_char_category(c, 8) >= UTF8PROC_CATEGORY_CC; /* unassigned ones stay */
         bool space = c == '\t' || c == '\n' || c == '\r' || (!other && tn_char_is(TN_CHAR_WHITE_SPACE, c, 0));
         if (space) tn_buffer_put(out, " ", 1, tn_view_origin(in, i, i + n));
         else if (c != 0 && c != 0xFFFD && !other) tn_buffer_copy(out, in, i, i + n);

@@ -77,6 +77,12 @@ typedef enum tn_char_class {
 /* `one` is the character of TN_CHAR_ONE. */
 bool tn_char_is(tn_char_class what, uint32_t code_point, uint32_t one);
 bool tn_char_is_word(uint32_t code_point); /* \w of Unicode's UTS 18 */
+/* Was the character first assigned after that version of Unicode (8 or 9)? The tokenizers library's tables are
+ * as old. Its general category (utf8proc's names) then: CN for one that is younger. */
+bool tn_char_is_younger(uint32_t code_point, uint32_t version);
+int tn_char_category(uint32_t code_point, uint32_t version);
+/* Appends the younger ones as the inside of a set in an expression. */
+void tn_younger_characters(uint32_t version, tn_str *out);
 /* Decodes at `text`, which must be valid UTF-8. Returns the bytes used. */
 int tn_char_at(const char *text, uint32_t *code_point);
 /* Start of the character that ends at text[end]. */
@@ -226,6 +232,7 @@ typedef struct tn_added_token {
     int64_t shown_length;
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
+    bool skipped; /* by decoding without special tokens: what is shown is the content of a special one */
 } tn_added_token;
 
 /* Finds tokens of one set (as they are, or normalised) in text: leftmost, then longest. */

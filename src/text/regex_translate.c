@@ -23,6 +23,12 @@ enum { DEEPEST = 250 /* groups; PCRE2 goes no deeper either */, DEEPEST_SET = 16
 /* The same outside of a set, where Oniguruma counts six raised digits and fractions of Latin-1 in. */
 #define BARE_WORDS WORDS "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 
+/* \p{Alphabetic} and \p{Lowercase} with what came to them after Unicode 14, which older versions of PCRE2 know.
+ */
+#define ALPHABETIC \
+    "\\p{Alphabetic}\\x{363}-\\x{36F}\\x{C04}\\x{F82}\\x{F83}\\x{1DD3}-\\x{1DE6}\\x{11080}\\x{11081}"
+#define LOWERCASE "\\p{Lowercase}\\x{10FC}\\x{A7F2}-\\x{A7F4}\\x{AB69}"
+
 /* A class of characters and its complement as insides of a PCRE2 set (`others` NULL: only [^items] says it). */
 typedef struct named_class {
     char escape; /* \escape, its upper case for the complement; 0: none */
@@ -33,9 +39,12 @@ static const named_class classes[] = {
     {'w', "word", WORDS, NULL},
     {'d', "digit", "\\p{Nd}", "\\P{Nd}"},
     {'h', "xdigit", "0-9A-Fa-f", "\\x{0}-\\x{2F}\\x{3A}-\\x{40}\\x{47}-\\x{60}\\x{67}-\\x{10FFFF}"},
-    {0, "alnum", "\\p{Alphabetic}\\p{Nd}", NULL},
-    {0, "alpha", "\\p{Alphabetic}", "\\P{Alphabetic}"},
-    {0, "lower", "\\p{Lowercase}", "\\P{Lowercase}"},
+    {0, "alnum", ALPHABETIC "\\p{Nd}", NULL},
+    {0, "alpha", ALPHABETIC, NULL},
+    {0, "alphabetic", ALPHABETIC, NULL},
+    {0, "lower", LOWERCASE, NULL},
+    {0, "lowercase", LOWERCASE, NULL},
+    {0, "assigned", "\\P{Cn}", "\\p{Cn}"},
     {0, "upper", "\\p{Uppercase}", "\\P{Uppercase}"},
     {0, "punct", "\\p{P}\\p{S}", NULL},
     {0, "blank", "\\p{Zs}\\t", NULL},

@@ -1,5 +1,5 @@
 /* scripts.c: the expression behind the pre-tokenizer UnicodeScripts. A run has one script; kana count as Han;
- * a space and characters without a script belong to any run but begin none.
+ * a space and characters without a script (or without one in Unicode 9) belong to any run but begin none.
  */
 #include "text/pipeline.h"
 
@@ -143,11 +143,13 @@ static const char *const scripts[] = {
 void tn_scripts_expression(tn_str *out) {
     const char *kana = "\\p{Han}\\p{Hiragana}\\p{Katakana}\\x{30FC}";
     int64_t count = sizeof scripts / sizeof scripts[0];
-    tn_str_printf(out, "(?(DEFINE)(?<none>\\x{20}|[^%s", kana);
+    tn_str_puts(out, "(?(DEFINE)(?<young>[");
+    tn_younger_characters(9, out);
+    tn_str_printf(out, "])(?<none>\\x{20}|(?&young)|[^%s", kana);
     for (int64_t i = 0; i < count; i++) tn_str_printf(out, "\\p{%s}", scripts[i]);
-    tn_str_printf(out, "]))(?:[%s](?:[%s]|(?&none))*", kana, kana);
+    tn_str_printf(out, "]))(?!(?&young))[%s](?:(?!(?&young))[%s]|(?&none))*", kana, kana);
     for (int64_t i = 0; i < count; i++)
-        tn_str_printf(out, "|(?!\\x{20}|\\x{30FC})\\p{%s}(?:(?!\\x{30FC})\\p{%s}|(?&none))*", scripts[i],
-                      scripts[i]);
-    tn_str_puts(out, ")");
+        tn_str_printf(out,
+                      "|(?!\\x{20}|\\x{30FC}|(?&young))\\p{%s}(?:(?!\\x{30FC}|(?&young))\\p{%s}|(?&none))*",
+                      scripts[i], scripts[i]);
 }

@@ -176,16 +176,10 @@ done:
     return status;
 }
 
-/* A normalised special token whose form the normalizer changed is kept, as the original keeps it. */
-static bool is_skipped(const tn_added_token *token) {
-    return token->special && token->shown_length == token->length &&
-           memcmp(token->shown, token->content, (size_t)token->length) == 0;
-}
-
 tn_status tn_text_stream_push(tn_text_stream *stream, int32_t id, tn_str *out) {
     const tn_added_token *added = tn_added_by_id(&stream->text->added, id);
     if (added) {
-        if (stream->skip_special && is_skipped(added)) return TN_OK;
+        if (stream->skip_special && added->skipped) return TN_OK;
         return tn_decoding_push(stream->decoding, added->shown, added->shown_length, out);
     }
     int64_t length;

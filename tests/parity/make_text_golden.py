@@ -4,14 +4,16 @@
     make_text_golden.py OUT.jsonl
 
 The first line is a tokenizer.json; each further one {"change": its members to replace, "texts": [{"text", "ids",
-"special"}]}, ids without and with special tokens. They hold what real files use and the golden tokenizers do not: expressions that Oniguruma reads in its own
-way, the normalizers Nmt and Precompiled, odd lists of added tokens, post-processors behind one another.
+"special", "decoded", "plain"}]}: ids without and with special tokens, the former decoded with and without them. They hold what real files use and the
+golden tokenizers do not: expressions that Oniguruma reads in its own way, the normalizers Nmt and Precompiled, characters younger than the library's
+tables, odd lists of added tokens, post-processors behind one another, replacements in nothing.
 """
-import json, random, struct, sys
+import itertools, json, random, struct, sys
 
 import fuzz_tokenizers as fuzz
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 
+YOUNG = "e\u0301\u0c3c\u0301 \u0899\u0320\u0301e\u07fd\u0323 \U000107ad\u32ff \u08d4\u1734\u1885\u1cf2 \u0c84\u166d\u2e4f \u05ef\uac00\u11a7 \u036e\u0f82\ua7f3 \U0002b81e"
 REPLACED = {"ﬁ": "fi", "①": "1", "e\u0301": "é", "\u3000": " ", "é": "E", "Ⅷ": "VIII", "\u200b": "", "か\u3099": "が", "日本": "never: two graphemes", "ab": "never: two graphemes"}
 
 
@@ -79,15 +81,32 @@ def configurations():
         yield base | {"post_processor": p, "added_tokens": [added(size, "<s>"), added(size + 1, "</s>")]}
 
 
+def corners():
+    """What the random compositions and every_character.py found."""
+    base = byte_level()
+    size = len(base["model"]["vocab"])
+    for n in (normalizers.NFC(), normalizers.NFKD(), normalizers.StripAccents(), normalizers.BertNormalizer()):
+        yield byte_level(normalizer=n)
+    for p in (pre_tokenizers.Punctuation("removed"), pre_tokenizers.Split(fuzz.Regex(r"[[:alpha:]]|\p{Lowercase}|\P{Assigned}"), "removed")):
+        yield base | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [json.loads(p.__getstate__()), base["pre_tokenizer"]]}}
+    yield base | {"model": {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}, "pre_tokenizer": {"type": "UnicodeScripts"}, "decoder": None}
+    replace = lambda pattern, content: {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+    yield base | {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": True, "strip_right": True}, replace(r"\A(?!\S)", "#")]}}
+    yield base | {"decoder": {"type": "Sequence", "decoders": [replace("a*", "-"), {"type": "Fuse"}, replace("^|b*", "+")]}}
+    yield base | {"normalizer": {"type": "Nmt"}, "added_tokens": [added(size, "\t", normalized=True, special=False), added(base["model"]["vocab"].get(" ", size + 1), " ")]}
+
+
 def main():
     rng = random.Random(3)
     with open(sys.argv[1], "w", encoding="utf-8") as out:
         base = byte_level()
         out.write(json.dumps(base, ensure_ascii=False) + "\n")
-        for tokenizer in configurations():
+        for tokenizer in itertools.chain(configurations(), corners()):
             hf = Tokenizer.from_str(json.dumps(tokenizer))
             texts = ["", "a <a> b<b> the²½ 12345678, it's", "ﬁ ① e\u0301 é\u3000Ⅷ\u200b日本 か\u3099 ab \x01\x0b\u2028"] + [fuzz.random_text(rng) for _ in range(2)]
-            lines = [{"text": t, "ids": hf.encode(t, add_special_tokens=False).ids, "special": hf.encode(t).ids} for t in texts]
+            texts += [YOUNG, " ", "\t \u2028"]
+            lines = [{"text": t, "ids": (ids := hf.encode(t, add_special_tokens=False).ids), "special": hf.encode(t).ids, "decoded": hf.decode(ids, skip_special_tokens=False),
+                      "plain": hf.decode(ids)} for t in texts]
             change = {k: v for k, v in tokenizer.items() if v != base[k]}
             out.write(json.dumps({"change": change, "texts": lines}, ensure_ascii=False) + "\n")
 

@@ -35,7 +35,22 @@ static void check_ids(const tn_text *text, const tn_json *line, bool special, in
     tn_ids_free(&ids);
 }
 
-static void odd_parts_give_the_librarys_ids(void **state) {
+static void check_decoded(const tn_text *text, const tn_json *line, bool skip_special, int64_t number) {
+    const tn_json *list = tn_json_get(line, "ids"),
+                  *wanted = tn_json_get(line, skip_special ? "plain" : "decoded");
+    tn_ids ids = {0};
+    tn_str decoded = {0};
+    for (int64_t i = 0; i < list->count; i++)
+        must(tn_ids_push(&ids, (int32_t)tn_json_integer(&list->items[i], -1)));
+    must(tn_text_decode(text, ids.ids, ids.count, skip_special, &decoded));
+    if (decoded.length != wanted->count ||
+        memcmp(tn_str_text(&decoded), wanted->string, (size_t)decoded.length) != 0)
+        fail_msg("line %lld: \"%s\", not \"%s\"", (long long)number, tn_str_text(&decoded), wanted->string);
+    tn_str_free(&decoded);
+    tn_ids_free(&ids);
+}
+
+static void odd_parts_give_the_librarys_ids_and_texts(void **state) {
     tn_arena arena = {0};
     tn_str file = {0};
     const tn_json *base = NULL;
@@ -57,10 +72,12 @@ static void odd_parts_give_the_librarys_ids(void **state) {
         for (int64_t i = 0; i < texts->count; i++) {
             check_ids(text, &texts->items[i], false, number);
             check_ids(text, &texts->items[i], true, number);
+            check_decoded(text, &texts->items[i], false, number);
+            check_decoded(text, &texts->items[i], true, number);
         }
         tn_text_free(text);
     }
-    assert_int_equal(number, 87);
+    assert_int_equal(number, 97);
     tn_str_free(&file);
     tn_arena_free(&arena);
 }
@@ -80,7 +97,7 @@ static void expressions_cut_short_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(odd_parts_give_the_librarys_ids),
+        cmocka_unit_test(odd_parts_give_the_librarys_ids_and_texts),
         cmocka_unit_test(expressions_cut_short_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

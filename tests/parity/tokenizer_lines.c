@@ -1,9 +1,10 @@
 /* tokenizer_lines.c: our half of tests/parity/fuzz_tokenizers.py (not part of the suite).
  *
- *   tokenizer_lines TOKENIZER.json|MODEL.gguf < JSON strings, one a line
+ *   tokenizer_lines TOKENIZER.json|MODEL.gguf < JSON strings or arrays of ids, one a line
  *
  * For each line: {"ids", "special" (with what the post-processor adds), "text" and "plain" (decoded without
- * and with special tokens skipped), "spans", "streamed" (does streaming give "text" too?)}, or {"error"}.
+ * and with special tokens skipped), "spans", "streamed" (does streaming give "text" too?)}, or {"error"}. An
+ * array of ids is only decoded.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,37 +31,59 @@ done:
     return status;
 }
 
-static tn_status answer(const tn_text *text, const tn_json *line, tn_json_writer *w) {
+static void put_spans(tn_json_writer *w, const tn_spans *spans) {
+    tn_json_key(w, "spans");
+    tn_json_begin(w, '[');
+    for (int64_t i = 0; i < 2 * spans->count; i++) tn_json_put_integer(w, spans->starts_ends[i]);
+    tn_json_end(w, ']');
+}
+
+static tn_status put_decoded(const tn_text *text, const tn_ids *ids, tn_json_writer *w) {
     tn_status status = TN_OK;
-    tn_ids ids = {0}, special = {0};
-    tn_spans spans = {0};
     tn_str decoded = {0}, plain = {0}, streamed = {0};
-    TN_TRY(tn_text_encode(text, line->string, line->count, false, &ids, &spans));
-    TN_TRY(tn_text_encode(text, line->string, line->count, true, &special, NULL));
-    TN_TRY(tn_text_decode(text, ids.ids, ids.count, false, &decoded));
-    TN_TRY(tn_text_decode(text, ids.ids, ids.count, true, &plain));
-    TN_TRY(stream(text, &ids, &streamed));
-    put_ids(w, "ids", &ids);
-    put_ids(w, "special", &special);
+    TN_TRY(tn_text_decode(text, ids->ids, ids->count, false, &decoded));
+    TN_TRY(tn_text_decode(text, ids->ids, ids->count, true, &plain));
+    TN_TRY(stream(text, ids, &streamed));
     tn_json_key(w, "text");
     tn_json_put_string(w, tn_str_text(&decoded), decoded.length);
     tn_json_key(w, "plain");
     tn_json_put_string(w, tn_str_text(&plain), plain.length);
-    tn_json_key(w, "spans");
-    tn_json_begin(w, '[');
-    for (int64_t i = 0; i < 2 * spans.count; i++) tn_json_put_integer(w, spans.starts_ends[i]);
-    tn_json_end(w, ']');
     tn_json_boolean_member(
         w, "streamed",
         streamed.length == decoded.length &&
             memcmp(tn_str_text(&streamed), tn_str_text(&decoded), (size_t)decoded.length) == 0);
 done:
-    tn_ids_free(&ids);
-    tn_ids_free(&special);
-    free(spans.starts_ends);
     tn_str_free(&decoded);
     tn_str_free(&plain);
     tn_str_free(&streamed);
+    return status;
+}
+
+static tn_status read_ids(const tn_json *line, tn_ids *ids) {
+    tn_status status = TN_OK;
+    for (int64_t i = 0; i < line->count && status == TN_OK; i++)
+        status = tn_ids_push(ids, (int32_t)tn_json_integer(&line->items[i], -1));
+    return status;
+}
+
+static tn_status answer(const tn_text *text, const tn_json *line, tn_json_writer *w) {
+    tn_status status = TN_OK;
+    tn_ids ids = {0}, special = {0};
+    tn_spans spans = {0};
+    if (line->type == TN_JSON_ARRAY) {
+        TN_TRY(read_ids(line, &ids));
+    } else {
+        TN_TRY(tn_text_encode(text, line->string, line->count, false, &ids, &spans));
+        TN_TRY(tn_text_encode(text, line->string, line->count, true, &special, NULL));
+        put_ids(w, "ids", &ids);
+        put_ids(w, "special", &special);
+        put_spans(w, &spans);
+    }
+    status = put_decoded(text, &ids, w);
+done:
+    tn_ids_free(&ids);
+    tn_ids_free(&special);
+    free(spans.starts_ends);
     return status;
 }
 
