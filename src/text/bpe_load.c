@@ -58,6 +58,9 @@ static int32_t find_product(loader *l) {
     return id;
 }
 
+/* As much of it as a message shows. */
+static int shown(tn_entry entry) { return entry.length < 40 ? entry.length : 40; }
+
 static tn_status load_merge(loader *l, const tn_json *node, int64_t rank) {
     tn_entry pair[2];
     if (!read_pair(node, pair))
@@ -73,8 +76,8 @@ static tn_status load_merge(loader *l, const tn_json *node, int64_t rank) {
     ids[2] = find_product(l);
     if (ids[0] < 0 || ids[1] < 0 || ids[2] < 0)
         return tn_fail(TN_BAD_DATA,
-                       "merge %lld (\"%.40s\" + \"%.40s\") uses a token that is not in the vocabulary",
-                       (long long)rank, pair[0].text, pair[1].text);
+                       "merge %lld (\"%.*s\" + \"%.*s\") uses a token that is not in the vocabulary",
+                       (long long)rank, shown(pair[0]), pair[0].text, shown(pair[1]), pair[1].text);
     put_merge(l->bpe, (tn_merge){ids[0], ids[1], (int32_t)rank, ids[2]});
     return TN_OK;
 }

@@ -21,6 +21,11 @@
     "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" suffix \
     "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
+#define SEED_KIND                                                                         \
+    CONTRACTIONS                                                                          \
+        "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+" \
+        "|\\s+(?!\\S)|\\s+"
+
 /* One kind of pre-tokenizer and the names GGUF files call it by. */
 typedef struct pre_kind {
     const char *names; /* each between commas */
@@ -32,9 +37,10 @@ typedef struct pre_kind {
 static const pre_kind pre_kinds[] = {
     {",llama-bpe,llama3,llama-v3,falcon3,falcon-h1,pixtral,midm-2.0,lfm2,", LLAMA_KIND("\\p{N}{1,3}"), false,
      false, true, true},
-    {",dbrx,smaug-bpe,", LLAMA_KIND("\\p{N}{1,3}"), false, false, false, false},
-    {",qwen2,deepseek-r1-qwen,kormo,", LLAMA_KIND("\\p{N}"), false, true, false, false},
+    {",dbrx,smaug-bpe,chatglm-bpe,glm4,", LLAMA_KIND("\\p{N}{1,3}"), false, false, false, false},
+    {",qwen2,deepseek-r1-qwen,kormo,megrez,", LLAMA_KIND("\\p{N}"), false, true, false, false},
     {",stablelm2,hunyuan,", LLAMA_KIND("\\p{N}"), false, false, false, false},
+    {",seed-coder,", SEED_KIND, false, false, false, false},
     {",smollm,starcoder,refact,command-r,codeshell,exaone,minerva-7b,", GPT2_KIND, true, false, false, false},
     {",tekken,", TEKKEN_KIND("", "\\p{N}"), false, false, true, true},
     {",gpt-4o,llama4,", TEKKEN_KIND(CONTRACTIONS "?", "\\p{N}{1,3}"), false, false, true, false},
@@ -51,8 +57,39 @@ static const tn_json *get(const gguf_keys *k, const char *name) {
 }
 
 static int32_t get_id(const gguf_keys *k, const char *name) {
-    int64_t id = tn_json_integer(get(k, name), -1);
-    return id >= 0 && id < k->count ? (int32_t)id : -1;
+    const tn_json *given = get(k, name);
+    int64_t id = tn_json_integer(given, -1);
+    if (id >= 0 && id < k->count) return (int32_t)id;
+    if (given)
+        tn_warn("%s: tokenizer.ggml.%s is no id of its %lld tokens and is not used", k->path, name,
+                (long long)k->count);
+    return -1;
+}
+
+/* A string that stands twice would have the last id only. */
+static tn_status refuse_repeated(const gguf_keys *k) {
+    tn_status status = TN_OK;
+    tn_vocab vocab = {0};
+    for (int64_t id = 0; id < k->count; id++)
+        TN_TRY(tn_vocab_set(&vocab, id, k->tokens->items[id].string, k->tokens->items[id].count));
+    TN_TRY(tn_vocab_index(&vocab));
+    for (int64_t id = 0; id < k->count; id++) {
+        int32_t last = tn_vocab_find(&vocab, vocab.entries[id].text, vocab.entries[id].length);
+        if (last != id)
+            TN_THROW(TN_BAD_DATA, "tokenizer.ggml.tokens holds \"%.60s\" twice, as %lld and %d",
+                     vocab.entries[id].text, (long long)id, last);
+    }
+done:
+    tn_vocab_free(&vocab);
+    return status;
+}
+
+/* A list beside the tokens may be missing, but not of another length. */
+static tn_status check_length(const gguf_keys *k, const char *name) {
+    const tn_json *list = get(k, name);
+    if (!list || (list->type == TN_JSON_ARRAY && list->count == k->count)) return TN_OK;
+    return tn_fail(TN_BAD_DATA, "tokenizer.ggml.%s has %lld entries for %lld tokens", name,
+                   (long long)list->count, (long long)k->count);
 }
 
 static tn_status read_keys(gguf_keys *k) {
@@ -63,13 +100,15 @@ static tn_status read_keys(gguf_keys *k) {
         return tn_fail(TN_BAD_DATA, "there is no tokenizer.ggml.tokens");
     k->count = k->tokens->count;
     if (k->count >= TN_LARGEST_ID) return tn_fail(TN_BAD_DATA, "%lld tokens are too many", (long long)k->count);
-    tn_status status = tn_alloc(&k->types, k->count, sizeof *k->types, "token types");
+    tn_status status = check_length(k, "token_type");
+    if (status == TN_OK) status = check_length(k, "scores");
+    if (status == TN_OK) status = tn_alloc(&k->types, k->count, sizeof *k->types, "token types");
     for (int64_t i = 0; i < k->count && status == TN_OK; i++) {
         if (k->tokens->items[i].type != TN_JSON_STRING)
             return tn_fail(TN_BAD_DATA, "tokenizer.ggml.tokens[%lld] is no string", (long long)i);
         k->types[i] = (char)tn_json_integer(tn_json_at(types, i), GGUF_NORMAL);
     }
-    return status;
+    return status == TN_OK ? refuse_repeated(k) : status;
 }
 
 static tn_status find_pre(const gguf_keys *k, const pre_kind **kind) {
@@ -88,7 +127,9 @@ static tn_status find_pre(const gguf_keys *k, const pre_kind **kind) {
         if (strchr(name, ',') == NULL && strstr(pre_kinds[i].names, wanted))
             return *kind = &pre_kinds[i], TN_OK;
     tn_fail(TN_BAD_DATA, "tokenizer.ggml.pre \"%s\" is not known", name);
-    return tn_remedy("give the model's tokenizer.json beside it, or a GGUF of a supported family");
+    return tn_remedy(
+        "use the model's Hugging Face directory; known are llama-bpe, smaug-bpe, qwen2, seed-coder, smollm, "
+        "tekken, gpt-4o, gpt-2 and their kin");
 }
 
 /* ---- Writing tokenizer.json ---- */
@@ -321,8 +362,11 @@ static tn_status put_tokenizer(gguf_keys *k, tn_json_writer *w) {
     const char *model = tn_json_string(get(k, "model"), "(none)");
     bool byte_level = strcmp(model, "gpt2") == 0;
     k->sentencepiece = strcmp(model, "llama") == 0;
-    if (!byte_level && !k->sentencepiece)
-        return tn_fail(TN_BAD_DATA, "tokenizer.ggml.model \"%s\" is not supported (known: gpt2, llama)", model);
+    if (!byte_level && !k->sentencepiece) {
+        tn_fail(TN_BAD_DATA, "tokenizer.ggml.model \"%s\" is not supported (known: gpt2, llama)", model);
+        return tn_remedy("use the model's Hugging Face directory");
+    }
+    if (k->sentencepiece && !k->scores) return tn_fail(TN_BAD_DATA, "there is no tokenizer.ggml.scores");
     tn_json_begin(w, '{');
     tn_json_string_member(w, "version", "1.0");
     put_raw(w, "truncation", "null");

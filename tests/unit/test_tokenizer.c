@@ -574,10 +574,11 @@ static void gguf_names_its_pre_tokenizer(void **state) {
     static const char *const cases[][2] = {{"llama-bpe", "3,0,2,5"},
                                            {"qwen2", "0,1,4,0,0,1,5"},
                                            {"smollm", "0,1,4,0,0,1,5"},
+                                           {"seed-coder", "0,1,4,0,0,1,5"},
                                            {"gpt-2", "3,0,2,5"}};
     char json[600];
     tn_text *t;
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         snprintf(json, sizeof json, keys, cases[i][0]);
         assert_int_equal(from_gguf(json, &t), TN_OK);
         expect(t, "123112<|e|>", cases[i][1]);
@@ -589,6 +590,25 @@ static void gguf_names_its_pre_tokenizer(void **state) {
     assert_int_equal(from_gguf("{\"tokenizer.ggml.model\":\"bert\",\"tokenizer.ggml.tokens\":[]}", &t),
                      TN_BAD_DATA);
     assert_int_equal(from_gguf("{}", &t), TN_BAD_DATA);
+}
+
+static void gguf_lists_must_agree(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"[\"1\",\"2\",\"1\"],\"tokenizer.ggml.scores\":[0,0,0]", "holds \"1\" twice, as 0 and 2"},
+        {"[\"1\",\"2\"],\"tokenizer.ggml.scores\":[0]", "scores has 1 entries for 2 tokens"},
+        {"[\"1\",\"2\"],\"tokenizer.ggml.scores\":[0,0],\"tokenizer.ggml.token_type\":[1,1,1]",
+         "token_type has 3"},
+        {"[\"1\",\"2\"]", "no tokenizer.ggml.scores"},
+    };
+    char json[300];
+    tn_text *t;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        snprintf(json, sizeof json, "{\"tokenizer.ggml.model\":\"llama\",\"tokenizer.ggml.tokens\":%s}",
+                 cases[i][0]);
+        assert_int_equal(from_gguf(json, &t), TN_BAD_DATA);
+        assert_non_null(strstr(tn_error_message(), cases[i][1]));
+    }
 }
 
 int main(void) {
@@ -616,6 +636,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_supported_is_named),
         cmocka_unit_test(scores_of_a_gguf_become_merges),
         cmocka_unit_test(gguf_names_its_pre_tokenizer),
+        cmocka_unit_test(gguf_lists_must_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
