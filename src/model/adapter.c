@@ -38,37 +38,57 @@ static tn_status add_param(builder *b, tn_param param, const char *suffix) {
     return TN_OK;
 }
 
-static tn_status add_module(builder *b, tn_module module, int64_t layer) {
-    const tn_peft_config *config = b->adapter->config;
+static tn_group full_group(const tn_adapter *adapter, tn_module module) {
+    if (adapter->full) return TN_GROUP_FULL;
+    return module == TN_MODULE_EMBED  ? TN_GROUP_EMBED
+           : module == TN_MODULE_HEAD ? TN_GROUP_HEAD
+                                      : TN_GROUP_FULL;
+}
+
+/* Norms and biases are not decayed, as in Transformers' Trainer. */
+static tn_status add_full(void *user, tn_module module, int64_t layer, bool bias) {
+    builder *b = user;
+    tn_param param = {.kind = bias ? TN_PARAM_BIAS : TN_PARAM_WEIGHT,
+                      .module = module,
+                      .layer = layer,
+                      .group = full_group(b->adapter, module),
+                      .rank = bias || tn_module_is_norm(module) ? 1 : 2,
+                      .dtype = b->full_dtype};
+    param.decay = param.rank == 2;
+    tn_module_shape(b->arch, module, &param.shape[0], &param.shape[1]);
+    if (bias) param.shape[1] = 1;
+    return add_param(b, param, bias ? "bias" : "weight");
+}
+
+static tn_status add_lora(builder *b, tn_module module, int64_t layer, const char *path) {
+    tn_param param = {.module = module, .layer = layer, .group = TN_GROUP_LORA, .decay = true, .rank = 2};
     int64_t rows, cols, r;
     double alpha;
-    char path[96];
     tn_status status = TN_OK;
-    tn_module_path(module, layer, path);
-    tn_module_shape(b->arch, module, &rows, &cols);
-    tn_param param = {.module = module, .layer = layer, .decay = true, .rank = 2, .dtype = TN_DTYPE_F32};
-    if (tn_targeting_full(b->targeting, path)) {
-        param.kind = TN_PARAM_WEIGHT;
-        param.group = module == TN_MODULE_EMBED  ? TN_GROUP_EMBED
-                      : module == TN_MODULE_HEAD ? TN_GROUP_HEAD
-                                                 : TN_GROUP_FULL;
-        param.shape[0] = rows, param.shape[1] = cols;
-        param.dtype = b->full_dtype;
-        return add_param(b, param, "weight");
-    }
     if (!tn_targeting_lora(b->targeting, path, module == TN_MODULE_HEAD, &r, &alpha)) return TN_OK;
     if (module == TN_MODULE_EMBED) {
         tn_fail(TN_USAGE, "LoRA on the embedding (embed_tokens in target_modules) is not supported yet");
         return tn_remedy("put embed_tokens into modules_to_save, which trains it in full");
     }
-    param.group = TN_GROUP_LORA;
-    param.scale = alpha / (config->use_rslora ? sqrt((double)r) : (double)r);
+    tn_module_shape(b->arch, module, &rows, &cols);
+    param.dtype = TN_DTYPE_F32;
+    param.scale = alpha / (b->adapter->config->use_rslora ? sqrt((double)r) : (double)r);
     param.kind = TN_PARAM_LORA_A, param.shape[0] = r, param.shape[1] = cols;
     TN_TRY(add_param(b, param, "lora_A.weight"));
     param.kind = TN_PARAM_LORA_B, param.shape[0] = rows, param.shape[1] = r;
     TN_TRY(add_param(b, param, "lora_B.weight"));
 done:
     return status;
+}
+
+/* What a tensor of the base gets: its own copy that trains, where modules_to_save holds its module; else LoRA,
+ * where it is the weight of a linear module that is targeted. */
+static tn_status add_trained(void *user, tn_module module, int64_t layer, bool bias) {
+    builder *b = user;
+    char path[96];
+    tn_module_path(module, layer, path);
+    if (tn_targeting_full(b->targeting, path)) return add_full(user, module, layer, bias);
+    return bias || tn_module_is_norm(module) ? TN_OK : add_lora(b, module, layer, path);
 }
 
 static int by_group(const void *x, const void *y) {
@@ -130,11 +150,9 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
         tn_context(status, "%s", name);
         goto done;
     }
-    TN_TRY(add_module(&b, TN_MODULE_EMBED, -1));
-    for (int64_t layer = 0; layer < arch->layers; layer++)
-        for (int module = 0; module < TN_MODULES_PER_LAYER; module++)
-            TN_TRY(add_module(&b, (tn_module)module, layer));
-    TN_TRY(add_module(&b, TN_MODULE_HEAD, -1));
+    TN_TRY(tn_each_tensor(arch, add_trained, &b));
+    if (arch->tied)
+        TN_TRY(add_trained(&b, TN_MODULE_HEAD, -1, false)); /* the embedding's tensor, a module still */
     TN_TRY(tn_targeting_check(b.targeting, name));
     warn_of_layers(config, arch->layers, name);
     const char *unmatched = tn_targeting_unmatched(b.targeting);
@@ -142,8 +160,8 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
         status = tn_fail(TN_USAGE, "%s: %s%s matches no module of this model", name,
                          unmatched ? "" : "the target ", unmatched ? unmatched : "rule");
         tn_remedy(
-            "linear modules here: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; also "
-            "embed_tokens, lm_head");
+            "linear modules here: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; "
+            "modules_to_save takes them, embed_tokens and the norms");
         goto done;
     }
     lay_out(b.adapter);
@@ -153,21 +171,6 @@ done:
     tn_targeting_free(b.targeting);
     tn_adapter_free(b.adapter);
     return status;
-}
-
-/* Norms and biases are not decayed, as in Transformers' Trainer. */
-static tn_status add_full(void *user, tn_module module, int64_t layer, bool bias) {
-    builder *b = user;
-    tn_param param = {.kind = bias ? TN_PARAM_BIAS : TN_PARAM_WEIGHT,
-                      .module = module,
-                      .layer = layer,
-                      .group = TN_GROUP_FULL,
-                      .rank = bias || tn_module_is_norm(module) ? 1 : 2,
-                      .dtype = b->full_dtype};
-    param.decay = param.rank == 2;
-    tn_module_shape(b->arch, module, &param.shape[0], &param.shape[1]);
-    if (bias) param.shape[1] = 1;
-    return add_param(b, param, bias ? "bias" : "weight");
 }
 
 tn_status tn_adapter_new_full(const tn_arch *arch, tn_dtype dtype, tn_adapter **adapter) {

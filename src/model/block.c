@@ -223,7 +223,7 @@ static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *
     tn_attention shape = attention_of(pass, l);
     tn_view attn = tn_pass_saved(pass, TN_SAVED_ATTN, l), h = tn_pass_saved(pass, TN_SAVED_H, l), q, k, v;
     tn_view dq = pass->dqkv, dk = right(pass, dq, tn_arch_q(a)), dv = right(pass, dk, tn_arch_kv(a));
-    bool last = l <= pass->model->lowest_trained; /* nothing below needs a gradient */
+    bool last = l <= pass->model->lowest_trained && !layer->dnorm1; /* nothing below needs a gradient */
     tn_status status;
     qkv_views(pass, l, &q, &k, &v);
     TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->o, pass->tokens, attn, pass->dh, pass->dattn, false,

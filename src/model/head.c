@@ -25,7 +25,8 @@ done:
 
 static tn_status chunk_backward(tn_pass *pass, const int32_t *index, int64_t count, const tn_dropout *dropout) {
     const tn_arch *a = pass->model->arch;
-    bool below = pass->model->lowest_trained < a->layers; /* does anything under the head train? */
+    /* Does anything under the head train? */
+    bool below = pass->model->lowest_trained < a->layers || pass->model->dfinal_norm;
     tn_status status;
     TN_TRY(OP(pass)->linear_backward(DEV(pass), &pass->model->head, count, pass->head_x, pass->logits,
                                      below ? pass->head_dx : no_view, false, 1.0f / a->logit_scale, dropout));

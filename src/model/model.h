@@ -31,8 +31,8 @@ typedef struct tn_model {
     float *dfinal_norm; /* NULL where frozen */
     tn_linear head;
     int64_t border_qkv, border_o, border_gate_up, border_down, border_head; /* largest over the layers */
-    int64_t lowest_trained; /* first layer the backward pass must reach; `layers` where only the head trains;
-                               -1: the embedding */
+    int64_t lowest_trained; /* first layer the backward pass must reach; `layers` where only the last norm or
+                               the head trains; -1: the embedding */
     bool block_weights;     /* some weight is block-quantised */
     uint64_t seed;          /* of random weights */
     struct tn_placement *placements; /* one for each loaded piece, see model.c */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static tn_status copy_text(tn_arena *arena, const char *text, const char **out) {
     *out = text ? tn_arena_text(arena, text, (int64_t)strlen(text)) : NULL;
@@ -13,7 +14,7 @@ static tn_status copy_text(tn_arena *arena, const char *text, const char **out) 
 
 /* Words for lists of modules. Saved adapters carry the list, as PEFT's do: not every reader knows the words. */
 static const char *module_names(const char *text) {
-    if (strcmp(text, "all-linear") == 0) return "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+    if (strcasecmp(text, "all-linear") == 0) return "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (strcmp(text, "attention") == 0) return "q_proj,k_proj,v_proj,o_proj";
     if (strcmp(text, "mlp") == 0) return "gate_proj,up_proj,down_proj";
     return text;
@@ -101,7 +102,7 @@ static bool same_rule(const char *text, const tn_name_rule *rule, bool all_linea
     tn_arena arena = {0};
     tn_name_rule asked = {0};
     bool same;
-    if (all_linear) return strcmp(text, "all-linear") == 0;
+    if (all_linear) return strcasecmp(text, "all-linear") == 0;
     same = tn_name_rule_parse(&arena, module_names(text), &asked) == TN_OK && asked.count == rule->count &&
            !asked.regex == !rule->regex;
     if (same && asked.regex) same = strcmp(asked.regex, rule->regex) == 0;

@@ -241,6 +241,7 @@ static void broken_settings(void **state) {
         {"", TRAIN "--max_steps -4", 2, "max_steps"},
         {"", TRAIN "--per_device_train_batch_size 0", 2, "per_device_train_batch_size"},
         {"", TRAIN "--target_modules nothing", 2, "nothing"},
+        {"", "plan --model m --device cpu --target_modules ALL-LINEAR", 0, "trainable params: "},
         {"", TRAIN "--target_modules '(['", 2, "target_modules"},
         {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
         {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},

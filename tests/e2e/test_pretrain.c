@@ -1,18 +1,20 @@
 /* test_pretrain.c: a model from nothing, as somebody pre-trains one: a text, a tokenizer trained on it
  * (tools/), `init`, full fine-tuning on the .txt file. The plan says what it takes, the loss falls, a run taken
- * up again is bit for bit the whole one, and what is saved is the model that was trained. */
+ * up again is bit for bit the whole one, what is saved is the model that was trained, and modules of an adapter
+ * that train in full do as here. */
 #include <math.h>
 
 #include "base/file.h"
+#include "format/safetensors.h"
 #include "tenon/tenon.h"
 #include "testing.h"
 
 enum { STEPS = 60, HALF = 23, VOCAB = 400, HIDDEN = 32, INNER = 64, LAYERS = 2, HEADS = 4, KV_HEADS = 2 };
-/* Embedding, head and last norm; q and o, k and v, gate|up|down and two norms of a layer. */
+/* Embedding, head and last norm; q and o, k and v with their biases, gate|up|down and two norms of a layer. */
 enum {
     PARAMETERS = 2 * VOCAB * HIDDEN + HIDDEN +
-                 LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN * KV_HEADS / HEADS + 3 * HIDDEN * INNER +
-                           2 * HIDDEN)
+                 LAYERS * (2 * (HIDDEN + 1) * HIDDEN + 2 * (HIDDEN + 1) * HIDDEN * KV_HEADS / HEADS +
+                           3 * HIDDEN * INNER + 2 * HIDDEN)
 };
 
 typedef struct pair {
@@ -202,6 +204,71 @@ static void a_run_taken_up_again_is_the_whole_run(void **state) {
     }
 }
 
+/* One step of plain SGD: every tensor moves by its own gradient. */
+static void step_once(const char *output_dir, const pair *more) {
+    const pair sgd[] = {{"optim", "sgd"},         {"max_steps", "1"},
+                        {"max_grad_norm", "0"},   {"warmup_steps", "0"},
+                        {"learning_rate", "1"},   {"embedding_learning_rate", "1"},
+                        {"eval_dataset", "none"}, {NULL, NULL}};
+    tn_config *config = training("train", "float32", output_dir, sgd);
+    tn_doc *doc = NULL;
+    for (; more->key; more++) must(tn_config_set(config, more->key, more->value));
+    must(tn_train(config, NULL, &doc));
+    tn_doc_free(doc);
+    tn_config_free(config);
+}
+
+/* Every tensor of the adapter that is a copy of the base's moved as it did with all the others; says how many.
+ */
+static int assert_moved_alike(const char *adapter, const char *model) {
+    static const char prefix[] = "base_model.model.";
+    tn_safetensors *copies, *whole;
+    int compared = 0;
+    must(tn_safetensors_open(scratch(adapter), &copies));
+    must(tn_safetensors_open(scratch(model), &whole));
+    for (int64_t i = 0; i < tn_safetensors_count(copies); i++) {
+        const tn_tensor_info *t = tn_safetensors_at(copies, i);
+        if (strstr(t->name, ".lora_")) continue;
+        const tn_tensor_info *w = tn_safetensors_find(whole, t->name + strlen(prefix));
+        if (!w || w->elements != t->elements) fail_msg("%s is not a tensor of the model", t->name);
+        for (int64_t j = 0; j < t->elements; j++)
+            if (!(fabsf(((const float *)t->data)[j] - ((const float *)w->data)[j]) < 1e-6f))
+                fail_msg("%s[%lld] is %g, and %g in the full fine-tune", t->name, (long long)j,
+                         ((const float *)t->data)[j], ((const float *)w->data)[j]);
+        compared++;
+    }
+    tn_safetensors_close(copies);
+    tn_safetensors_close(whole);
+    return compared;
+}
+
+/* B is zero at first, so LoRA beside them changes nothing in a first step. PEFT takes the ends of names: "norm"
+ * is every norm of this model, a module brings its bias, and "self_attn" is all that is in it. */
+static void modules_to_save_move_as_in_a_full_fine_tune(void **state) {
+    static const struct {
+        const char *modules, *targets;
+        int tensors;
+    } rows[] = {{"norm", "down_proj", 1 + 2 * LAYERS},
+                {"model.norm", "lm_head", 1},
+                {"layers.0.input_layernorm", "layers.1.mlp.up_proj", 1},
+                {"q_proj,embed_tokens", "up_proj", 1 + 2 * LAYERS},
+                {"self_attn", "up_proj", 8 * LAYERS}};
+    const pair full[] = {{NULL, NULL}};
+    (void)state;
+    step_once("step-full", full);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const pair more[] = {{"full_finetuning", "false"},
+                             {"modules_to_save", rows[i].modules},
+                             {"target_modules", rows[i].targets},
+                             {NULL, NULL}};
+        char directory[32], file[64];
+        snprintf(directory, sizeof directory, "step-%zu", i);
+        snprintf(file, sizeof file, "%s/adapter_model.safetensors", directory);
+        step_once(directory, more);
+        assert_int_equal(assert_moved_alike(file, "step-full/model.safetensors"), rows[i].tensors);
+    }
+}
+
 static void initialise(const char *dtype) {
     const pair pairs[] = {{"model", scratch("new/config.json")},
                           {"tokenizer", scratch("new")},
@@ -233,7 +300,8 @@ static int make_models(void **state) {
         snprintf(text, sizeof text,
                  "{\"model_type\":\"llama\",\"vocab_size\":%d,\"hidden_size\":%d,\"intermediate_size\":%d,"
                  "\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,"
-                 "\"max_position_embeddings\":64,\"tie_word_embeddings\":false,\"eos_token_id\":1}\n",
+                 "\"max_position_embeddings\":64,\"tie_word_embeddings\":false,\"attention_bias\":true,\"eos_"
+                 "token_id\":1}\n",
                  VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS);
     write_scratch("new/config.json", text, length);
     initialise("float32");
@@ -252,6 +320,7 @@ int main(void) {
         cmocka_unit_test(the_plan_counts_sixteen_bytes_a_parameter),
         cmocka_unit_test(the_loss_falls_and_the_saved_model_has_it),
         cmocka_unit_test(a_run_taken_up_again_is_the_whole_run),
+        cmocka_unit_test(modules_to_save_move_as_in_a_full_fine_tune),
     };
     return cmocka_run_group_tests(tests, make_models, remove_files);
 }

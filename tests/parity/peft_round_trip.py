@@ -18,6 +18,8 @@ FORMS = {  # keys of tenon, arguments of PEFT
                       {"target_modules": "all-linear", "use_rslora": True, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"o_proj": 3}}),
     "embed and head": ({"target_modules": "all-linear", "modules_to_save": "embed_tokens,lm_head"},
                        {"target_modules": "all-linear", "modules_to_save": ["embed_tokens", "lm_head"]}),
+    "norms, biases": ({"target_modules": "q_proj,down_proj", "modules_to_save": "norm,v_proj"},
+                      {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm", "v_proj"]}),
 }
 
 
