@@ -130,11 +130,17 @@ static tn_status put_heads(const tn_gguf *file, const char *path, tn_json_writer
     const translation size = {"attention.key_length", "head_dim", false};
     tn_status status = put_translated(file, path, w, &shared);
     if (status == TN_OK) status = put_translated(file, path, w, &size);
-    if (status != TN_OK || own(file, "attention.key_length")) return status;
+    if (status != TN_OK) return status;
     if (tn_json_integer(heads, 0) < 1)
         return tn_fail(TN_BAD_DATA, "%s: %s.attention.head_count is not positive", path, architecture(file));
-    tn_json_integer_member(w, "head_dim", tn_json_integer(width, 0) / tn_json_integer(heads, 1));
-    return TN_OK;
+    const tn_json *given = own(file, size.gguf), *turned = own(file, "rope.dimension_count");
+    int64_t head_dim = tn_json_integer(given, tn_json_integer(width, 0) / tn_json_integer(heads, 1));
+    if (!given) tn_json_integer_member(w, size.hf, head_dim);
+    if (!turned || tn_json_integer(turned, -1) == head_dim) return TN_OK;
+    return tn_fail(TN_USAGE,
+                   "%s: %s.rope.dimension_count is %lld and a head has %lld dimensions; rope that turns "
+                   "a part of a head is not supported",
+                   path, architecture(file), (long long)tn_json_integer(turned, -1), (long long)head_dim);
 }
 
 /* An F32 vector of the file as a list of positive numbers. */

@@ -61,6 +61,12 @@ static int64_t integer(const reader *r, const char *key, int64_t otherwise) {
     return tn_json_is_null(value) ? otherwise : tn_json_integer(value, INT64_MIN);
 }
 
+/* Where the key is absent the family's own value, if it has one; null asks for what follows from the other
+ * sizes. */
+static int64_t derived(const reader *r, const char *key, int64_t own, int64_t following) {
+    return own && !tn_json_get(r->config, key) ? own : following;
+}
+
 static double number(const reader *r, const char *key, double otherwise) {
     const tn_json *value = tn_json_get(r->config, key);
     return tn_json_is_null(value) ? otherwise : tn_json_number(value, NAN);
@@ -92,10 +98,28 @@ static bool is_windowed(const tn_json *list, int64_t layer, bool otherwise) {
     return list ? tn_json_is_string(tn_json_at(list, layer), "sliding_attention") : otherwise;
 }
 
-/* layer_types, where it speaks of every layer. */
-static const tn_json *layer_types(const reader *r, const tn_arch *arch) {
+static const tn_json *layer_types(const reader *r) {
     const tn_json *types = tn_json_get(r->config, "layer_types");
-    return types && types->type == TN_JSON_ARRAY && types->count == arch->layers ? types : NULL;
+    return tn_json_is_null(types) ? NULL : types;
+}
+
+/* A list that does not speak of every layer leaves open which layer each entry is of. */
+static tn_status check_layer_types(const reader *r, const tn_arch *arch) {
+    const tn_json *types = layer_types(r);
+    if (!types) return TN_OK;
+    if (types->type != TN_JSON_ARRAY || types->count != arch->layers) {
+        tn_fail(TN_BAD_DATA, "%s: layer_types needs one entry for each of the %lld layers, and has %lld",
+                r->name, (long long)arch->layers, (long long)(types->type == TN_JSON_ARRAY ? types->count : 0));
+        return tn_remedy("make layer_types and num_hidden_layers agree, or remove layer_types");
+    }
+    for (int64_t i = 0; i < types->count; i++) {
+        const tn_json *kind = tn_json_at(types, i);
+        if (tn_json_is_string(kind, "full_attention") || tn_json_is_string(kind, "sliding_attention")) continue;
+        tn_fail(TN_USAGE, "%s: layer_types[%lld] \"%s\" is not supported", r->name, (long long)i,
+                tn_json_string(kind, "?"));
+        return tn_remedy("known: full_attention, sliding_attention");
+    }
+    return TN_OK;
 }
 
 /* With use_sliding_window the layers without rope are the windowed ones, unless layer_types says otherwise. */
@@ -106,7 +130,7 @@ static tn_status window_smollm3(const reader *r, const bool *turns, tn_arch *arc
         return tn_fail(TN_BAD_DATA, "%s: sliding_window must be a positive number or null", r->name);
     bool *windowed = tn_arena_take(r->arena, arch->layers);
     if (!windowed) return tn_fail_memory(arch->layers, "layer kinds");
-    for (int64_t i = 0; i < arch->layers; i++) windowed[i] = is_windowed(layer_types(r, arch), i, !turns[i]);
+    for (int64_t i = 0; i < arch->layers; i++) windowed[i] = is_windowed(layer_types(r), i, !turns[i]);
     arch->window = window;
     arch->layer_windowed = windowed;
     return TN_OK;
@@ -155,8 +179,8 @@ static tn_status read_window(const reader *r, tn_arch *arch) {
     if (!windowed) return tn_fail_memory(arch->layers, "layer kinds");
     for (int64_t i = 0; i < arch->layers; i++) {
         /* mistral's window is that of every layer: Transformers' class does not read layer_types. */
-        windowed[i] = !family->window_by_flag ||
-                      is_windowed(layer_types(r, arch), i, i >= integer(r, "max_window_layers", 28));
+        windowed[i] =
+            !family->window_by_flag || is_windowed(layer_types(r), i, i >= integer(r, "max_window_layers", 28));
         any = any || windowed[i];
     }
     arch->window = any ? window : 0;
@@ -164,22 +188,54 @@ static tn_status read_window(const reader *r, tn_arch *arch) {
     return TN_OK;
 }
 
+/* No class of these families in Transformers turns a part of a head: the default rope does not read
+ * partial_rotary_factor, and every other kind fails over the shapes. */
+static tn_status check_partial(const reader *r, const tn_json *const places[], int count, const tn_arch *arch) {
+    double partial = number(r, "partial_rotary_factor", 1.0);
+    for (int i = count - 1; i >= 0; i--) {
+        const tn_json *value = tn_json_get(places[i], "partial_rotary_factor");
+        if (!tn_json_is_null(value)) partial = tn_json_number(value, NAN);
+    }
+    if (!(partial > 0) || partial > 1)
+        return tn_fail(TN_BAD_DATA, "%s: partial_rotary_factor must be in (0, 1]", r->name);
+    if ((int64_t)((double)arch->head_dim * partial) == arch->head_dim) return TN_OK;
+    const char *family = arch->family->name;
+    if (arch->rope.kind == TN_ROPE_DEFAULT) {
+        tn_warn(
+            "%s: partial_rotary_factor %g is not used: the %s family turns whole heads, here as in "
+            "Transformers",
+            r->name, partial, family);
+        return TN_OK;
+    }
+    tn_fail(TN_USAGE,
+            "%s: partial_rotary_factor %g: the %s family turns whole heads, and with scaled rope "
+            "Transformers runs no such model either",
+            r->name, partial, family);
+    return tn_remedy("remove partial_rotary_factor if the model was trained without it");
+}
+
+/* Of the two generations' keys the old one wins where both stand, as in Transformers; {} is as good as absent.
+ */
+static const tn_json *rope_of(const reader *r) {
+    const tn_json *scaling = tn_json_get(r->config, "rope_scaling");
+    bool given = !tn_json_is_null(scaling) && !(scaling->type == TN_JSON_OBJECT && scaling->count == 0);
+    return given ? scaling : tn_json_get(r->config, "rope_parameters");
+}
+
 static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *arch) {
-    const tn_json *parameters = tn_json_get(r->config, "rope_parameters"), *scaling = override;
-    double partial = number(r, "partial_rotary_factor",
-                            tn_json_number(tn_json_get(parameters, "partial_rotary_factor"), 1.0));
-    double theta =
-        number(r, "rope_theta", tn_json_number(tn_json_get(parameters, "rope_theta"), arch->family->theta));
-    if (!scaling) scaling = parameters;
-    if (!scaling) scaling = tn_json_get(r->config, "rope_scaling");
+    const tn_json *parameters = rope_of(r);
+    const tn_json *scaling = override ? override : parameters;
     if (tn_json_is_null(scaling)) scaling = NULL;
     if (scaling && scaling->type != TN_JSON_OBJECT)
         return tn_fail(TN_BAD_DATA, "%s: rope_scaling is no object", r->name);
-    if (!(partial > 0) || partial > 1)
-        return tn_fail(TN_BAD_DATA, "%s: partial_rotary_factor must be in (0, 1]", r->name);
+    double theta =
+        tn_json_number(tn_json_get(parameters, "rope_theta"), number(r, "rope_theta", arch->family->theta));
     tn_status status = tn_rope_read(r->arena, scaling, tn_json_get(r->config, "tenon_rope_divisors"), theta,
-                                    arch->head_dim, partial, integer(r, "original_max_position_embeddings", 0),
+                                    arch->head_dim, integer(r, "original_max_position_embeddings", 0),
                                     arch->max_positions, r->name, &arch->rope);
+    if (status != TN_OK) return status;
+    const tn_json *const places[] = {scaling, parameters};
+    status = check_partial(r, places, 2, arch);
     if (status != TN_OK) return status;
     arch->trained_length = arch->max_positions;
     /* Configs scale in two ways: max_position_embeddings is the original length (then factor stretches it), or
@@ -264,14 +320,14 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     arch->intermediate = integer(&r, "intermediate_size", f->intermediate);
     arch->layers = integer(&r, "num_hidden_layers", f->layers);
     arch->heads = integer(&r, "num_attention_heads", f->heads);
-    arch->kv_heads = integer(&r, "num_key_value_heads", f->kv_heads ? f->kv_heads : arch->heads);
-    arch->head_dim = integer(&r, "head_dim",
-                             f->head_dim       ? f->head_dim
-                             : arch->heads > 0 ? arch->hidden / arch->heads
-                                               : 0);
+    arch->kv_heads =
+        integer(&r, "num_key_value_heads", derived(&r, "num_key_value_heads", f->kv_heads, arch->heads));
+    arch->head_dim = integer(
+        &r, "head_dim", derived(&r, "head_dim", f->head_dim, arch->heads > 0 ? arch->hidden / arch->heads : 0));
     arch->max_positions = integer(&r, "max_position_embeddings", f->max_positions);
     arch->norm_eps = (float)number(&r, "rms_norm_eps", f->norm_eps);
     TN_TRY(check_sizes(&r, arch));
+    TN_TRY(check_layer_types(&r, arch));
     arch->tied = tn_json_boolean(tn_json_get(config, "tie_word_embeddings"),
                                  boolean(&r, "tie_word_embeddings", f->tied));
     bool bias = f->bias_by_config && boolean(&r, "attention_bias", false);

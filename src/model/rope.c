@@ -43,14 +43,14 @@ static tn_status check(const tn_rope *rope, const char *name) {
 }
 
 tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta,
-                       int64_t head_dim, double partial, int64_t original_length, int64_t max_positions,
-                       const char *name, tn_rope *rope) {
+                       int64_t head_dim, int64_t original_length, int64_t max_positions, const char *name,
+                       tn_rope *rope) {
     tn_status status = TN_OK;
     const tn_json *type = tn_json_get(scaling, "rope_type");
     if (tn_json_is_null(type)) type = tn_json_get(scaling, "type");
     const char *kind = tn_json_string(type, "default");
     *rope = (tn_rope){.theta = tn_json_number(tn_json_get(scaling, "rope_theta"), theta)};
-    rope->half = (int64_t)((double)head_dim * partial) / 2;
+    rope->half = head_dim / 2;
     rope->max_positions = max_positions;
     rope->factor = tn_json_number(tn_json_get(scaling, "factor"), 1.0);
     rope->low_freq_factor = tn_json_number(tn_json_get(scaling, "low_freq_factor"), 1.0);

@@ -29,10 +29,11 @@ typedef struct tn_rope {
     const float *long_factor, *short_factor, *divisors; /* [half] */
 } tn_rope;
 
-/* `scaling` is rope_scaling / rope_parameters or NULL; `divisors` GGUF's array or NULL. */
+/* `scaling` is rope_scaling / rope_parameters or NULL; `divisors` GGUF's array or NULL. All dimensions of a
+ * head turn. */
 tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta,
-                       int64_t head_dim, double partial, int64_t original_length, int64_t max_positions,
-                       const char *name, tn_rope *rope);
+                       int64_t head_dim, int64_t original_length, int64_t max_positions, const char *name,
+                       tn_rope *rope);
 /* Does the table depend on the document's length? */
 bool tn_rope_by_length(const tn_rope *rope);
 /* inv_freq [half] for a document of `length` tokens. */

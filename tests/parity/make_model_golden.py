@@ -1,6 +1,6 @@
 """Golden files of tests/parity/test_model_golden.c: tiny random models of every family and rope kind through Transformers + PEFT.
 
-For each case tests/parity/golden/NAME/ gets a model directory (bf16-representable weights), an adapter with A and B not zero,
+For each case tests/parity/golden/NAME/ gets a model directory (weights that its dtype, mostly bf16, holds exactly), an adapter with A and B not zero,
 train.jsonl, and golden.safetensors: input_ids, logits of base and adapter, the gradient of every adapter tensor of the mean loss
 over one record, and 50-step loss curves (fp32, and bf16 where wanted). usage: make_model_golden.py [CASE...]
 Made with the versions it prints: torch 2.15, transformers 5.23, peft 0.21 (CPU).
@@ -46,7 +46,26 @@ CASES = {  # name: (config class, config keys, LoRA keys, curves)
                                               layer_types=["sliding_attention", "full_attention"],
                                               **rope("yarn", factor=None, mscale=1.0, mscale_all_dim=0.5, truncate=False, original_max_position_embeddings=12)), {}, False),
 }
+CASES.update({
+    # partial_rotary_factor is read by no class of these families: with the default rope Transformers turns the whole head.
+    "llama_partial": ("LlamaConfig", rope("default", partial_rotary_factor=0.5), dict(target_modules=["q_proj", "k_proj"]), False),
+    "qwen2_window": ("Qwen2Config", dict(use_sliding_window=True, sliding_window=4, max_window_layers=1, **rope("default")), dict(target_modules=["q_proj", "v_proj"]), False),
+    "qwen3_window": ("Qwen3Config", dict(head_dim=10, use_sliding_window=True, sliding_window=5, max_window_layers=1, **rope("default")), dict(target_modules=["k_proj", "o_proj"]), False),
+    "llama_fp16": ("LlamaConfig", rope("default"), dict(target_modules=["v_proj", "down_proj"]), False),
+    "mistral_yarn_attention": ("MistralConfig", dict(sliding_window=None, **rope("yarn", factor=4.0, attention_factor=1.3, beta_fast=4.0, beta_slow=0.5, original_max_position_embeddings=16)),
+                               dict(target_modules=["q_proj", "k_proj"]), False),
+    # Every record is shorter than the original length: the short factors; the scaling follows from the two lengths.
+    "llama_longrope_short": ("LlamaConfig", rope("longrope", original_max_position_embeddings=32, long_factor=[1.0, 1.5, 2.5, 4.0], short_factor=[1.0, 1.2, 1.5, 2.0]),
+                             dict(target_modules=["q_proj", "k_proj"]), False),
+})
+STORED = {"llama_fp16": torch.float16}  # what the base's file holds; bf16 otherwise
+# Written by Transformers 5 beside what it follows from; without it max_window_layers is what has to be read.
+LEFT_OUT = {"qwen2_window": "layer_types", "qwen3_window": "layer_types"}
 STEPS, WARMUP, LR, DECAY, ROWS, GROUP = 50, 4, 5e-3, 0.01, 2, 2
+
+
+def stored(name):
+    return STORED.get(name, torch.bfloat16)
 
 
 def build(name):
@@ -59,7 +78,7 @@ def build(name):
         for key, p in model.named_parameters():
             if key.endswith("bias"): p.normal_(0, 0.1)
             if "norm" in key: p.add_(0.2 * torch.randn_like(p))
-            p.copy_(p.bfloat16().float())
+            p.copy_(p.to(stored(name)).float())
     lora = dict(dict(target_modules=ALL), **lora)
     wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **lora))
     with torch.no_grad():
@@ -128,9 +147,13 @@ def make(name):
             for k, v in wrapped.state_dict().items() if "lora_" not in k and "modules_to_save" not in k}
     if config.tie_word_embeddings: base.pop("lm_head.weight", None)
     os.makedirs(folder + "/model", exist_ok=True)
-    config.dtype = "bfloat16"
+    config.dtype = str(stored(name)).split(".")[1]
     config.save_pretrained(folder + "/model")
-    save_file({k: v.detach().to(torch.bfloat16).contiguous().clone() for k, v in base.items()}, folder + "/model/model.safetensors", {"format": "pt"})
+    if name in LEFT_OUT:
+        path = folder + "/model/config.json"
+        doc = json.load(open(path)); del doc[LEFT_OUT[name]]
+        json.dump(doc, open(path, "w"), indent=2, sort_keys=True)
+    save_file({k: v.detach().to(stored(name)).contiguous().clone() for k, v in base.items()}, folder + "/model/model.safetensors", {"format": "pt"})
     wrapped.save_pretrained(folder + "/adapter")
     if os.path.exists(folder + "/adapter/README.md"): os.remove(folder + "/adapter/README.md")
     path = folder + "/adapter/adapter_config.json"

@@ -9,10 +9,27 @@
 
 #define GOLDEN "tests/parity/golden/"
 
-static const char *const cases[] = {
-    "llama",          "llama_bias_tied", "llama_embed_head", "qwen2",          "qwen2_yarn",
-    "mistral_window", "qwen3",           "granite",          "smollm3",        "seed_oss",
-    "llama_linear",   "llama_dynamic",   "llama_longrope",   "smollm3_window", "qwen3_layer_types"};
+static const char *const cases[] = {"llama",
+                                    "llama_bias_tied",
+                                    "llama_embed_head",
+                                    "qwen2",
+                                    "qwen2_yarn",
+                                    "mistral_window",
+                                    "qwen3",
+                                    "granite",
+                                    "smollm3",
+                                    "seed_oss",
+                                    "llama_linear",
+                                    "llama_dynamic",
+                                    "llama_longrope",
+                                    "smollm3_window",
+                                    "qwen3_layer_types",
+                                    "llama_partial",
+                                    "qwen2_window",
+                                    "qwen3_window",
+                                    "llama_fp16",
+                                    "mistral_yarn_attention",
+                                    "llama_longrope_short"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
 
 static const char *path_of(const char *name, const char *rest) {

@@ -413,6 +413,9 @@ static void a_gguf_that_is_no_model_of_ours_is_refused(void **state) {
     add_model(&b, "llama");
     add_string(&b, "llama.rope.scaling.type", "su");
     must_fail(open_gguf(&b, &f), TN_USAGE, "rope scaling \"su\"");
+    add_model(&b, "llama");
+    add_u32(&b, "llama.rope.dimension_count", 4);
+    must_fail(open_gguf(&b, &f), TN_USAGE, "llama.rope.dimension_count is 4 and a head has 8 dimensions");
     add_string(&b, "general.architecture", "llama");
     must_fail(open_gguf(&b, &f), TN_BAD_DATA, "llama.context_length is missing");
     add_model(&b, "llama");
