@@ -37,5 +37,8 @@ const tn_tensor_info *tn_model_files_find(const tn_model_files *files, const cha
 bool tn_model_files_permuted(const tn_model_files *files, const tn_tensor_info *tensor);
 /* XXH128 over headers, names, shapes and sizes (not over 16 GB of weights). */
 tn_status tn_model_files_hash(const tn_model_files *files, char digits[33]);
+/* Hash of a sample of the values: of every tensor the first and last 4 KiB and four pages between, or all of a
+ * small one. The files must have been opened with their weights. */
+tn_status tn_model_files_sample(const tn_model_files *files, char digits[33]);
 
 #endif

@@ -130,6 +130,7 @@ tn_status tn_run_write(const tn_engine *e, const tn_progress *progress, const ch
     tn_json_string_member(&w, "tenon", TENON_VERSION);
     tn_json_string_member(&w, "model", e->settings->model);
     tn_json_string_member(&w, "model_hash", e->base_hash);
+    if (e->base_values[0]) tn_json_string_member(&w, "model_values", e->base_values);
     tn_json_string_member(&w, "data_hash", data_hash);
     tn_json_string_member(&w, "device", e->device->name);
     tn_json_string_member(&w, "dtype", tn_dtype_name(e->device->dtype));
@@ -299,12 +300,16 @@ done:
 
 /* ---- Directories --------------------------------------------------------------------------------- */
 
-/* Number behind "checkpoint-", -1 for any other name. */
+/* Behind the name of a checkpoint while a newer one of the same step takes its place. */
+static const char aside[] = ".old";
+static const char *const endings[] = {"", aside};
+
+/* Number behind "checkpoint-", also of one that was put aside; -1 for any other name. */
 static int64_t step_of(const char *name) {
     char *end;
     if (!tn_starts_with(name, "checkpoint-") || name[11] < '0' || name[11] > '9') return -1;
     long long step = strtoll(name + 11, &end, 10);
-    return *end == '\0' ? step : -1;
+    return *end == '\0' || strcmp(end, aside) == 0 ? step : -1;
 }
 
 int64_t tn_checkpoint_step(const char *path) {
@@ -317,7 +322,7 @@ int64_t tn_checkpoint_step(const char *path) {
     return step_of(name);
 }
 
-/* Steps of all checkpoint directories, ascending. */
+/* Steps of all checkpoint directories, ascending, each once. */
 static tn_status list_steps(tn_arena *arena, const char *output_dir, int64_t **steps, int64_t *count) {
     const char **names;
     int64_t n;
@@ -330,6 +335,8 @@ static tn_status list_steps(tn_arena *arena, const char *output_dir, int64_t **s
     if (!*steps) return tn_fail_memory(n * 8, "checkpoint numbers");
     for (int64_t i = 0; i < n; i++) {
         int64_t step = step_of(names[i]), at = *count;
+        for (int64_t k = 0; k < *count; k++)
+            if ((*steps)[k] == step) step = -1;
         if (step < 0) continue;
         for (; at > 0 && (*steps)[at - 1] > step; at--) (*steps)[at] = (*steps)[at - 1];
         (*steps)[at] = step;
@@ -338,16 +345,32 @@ static tn_status list_steps(tn_arena *arena, const char *output_dir, int64_t **s
     return TN_OK;
 }
 
-static const char *directory_of(tn_arena *arena, const char *output_dir, int64_t step) {
-    return tn_arena_printf(arena, "%s/checkpoint-%lld", output_dir, (long long)step);
+static const char *directory_of(tn_arena *arena, const char *output_dir, int64_t step, const char *ending) {
+    return tn_arena_printf(arena, "%s/checkpoint-%lld%s", output_dir, (long long)step, ending);
+}
+
+const char *tn_checkpoint_path(tn_arena *arena, const char *output_dir, int64_t step) {
+    const char *path = directory_of(arena, output_dir, step, ""),
+               *older = directory_of(arena, output_dir, step, aside);
+    return path && older && !tn_is_directory(path) && tn_is_directory(older) ? older : path;
+}
+
+const char *tn_checkpoint_find(tn_arena *arena, const char *wanted) {
+    int64_t length = (int64_t)strlen(wanted);
+    while (length > 1 && wanted[length - 1] == '/') length--;
+    const char *path = tn_arena_text(arena, wanted, length),
+               *older = tn_arena_printf(arena, "%s%s", path, aside);
+    return path && older && !tn_is_directory(path) && tn_is_directory(older) ? older : path;
 }
 
 tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const char **path) {
     int64_t *steps, count;
     *path = NULL;
     tn_status status = list_steps(arena, output_dir, &steps, &count);
-    for (int64_t i = count - 1; status == TN_OK && i >= 0; i--) {
-        const char *candidate = directory_of(arena, output_dir, steps[i]);
+    for (int64_t i = 2 * count - 1; status == TN_OK && i >= 0; i--) {
+        const char *candidate = directory_of(arena, output_dir, steps[i / 2], endings[1 - i % 2]);
+        if (!candidate) return tn_fail_memory(256, "a path");
+        if (!tn_is_directory(candidate)) continue;
         if (tn_checkpoint_verify(candidate) == TN_OK) {
             *path = candidate;
             return TN_OK;
@@ -357,12 +380,21 @@ tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const ch
     return status;
 }
 
+/* The checkpoint of this step, and what was put aside for it. */
+static tn_status remove_step(tn_arena *arena, const char *output_dir, int64_t step) {
+    tn_status status = TN_OK;
+    for (int i = 1; status == TN_OK && i >= 0; i--) {
+        const char *path = directory_of(arena, output_dir, step, endings[i]);
+        status = path ? tn_remove_tree(path) : tn_fail_memory(256, "a path");
+    }
+    return status;
+}
+
 tn_status tn_checkpoint_remove_all(const char *output_dir) {
     tn_arena arena = {0};
     int64_t *steps, count;
     tn_status status = list_steps(&arena, output_dir, &steps, &count);
-    for (int64_t i = 0; status == TN_OK && i < count; i++)
-        status = tn_remove_tree(directory_of(&arena, output_dir, steps[i]));
+    for (int64_t i = 0; status == TN_OK && i < count; i++) status = remove_step(&arena, output_dir, steps[i]);
     tn_arena_free(&arena);
     return status;
 }
@@ -375,8 +407,31 @@ static tn_status rotate(const tn_engine *e, int64_t step, tn_arena *arena) {
     while (status == TN_OK && count > 0 && steps[count - 1] > step) count--;
     for (int64_t i = 0; status == TN_OK && limit > 0 && i < count - limit; i++) {
         TN_KNOWN(steps);
-        status = tn_remove_tree(directory_of(arena, e->settings->output_dir, steps[i]));
+        status = remove_step(arena, e->settings->output_dir, steps[i]);
     }
+    return status;
+}
+
+/* Moves a complete checkpoint to its name. One of the same step that is there (from before a resume) is put
+ * aside first and deleted last, so that at every moment one of the two can be found. What a killed run leaves
+ * aside is taken where the name is free (tn_checkpoint_path), and deleted when the step is saved again or
+ * rotated out. */
+static tn_status put_in_place(const tn_engine *e, const char *temporary, const char *final, const char *older) {
+    const bool replaces = tn_is_directory(final);
+    tn_status status = TN_OK;
+    if (replaces) TN_TRY(tn_remove_tree(older));
+    if (replaces && rename(final, older) != 0) {
+        status = tn_fail_errno("rename", final);
+        goto done;
+    }
+    if (rename(temporary, final) != 0) {
+        status = tn_fail_errno("rename to", final);
+        if (replaces) (void)rename(older, final);
+        goto done;
+    }
+    TN_TRY(tn_sync_directory(e->settings->output_dir));
+    status = tn_remove_tree(older);
+done:
     return status;
 }
 
@@ -413,21 +468,17 @@ tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, co
                              int64_t max_steps) {
     tn_arena arena = {0};
     tn_status status;
-    const char *final = directory_of(&arena, e->settings->output_dir, progress->step);
-    const char *temporary = tn_arena_printf(&arena, "%s.tmp", final);
-    if (!final || !temporary) return tn_fail_memory(256, "a path");
+    const char *final = directory_of(&arena, e->settings->output_dir, progress->step, "");
+    const char *older = directory_of(&arena, e->settings->output_dir, progress->step, aside);
+    const char *temporary = directory_of(&arena, e->settings->output_dir, progress->step, ".tmp");
+    if (!final || !older || !temporary) return tn_fail_memory(256, "a path");
     TN_TRY(tn_remove_tree(temporary)); /* left by a run that was killed here */
     status = write_files(e, progress, data_hash, max_steps, &arena, temporary);
     if (status != TN_OK) {
         status = discard(status, temporary);
         goto done;
     }
-    TN_TRY(tn_remove_tree(final)); /* an older one of the same step, from before a resume */
-    if (rename(temporary, final) != 0) {
-        status = tn_fail_errno("rename to", final);
-        goto done;
-    }
-    TN_TRY(tn_sync_directory(e->settings->output_dir));
+    TN_TRY(put_in_place(e, temporary, final, older));
     status = rotate(e, progress->step, &arena);
 done:
     tn_arena_free(&arena);

@@ -25,6 +25,11 @@ tn_status tn_checkpoint_save(const tn_engine *engine, const tn_progress *progres
 /* Newest valid checkpoint of `output_dir` into `*path` (arena); NULL where there is none. Invalid ones are said
  * and passed over. */
 tn_status tn_checkpoint_newest(tn_arena *arena, const char *output_dir, const char **path);
+/* Where the checkpoint of this step is: output_dir/checkpoint-STEP, or where a killed run has left only the one
+ * that it was about to replace, that. */
+const char *tn_checkpoint_path(tn_arena *arena, const char *output_dir, int64_t step);
+/* The same for the path of a checkpoint. NULL: out of memory. */
+const char *tn_checkpoint_find(tn_arena *arena, const char *path);
 /* The step in the name of a checkpoint's directory, -1 where it is named otherwise. */
 int64_t tn_checkpoint_step(const char *path);
 /* Removes every checkpoint of `output_dir`, complete or not. */

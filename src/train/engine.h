@@ -41,7 +41,8 @@ typedef struct tn_engine {
     tn_pass *pass;
     tn_memory_plan plan;
     void *memory;
-    char base_hash[33];
+    char base_hash[33];   /* of the base's configuration, and names, types and shapes of its tensors */
+    char base_values[33]; /* of a sample of its bytes; training alone fills it in */
 } tn_engine;
 
 /* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or

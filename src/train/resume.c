@@ -77,7 +77,7 @@ tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **pat
             goto done;
         }
     } else {
-        *path = tn_arena_text(arena, wanted, (int64_t)strlen(wanted));
+        *path = tn_checkpoint_find(arena, wanted);
         if (!*path) return tn_fail_memory((int64_t)strlen(wanted), "a path");
         TN_TRY(tn_checkpoint_verify(*path));
     }

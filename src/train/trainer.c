@@ -55,8 +55,7 @@ static bool same_directory(const char *a, const char *b) {
 static bool is_own(const trainer *t, const char *directory) {
     tn_arena arena = {0};
     if (!t->checkpoint) return false;
-    const char *name = tn_arena_printf(&arena, "checkpoint-%lld", (long long)tn_checkpoint_step(t->checkpoint));
-    const char *path = name ? tn_path_join(&arena, directory, name) : NULL;
+    const char *path = tn_checkpoint_path(&arena, directory, tn_checkpoint_step(t->checkpoint));
     bool own = path && same_directory(path, t->checkpoint);
     tn_arena_free(&arena);
     return own;
@@ -274,6 +273,18 @@ done:
     return status;
 }
 
+/* Checkpoints of before model_values was kept are compared by names and shapes alone. */
+static tn_status same_base(const trainer *t, const tn_json *run) {
+    const tn_json *values = tn_json_get(run, "model_values");
+    bool shapes = tn_json_is_string(tn_json_get(run, "model_hash"), t->e.base_hash);
+    if (shapes && tn_json_is_null(values)) return TN_OK;
+    if (shapes && tn_json_is_string(values, t->e.base_values)) return TN_OK;
+    tn_fail(TN_USAGE, "the base model %s is not the one %s was trained on%s", t->e.settings->model,
+            t->checkpoint, shapes ? ": its tensors have the same names and shapes, and other values" : "");
+    return tn_remedy("resuming needs the same base; to train on this one start a new run with --%s %s",
+                     t->e.adapter->full ? "model" : "adapter", t->checkpoint);
+}
+
 static tn_status restore(trainer *t) {
     const tn_json *run;
     tn_status status;
@@ -290,9 +301,7 @@ static tn_status restore(trainer *t) {
                   t->e.adapter->full ? "model" : "adapter", t->checkpoint);
         goto done;
     }
-    if (!tn_json_is_string(tn_json_get(run, "model_hash"), t->e.base_hash))
-        TN_THROW(TN_USAGE, "the base model %s is not the one %s was trained on", t->e.settings->model,
-                 t->checkpoint);
+    TN_TRY(same_base(t, run));
     status = tn_resume_position(t->e.settings, run, &t->at.batch, &t->at.micro_steps);
 done:
     return status;
@@ -308,6 +317,7 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(plan(t));
     if (t->e.plan.fits) TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling)); /* before memory is taken */
     TN_TRY(tn_engine_allocate(&t->e));
+    if (t->e.files) TN_TRY(tn_model_files_sample(t->e.files, t->e.base_values)); /* just read, so in memory */
     TN_TRY(tn_stepper_open(&t->e, &t->stepper));
     TN_TRY(count_steps(t));
     TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches,

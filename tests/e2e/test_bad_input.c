@@ -330,6 +330,13 @@ static void broken_adapters(void **state) {
     "\"$TENON\" train --model m --dataset d.jsonl --output_dir x --max_steps 1 --full_finetuning " \
     "--device cpu"
 
+/* A run with a base that may be changed under it. */
+#define OWN_BASE                                                                                             \
+    "mkdir x; cp -r m x/m; \"$TENON\" train --model x/m --dataset d.jsonl --output_dir x/run --max_steps 1 " \
+    "--device cpu; "
+#define ON_OWN_BASE \
+    "train --dataset d.jsonl --output_dir x/run --max_steps 2 --device cpu --resume_from_checkpoint auto"
+
 static void broken_checkpoints(void **state) {
     static const row rows[] = {
         {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
@@ -347,6 +354,13 @@ static void broken_checkpoints(void **state) {
         {"cp -r a x; printf X | dd of=x/checkpoint-4/optimizer.safetensors conv=notrunc bs=1 seek=9000",
          RESUME("auto") " --lora_r 5", 2, "lora_r"},
         {"cp -r a x; truncate -s 9 x/checkpoint-4/run.json", RESUME("auto"), 0, "checkpoint-4 is passed over"},
+        {OWN_BASE "printf XX | dd of=x/m/model.safetensors conv=notrunc bs=1 seek=$(($(stat -c %s "
+                  "m/model.safetensors) - 2))",
+         ON_OWN_BASE, 2, "same names and shapes, and other values"},
+        /* of a version that kept no values */
+        {OWN_BASE
+         "(cd x/run/checkpoint-1; sed -i /model_values/d run.json; sed -i '/\"run.json\"/,/}/d' manifest.json)",
+         ON_OWN_BASE, 0, "resuming x/run/checkpoint-1"},
         {"cp -r a x", "train --model m --dataset d.jsonl --output_dir x", 2, "already holds a run"},
         {"cp -r a x", RESUME("a/checkpoint-2"), 2, "not that of a/checkpoint-2"},
         {"cp -r a x; echo '{\"step\":' >x/train_log.jsonl", RESUME("auto"), 0, "saved x/checkpoint-6"},

@@ -12,7 +12,7 @@
 static int kills, steps;
 
 /* `tenon train` into this directory; its output goes to the file log. */
-static pid_t start(const char *output_dir) {
+static pid_t start_from(const char *output_dir, const char *checkpoint) {
     char max_steps[16];
     pid_t child = fork();
     assert_true(child >= 0);
@@ -23,9 +23,11 @@ static pid_t start(const char *output_dir) {
     setenv("OMP_NUM_THREADS", "1", 1);
     execl(getenv("TENON"), "tenon", "train", "--model", "m", "--dataset", "d.jsonl", "--output_dir", output_dir,
           "--lora_r", "4", "--max_steps", max_steps, "--save_steps", "1", "--save_total_limit", "2", "--device",
-          "cpu", "--resume_from_checkpoint", "auto", (char *)NULL);
+          "cpu", "--resume_from_checkpoint", checkpoint, (char *)NULL);
     _exit(99);
 }
+
+static pid_t start(const char *output_dir) { return start_from(output_dir, "auto"); }
 
 static void finish(const char *output_dir) {
     int status;
@@ -123,6 +125,46 @@ static void a_killed_run_resumes_bit_for_bit(void **state) {
     assert_same_file("adapter_model.safetensors");
 }
 
+/* Runs taken up from an early checkpoint write all later ones once more, and are killed at it. Whatever there
+ * was of a step stays until the new one is in its place: the newest step is never lost. */
+static void a_checkpoint_that_is_replaced_is_always_there(void **state) {
+    char early[64];
+    (void)state;
+    int last = newest("killed");
+    snprintf(early, sizeof early, "killed/checkpoint-%d", last - 1);
+    assert_int_equal(last, steps);
+    for (int i = 0; i < kills; i++) {
+        int status;
+        pid_t child = start_from("killed", early);
+        sleep_ms(20 + rand() % 200);
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (!WIFSIGNALED(status) && WEXITSTATUS(status) != 0) fail_msg("run %d exits %d", i, status);
+        assert_int_equal(newest("killed"), last);
+    }
+}
+
+static void move(const char *from, const char *to) {
+    if (rename(scratch(from), scratch(to)) != 0) fail_msg("%s cannot be moved to %s", from, to);
+}
+
+/* Between its two renames a save leaves the older checkpoint aside, and a later one tidies up. */
+static void what_was_put_aside_is_resumed(void **state) {
+    char name[64], old[80];
+    (void)state;
+    snprintf(name, sizeof name, "killed/checkpoint-%d", steps);
+    snprintf(old, sizeof old, "%s.old", name);
+    move(name, old);
+    assert_int_equal(newest("killed"), steps);
+    steps += 1;
+    finish("killed"); /* from the one aside: the next step alone is new */
+    assert_int_equal(newest("killed"), steps);
+    assert_true(tn_is_directory(scratch(old)) && !tn_is_directory(scratch(name)));
+    steps += 2;
+    finish("killed"); /* save_total_limit 2 */
+    assert_false(tn_is_directory(scratch(old)));
+}
+
 static int make_model(void **state) {
     static const char config[] =
         "{\"model_type\":\"llama\",\"vocab_size\":64,\"hidden_size\":32,\"intermediate_size\":64,"
@@ -148,6 +190,10 @@ static int remove_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_killed_run_resumes_bit_for_bit)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_killed_run_resumes_bit_for_bit),
+        cmocka_unit_test(a_checkpoint_that_is_replaced_is_always_there),
+        cmocka_unit_test(what_was_put_aside_is_resumed),
+    };
     return cmocka_run_group_tests(tests, make_model, remove_files);
 }
