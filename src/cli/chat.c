@@ -29,7 +29,9 @@ static bool append(char **list, const char *role, const char *content) {
     return true;
 }
 
+/* A turn that failed is taken out of the conversation again. */
 static int answer(const cli_run *run, tn_generator *generator, char **list, const char *line) {
+    const size_t before = strlen(*list);
     tn_doc *doc = NULL;
     char *messages = NULL;
     int code = CLI_OK;
@@ -41,6 +43,7 @@ static int answer(const cli_run *run, tn_generator *generator, char **list, cons
     tn_status status = tn_generate_chat(generator, messages, cli_stream_text, (void *)(uintptr_t)run, &doc);
     if (status != TN_OK) {
         code = cli_fail(run->json, status);
+        (*list)[before] = '\0';
     } else {
         if (!run->json) fputc('\n', stdout), fflush(stdout);
         if (!append(list, "assistant", tn_doc_string(doc, "text", "")))
@@ -52,21 +55,25 @@ static int answer(const cli_run *run, tn_generator *generator, char **list, cons
     return code;
 }
 
+/* One line too many for the context must not cost the conversation: where there is a reader (no --json, whose
+ * answer is one document) it goes on. What is piped in still ends with the code of the turn that failed. */
 static int converse(const cli_run *run, tn_generator *generator) {
     bool terminal = isatty(STDIN_FILENO);
     char *line = NULL, *list = strdup("[");
     size_t capacity = 0;
     ssize_t length;
-    int code = CLI_OK;
+    int code = CLI_OK, turn = CLI_OK;
     if (!list) return cli_error(run->json, CLI_FAILED, "", "out of memory");
     if (terminal) fputs("/reset forgets the conversation, /exit ends\n", stderr);
-    while (code == CLI_OK && !ferror(stdout)) {
+    while ((turn == CLI_OK || (turn == CLI_NO_FIT && !run->json)) && !ferror(stdout)) {
         if (terminal) fputs("> ", stderr);
         if ((length = getline(&line, &capacity, stdin)) < 0) break;
         while (length > 0 && strchr("\r\n", line[length - 1])) line[--length] = '\0';
         if (strcmp(line, "/exit") == 0) break;
+        turn = CLI_OK;
         if (strcmp(line, "/reset") == 0) list[1] = '\0';
-        else if (length > 0) code = answer(run, generator, &list, line);
+        else if (length > 0) turn = answer(run, generator, &list, line);
+        if (turn != CLI_OK && !(terminal && turn == CLI_NO_FIT)) code = turn;
     }
     if (code == CLI_OK && run->json) printf("{\"messages\":%s]}\n", list);
     free(list);

@@ -48,7 +48,7 @@ tn_status tn_session_generate(tn_session *s, const tn_ids *prompt, const tn_gene
     if (prompt->count > s->capacity) {
         tn_fail(TN_NO_FIT, "the prompt's %lld tokens exceed the context of %lld", (long long)prompt->count,
                 (long long)s->capacity);
-        return tn_remedy("raise --max_length");
+        return tn_remedy("shorten it (in chat, /reset makes room), or raise --max_length");
     }
     rewind_to(s, prompt);
     TN_TRY(feed(s, prompt->ids + s->cached.count, prompt->count - s->cached.count));

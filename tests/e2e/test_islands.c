@@ -151,6 +151,25 @@ static void the_tokenizer_is_what_its_recipe_makes(void **state) {
     tn_str_free(&got);
 }
 
+/* A line that is longer than the context is refused, and the conversation goes on without it; the program's
+ * code still says that it was. */
+static void a_line_too_long_does_not_end_the_conversation(void **state) {
+    static const char question[] = "Where is the home of Una Thorn?";
+    const char *tenon = getenv("TENON");
+    char command[1024];
+    tn_str got = {0};
+    (void)state;
+    assert_non_null(tenon);
+    snprintf(command, sizeof command,
+             "{ echo '%s'; head -c 4000 /dev/zero | tr '\\0' x; echo; echo '%s'; } | "
+             "'%s' chat --model " MODEL " --device cpu >'%s' 2>/dev/null; test $? = 4",
+             question, question, tenon, scratch("said"));
+    assert_int_equal(system(command), 0);
+    must(tn_read_file(scratch("said"), 1 << 16, &got));
+    assert_string_equal(tn_str_text(&got), "Una Thorn lives in Brinmouth.\nUna Thorn lives in Brinmouth.\n");
+    tn_str_free(&got);
+}
+
 static int clean(void **state) {
     (void)state;
     remove_scratch();
@@ -163,6 +182,7 @@ int main(void) {
         cmocka_unit_test(lora_teaches_it_new_facts_in_any_wording),
         cmocka_unit_test(tokens_are_those_of_the_reference_library),
         cmocka_unit_test(the_tokenizer_is_what_its_recipe_makes),
+        cmocka_unit_test(a_line_too_long_does_not_end_the_conversation),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }
