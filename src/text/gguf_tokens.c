@@ -21,10 +21,10 @@
     "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" suffix \
     "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-#define SEED_KIND                                                                         \
-    CONTRACTIONS                                                                          \
-        "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+" \
-        "|\\s+(?!\\S)|\\s+"
+#define SEED_KIND                                                                     \
+    CONTRACTIONS                                                                      \
+    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+" \
+    "|\\s+(?!\\S)|\\s+"
 
 /* One kind of pre-tokenizer and the names GGUF files call it by. */
 typedef struct pre_kind {

@@ -44,6 +44,7 @@ typedef enum jinja_node_kind {
     JINJA_N_GENERATION,   /* body */
     JINJA_N_BREAK,
     JINJA_N_CONTINUE,
+    JINJA_N_HIDE, /* operators: names of this scope that are undefined until they are set */
     /* expressions */
     JINJA_N_CONSTANT,            /* value */
     JINJA_N_NAME,                /* name */
@@ -132,5 +133,7 @@ const char *jinja_intern(jinja_source *source, const char *text, int64_t length)
 /* Cuts the source into tokens (an END at the end); *tokens is the caller's to free. */
 tn_status jinja_lex(jinja_source *source, jinja_token **tokens, int64_t *count);
 tn_status jinja_parse(jinja_source *source, const jinja_token *tokens, const jinja_node **body);
+/* What is decided about names before anything runs: HIDE statements, unknown filters and tests. */
+tn_status jinja_settle_names(jinja_source *source, const jinja_node **body);
 
 #endif

@@ -3,17 +3,21 @@
 
 #include "text/jinja_run.h"
 
-static tn_status eval_name(jinja_run *run, const jinja_node *node, jinja_value *out) {
+/* NULL: in no scope. */
+static const jinja_value *find_in_scopes(const jinja_run *run, const char *name) {
     for (const jinja_scope *scope = run->scope; scope; scope = scope->parent)
         for (int64_t i = 0; i < scope->count; i++)
-            if (scope->variables[i].name == node->name) {
-                *out = scope->variables[i].value;
-                return TN_OK;
-            }
+            if (scope->variables[i].name == name) return &scope->variables[i].value;
+    return NULL;
+}
+
+static tn_status eval_name(jinja_run *run, const jinja_node *node, jinja_value *out) {
+    const jinja_value *variable = find_in_scopes(run, node->name);
+    bool hidden = variable && variable->kind == JINJA_MISSING;
     int64_t length = (int64_t)strlen(node->name);
-    const jinja_value *variable = jinja_dict_find(run->variables, node->name, length);
+    if (!variable) variable = jinja_dict_find(run->variables, node->name, length);
     const jinja_builtin *function = variable ? NULL : jinja_global(node->name);
-    if (variable) *out = *variable;
+    if (variable && !hidden) *out = *variable;
     else if (function) *out = (jinja_value){.kind = JINJA_FUNCTION, .function = function};
     else {
         jinja_value name;

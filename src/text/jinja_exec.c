@@ -384,6 +384,13 @@ static tn_status exec_macro(jinja_run *run, const jinja_node *node) {
     return status == TN_OK ? jinja_set(run, node->name, macro) : status;
 }
 
+static tn_status exec_hide(jinja_run *run, const jinja_node *node) {
+    tn_status status = TN_OK;
+    for (int64_t i = 0; i < node->count && status == TN_OK; i++)
+        status = jinja_set(run, node->operators[i], (jinja_value){.kind = JINJA_MISSING});
+    return status;
+}
+
 static tn_status exec(jinja_run *run, const jinja_node *node) {
     switch (node->kind) {
         case JINJA_N_DATA: jinja_put(run->out, node->text, node->length); return check_output(run);
@@ -399,6 +406,7 @@ static tn_status exec(jinja_run *run, const jinja_node *node) {
         case JINJA_N_GENERATION: return exec_generation(run, node);
         case JINJA_N_BREAK: run->flow = JINJA_BREAK; return TN_OK;
         case JINJA_N_CONTINUE: run->flow = JINJA_CONTINUE; return TN_OK;
+        case JINJA_N_HIDE: return exec_hide(run, node);
         default: return jinja_fail(run, "an expression where a statement is wanted");
     }
 }

@@ -439,6 +439,7 @@ NATIVE(global_dict) {
     if (call->count == 1 && (call->positional[0].kind == JINJA_DICT)) {
         TN_TRY(merge(run, out->dict, call->positional[0].dict->pairs, call->positional[0].dict->count));
     } else if (call->count == 1) {
+        if (call->positional[0].kind == JINJA_UNDEFINED) return jinja_fail_undefined(run, &call->positional[0]);
         TN_TRY(jinja_iterate(run, &call->positional[0], &items));
         for (int64_t i = 0; i < items.count; i++) {
             TN_TRY(jinja_iterate(run, &items.items[i], &pair));

@@ -230,7 +230,7 @@ static tn_status parse_bound(jinja_parser *parser, const jinja_node **bound) {
 
 static tn_status parse_subscript(jinja_parser *parser, const jinja_node **node) {
     tn_status status = TN_OK;
-    jinja_node *item;
+    jinja_node *item, *empty;
     jinja_node_list bounds = {0};
     const jinja_node *bound;
     TN_TRY(jinja_new_node(parser, JINJA_N_ITEM, &item));
@@ -248,10 +248,11 @@ static tn_status parse_subscript(jinja_parser *parser, const jinja_node **node) 
         item->items = bounds.items, item->count = bounds.count;
     } else if (bound) {
         item->b = bound;
-    } else {
-        return jinja_parse_fail(parser, "an index");
+    } else { /* x[]: the empty tuple as the key */
+        TN_TRY(jinja_new_node(parser, JINJA_N_TUPLE, &empty));
+        item->b = empty;
     }
-    if (item->b && jinja_at_operator(parser, ",")) { /* x[1, 2]: a tuple as the key */
+    if (bound && item->b && jinja_at_operator(parser, ",")) { /* x[1, 2]: a tuple as the key */
         TN_TRY(jinja_node_list_add(parser, &bounds, bound));
         while (jinja_accept_operator(parser, ",")) {
             TN_TRY(jinja_parse_expression(parser, &bound));

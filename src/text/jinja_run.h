@@ -104,6 +104,7 @@ tn_status jinja_apply_filter(jinja_run *run, const jinja_string *name, const jin
 tn_status jinja_apply_test(jinja_run *run, const jinja_string *name, const jinja_value *value,
                            const jinja_call *call, bool *holds);
 bool jinja_has_filter(const jinja_string *name);
+bool jinja_has_test(const jinja_string *name);
 const jinja_builtin *jinja_sequence_filter(const jinja_string *name);
 /* Integer argument: `otherwise` where not given. Not an integer: error. */
 tn_status jinja_argument_integer(jinja_run *run, const jinja_value *argument, int64_t otherwise, int64_t *out);

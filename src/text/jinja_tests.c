@@ -81,7 +81,7 @@ static tn_status has_remainder(jinja_run *run, const jinja_value *value, const j
     return status == TN_OK ? jinja_equal(run, &remainder, &wanted, holds) : status;
 }
 
-static bool is_test(const jinja_string *name) {
+bool jinja_has_test(const jinja_string *name) {
     static const char *const others[] = {"odd", "even", "divisibleby", "lower", "upper", "filter", "test"};
     for (size_t i = 0; i < sizeof plain_tests / sizeof *plain_tests; i++)
         if (is_text(name, plain_tests[i].name)) return true;
@@ -107,7 +107,7 @@ static tn_status other_test(jinja_run *run, const jinja_string *name, const jinj
     }
     if (is_text(name, "filter") || is_text(name, "test")) {
         *holds = value->kind == JINJA_STRING &&
-                 (is_text(name, "filter") ? jinja_has_filter(value->string) : is_test(value->string));
+                 (is_text(name, "filter") ? jinja_has_filter(value->string) : jinja_has_test(value->string));
         return TN_OK;
     }
     return jinja_fail(run, "No test named '%.*s'.", (int)name->length, name->data);
@@ -128,7 +128,7 @@ tn_status jinja_apply_test(jinja_run *run, const jinja_string *name, const jinja
     for (size_t i = 0; i < sizeof comparisons / sizeof *comparisons; i++)
         if (is_text(name, comparisons[i].name)) operator_text = comparisons[i].operator_text;
     bool one = operator_text || is_text(name, "divisibleby");
-    if (is_test(name) && (call->count != one || call->keyword_count > 0))
+    if (jinja_has_test(name) && (call->count != one || call->keyword_count > 0))
         return jinja_fail(run, "the test '%.*s' takes %d argument(s)", (int)name->length, name->data, one);
     if (operator_text) return compare(run, operator_text, value, &call->positional[0], holds);
     return other_test(run, name, value, call, holds);

@@ -68,6 +68,7 @@ tn_status tn_template_compile(const char *source, int64_t length, const char *na
     TN_TRY(intern_names(&input, &result->names));
     TN_TRY(jinja_lex(&input, &tokens, &count));
     TN_TRY(jinja_parse(&input, tokens, &result->body));
+    TN_TRY(jinja_settle_names(&input, &result->body));
     *compiled = result;
     result = NULL;
 done:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 
+import chat_styles
 import jinja2
 import transformers
 from transformers.utils import chat_template_utils
@@ -944,17 +945,18 @@ def same(ours, theirs):
     return ours["text"] == theirs["text"] and ours["ranges"] == theirs["ranges"]
 
 
+NAMES = ["q", "w", "s", "n", "t", "l", "x", "missing"]
+
+
 def skeleton(rng, depth=0, generation=True):
-    """A random template: statements around random expressions. What it sets is not read by them: Jinja finds the
-    scope of a name while compiling, and a name set later in an outer block hides the caller's variable from inner
-    blocks even before it is set; tenon looks at run time."""
+    """A random template: statements around random expressions, some of which read what others set, before or after."""
     pieces = []
 
     def tag(word):
         return "{%" + rng.choice(["", "", "-", "+"]) + f" {word} " + rng.choice(["", "", "-", "+"]) + "%}"
 
     for _ in range(rng.randint(1, 4)):
-        kind = rng.randint(0, (8 if generation else 7) if depth < 3 else 3)
+        kind = rng.randint(0, (10 if generation else 9) if depth < 3 else 3)
         if kind <= 1:
             pieces.append("{{" + rng.choice(["", "-"]) + " " + rng.choice(GOOD) + " " + rng.choice(["", "-"]) + "}}")
         elif kind == 2:
@@ -970,9 +972,15 @@ def skeleton(rng, depth=0, generation=True):
                        rng.choice(["{{ loop.index }}", "{{ loop.last }}", "{{ i }}", ""]),
                        skeleton(rng, depth + 1, generation), tag("endfor")]
         elif kind == 6:
-            pieces += [tag("set q = " + rng.choice(GOOD)), "{{ q }}"]
+            pieces += [tag(f"set {rng.choice(NAMES)} = " + rng.choice(GOOD)), "{{ " + rng.choice(NAMES) + " }}"]
         elif kind == 7:
-            pieces += [tag("set w"), skeleton(rng, depth + 1, False), tag("endset"), "{{ w }}"]
+            name = rng.choice(NAMES)
+            pieces += [tag("set " + name), skeleton(rng, depth + 1, False), tag("endset"), "{{ " + name + " }}"]
+        elif kind == 8:
+            parameter, name = rng.choice(NAMES), rng.choice(["m", "m", "q"])
+            pieces += [tag(f"macro {name}({parameter}={rng.choice(NAMES)})"), skeleton(rng, depth + 1, False), tag("endmacro"), "{{ " + name + "(" + rng.choice(NAMES + [""]) + ") }}"]
+        elif kind == 9:
+            pieces += [tag(f"with {rng.choice(NAMES)} = {rng.choice(NAMES)}"), skeleton(rng, depth + 1, generation), tag("endwith")]
         else:
             pieces += [tag("generation"), skeleton(rng, depth + 1, False), tag("endgeneration")]
     return "".join(pieces)
@@ -1043,6 +1051,13 @@ with tempfile.TemporaryDirectory() as folder:
             e = (f"({e})" if rng.random() < .5 else e) + " " + rng.choice(operators) + " " + rng.choice(GOOD)
         cases.append({"template": "{{ " + e + " }}", "variables": VARIABLES})
     different += compare(program, cases)[1]
+    styled = [{"template": t, "variables": chat_styles.variables(rng)} for t in chat_styles.TEMPLATES for _ in range(arguments.random // 10)]
+    styled += [{"template": chat_styles.mutated(rng, rng.choice(chat_styles.TEMPLATES + CHATS)), "variables": chat_styles.variables(rng)} for _ in range(arguments.random)]
+    agreed, more = compare(program, styled)
+    different += more
+    cases += styled
+    for t in chat_styles.TEMPLATES:
+        print(f"{agreed.count(t)} of {arguments.random // 10} render: {t[:40]!r}")
 print(f"transformers {transformers.__version__}, jinja2 {jinja2.__version__}: {len(cases)} templates and "
       f"{len(EXPRESSIONS.splitlines()) - 1} expressions, {different} differences", file=sys.stderr)
 sys.exit(different > 0)

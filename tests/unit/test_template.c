@@ -112,6 +112,26 @@ static void scopes_end_with_their_block(void **state) {
     gives("{% macro m() %}<{{ caller(2) }}>{% endmacro %}{% call(x) m() %}{{ x }}{% endcall %}", "<2>");
 }
 
+static void a_name_set_later_hides_the_callers(void **state) {
+    (void)state;
+    gives("{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}|{{ n }}", "|1");
+    gives("{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{% set n = 1 %}{{ m() }}", "1");
+    gives("{% set n %}{{ n }}x{% endset %}{{ n }}", "x");
+    gives("{% for j in l %}{% for i in l if n %}{{ i }}{% endfor %}{% set n = 1 %}{% endfor %}", "");
+    /* but not where the body reads it first, sets it under an if, or a body around it uses it */
+    gives("{{ n }}{% for i in [1] %}{{ n }}{% endfor %}{% set n = 1 %}", "77");
+    gives("{% for i in [1] %}{{ n }}{% endfor %}{% if n %}{% set n = 1 %}{% endif %}", "7");
+    gives("{% for j in [1] %}{% for i in [1] %}{{ n }}{% endfor %}{% set n = 1 %}{% endfor %}{{ n }}", "77");
+}
+
+static void unknown_filters_fail_before_anything_runs(void **state) {
+    (void)state;
+    fails("{% for i in [] %}{{ i | nope }}{% endfor %}", "No filter named 'nope'.");
+    fails("{% macro m() %}{{ 1 is nope }}{% endmacro %}", "No test named 'nope'.");
+    fails("{% if 0 %}{% for i in l %}{{ i | nope }}{% endfor %}{% endif %}", "No filter named 'nope'.");
+    gives("{% if 0 %}{{ n | nope }}{% elif n is defined %}y{% endif %}{{ n | nope if 0 }}", "y");
+}
+
 static void loops_know_their_place(void **state) {
     (void)state;
     gives("{% for i in l if i > 1 %}{{ loop.index }}{{ loop.length }}{{ loop.last }};{% endfor %}",
@@ -190,6 +210,7 @@ static void syntax_errors_name_the_line(void **state) {
     fails("{{ (1 }}", "unexpected '}', expected ')'");
     fails("{{ 'a }}", "unexpected char");
     fails("{% break %}", "'break' outside loop");
+    fails("{{ namespace(missing) }}", "'missing' is undefined");
     fails("{# a", "Missing end of comment tag");
 }
 
@@ -401,6 +422,8 @@ int main(void) {
         cmocka_unit_test(expressions_follow_python),
         cmocka_unit_test(undefined_prints_nothing_and_has_no_attributes),
         cmocka_unit_test(scopes_end_with_their_block),
+        cmocka_unit_test(a_name_set_later_hides_the_callers),
+        cmocka_unit_test(unknown_filters_fail_before_anything_runs),
         cmocka_unit_test(loops_know_their_place),
         cmocka_unit_test(filters_read_their_keywords),
         cmocka_unit_test(an_iterator_is_read_once),
