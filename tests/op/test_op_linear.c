@@ -180,6 +180,11 @@ static const shape plain_shapes[] = {
     {.rows = 40, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f},
     {.rows = 5, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f, .accumulate = true},
     {.rows = 11, .in = 301, .out = {24}, .r = {8}, .alpha = 1, .dropout = 0.5f},
+    /* k and LoRA's rank end in one tile of 2048, in two, and one in each */
+    {.rows = 12, .in = 2032, .out = {24}, .r = {16}, .alpha = 1, .bias = true},
+    {.rows = 12, .in = 2041, .out = {24}, .r = {16}, .alpha = 0.5f, .residual = 2},
+    {.rows = 12, .in = 2048, .out = {24, 8}, .r = {16, 3}, .alpha = 1, .residual = 1},
+    {.rows = 12, .in = 24, .out = {2041, 2048}, .r = {16, 16}, .alpha = 0.5f, .accumulate = true},
 };
 
 static void plain_case(session *s) {

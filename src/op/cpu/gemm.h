@@ -21,6 +21,17 @@ typedef struct tn_gemm {
 /* `in` is F32 or BF16. Errors: TN_FAILED with the library's status. */
 tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                       const void *bias);
+/* A second, thin product of the same m and n that joins the first: alpha also scales it, behind `factor`. A and
+ * B stand as the first product's do. */
+typedef struct tn_gemm_tail {
+    const void *a, *b;
+    int64_t k, lda, ldb;
+    float factor;
+} tn_gemm_tail;
+
+/* C = added + alpha·(A·B + factor·A₂·B₂ + bias), summed and rounded once. BF16 only. */
+tn_status tn_gemm_joined(const tn_gemm *gemm, const tn_gemm_tail *tail, const void *a, const void *b, void *c,
+                         const void *added, const void *bias);
 /* Whether products of bf16 matrices are made in hardware here. (TENON_CPU_KERNELS, for tests, says no.) */
 bool tn_gemm_has_bf16(void);
 

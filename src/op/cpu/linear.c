@@ -6,10 +6,12 @@
  *   dx = alpha·(dy·W + drop(v·A)),  dA += alpha·vᵀ·drop(x),  dB += alpha·scale·dyᵀ·u,  dW += alpha·dyᵀ·x
  *
  * Weights stay where they are (the mapped file, at best): a bordered copy [W|sB] would save the pass over y
- * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). The LoRA product
- * runs first, so the rounding between the two hits the small summand; dx is summed in an fp32 scratch and
- * rounded once. Block weights are decoded in tiles of rows right before their product. Up to FEW rows
- * (generation) bypass the library: every output is a dot product, decoded on the way.
+ * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). In BF16, where
+ * operands are copied tile by tile anyway, the copy is bordered: LoRA is joined to the base product, and both
+ * are rounded once. In F32 the LoRA product runs first, so the rounding between the two hits the small summand.
+ * dx is summed in an fp32 scratch and rounded once. Block weights are decoded in tiles of rows right before
+ * their product. Up to FEW rows (generation) bypass the library: every output is a dot product, decoded on the
+ * way.
  *
  * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] and B [out, r] of each
  * part.
@@ -23,7 +25,6 @@
 enum {
     FEW = 8,        /* rows up to which dot products beat a prepared product */
     TILE = 1 << 22, /* elements of a decoded tile */
-    DELTA = 1024,   /* rows of LoRA's share made at a time where y is its own residual */
     CHUNK = 256,    /* elements decoded at a time */
     STRIP = 64      /* columns of a bias gradient per task */
 };
@@ -94,7 +95,6 @@ int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) 
     int64_t size = tn_element_bytes(device->dtype), bytes = tn_scratch_room(FEW * body * 4);
     if (limits->block_weights)
         bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
-    bytes += tn_scratch_room(smaller(limits->rows, DELTA) * body * size); /* LoRA beside a residual in place */
     if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
     if (limits->backward) bytes += tn_scratch_room(inputs * 4);    /* dx before it is rounded */
     return bytes;
@@ -282,12 +282,13 @@ typedef struct product {
     const tn_part *part;
     tn_view x, u, y, residual;
     float alpha;
-    void *lora; /* room for DELTA rows of LoRA's share, where the residual is y itself and of 16 bits */
 } product;
 
-/* to = alpha·scale·u·Bᵀ, or added to it; rows first … first+rows-1, columns n … n+count-1 of the part. */
-static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t first,
-                            int64_t rows, int64_t n, int64_t count, tn_view to, bool accumulate) {
+static bool joins(const tn_device *device) { return tn_is_bf16(device); }
+
+/* y = alpha·scale·u·Bᵀ, or added to it, where LoRA is not joined to the base product. */
+static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t rows,
+                            bool accumulate) {
     const tn_lora *lora = &t->part->lora;
     const void *a, *b;
     lora_operands(device, linear, p, &a, &b);
@@ -295,22 +296,26 @@ static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, c
                     .out = device->dtype,
                     .b_transposed = true,
                     .m = rows,
-                    .n = count,
+                    .n = t->part->weight.rows,
                     .k = lora->r,
                     .lda = t->u.stride,
                     .ldb = lora->r,
-                    .ldc = to.stride,
+                    .ldc = t->y.stride,
                     .alpha = t->alpha * lora->scale,
                     .accumulate = accumulate};
-    return tn_gemm_run(&gemm, tn_at(device->dtype, t->u, first, 0),
-                       (const char *)b + n * lora->r * tn_element_bytes(device->dtype), to.data, NULL, NULL);
+    return tn_gemm_run(&gemm, t->u.data, b, t->y.data, NULL, NULL);
 }
 
-/* Adds base product and bias to y, which holds what `accumulate` says; `added` is one more summand. */
-static tn_status base_share(tn_device *device, const product *t, int64_t first, int64_t rows, int64_t n,
-                            tn_view rows_of_w, int64_t count, tn_view added, bool accumulate) {
+/* Adds base product and bias, and LoRA's where it is joined, to columns n … n+count-1 of y, which hold what
+ * `accumulate` says; `added` is one more summand. */
+static tn_status base_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t rows,
+                            int64_t n, tn_view rows_of_w, int64_t count, tn_view added, bool accumulate) {
     tn_dtype dtype = device->dtype;
+    int64_t size = tn_element_bytes(dtype);
     const tn_part *part = t->part;
+    const tn_lora *lora = &part->lora;
+    const void *bias = part->bias ? (const char *)part->bias + n * size : NULL, *a, *b;
+    void *y = tn_at(dtype, t->y, 0, n);
     tn_gemm gemm = {.in = dtype,
                     .out = dtype,
                     .b_transposed = true,
@@ -322,54 +327,36 @@ static tn_status base_share(tn_device *device, const product *t, int64_t first, 
                     .ldc = t->y.stride,
                     .alpha = t->alpha,
                     .accumulate = accumulate,
-                    .biased = part->bias != NULL,
+                    .biased = bias != NULL,
                     .added = dtype,
                     .ld_added = added.data ? added.stride : 0};
-    return tn_gemm_run(&gemm, tn_at(dtype, t->x, first, 0), rows_of_w.data, tn_at(dtype, t->y, first, n),
-                       added.data, part->bias ? (const char *)part->bias + n * tn_element_bytes(dtype) : NULL);
-}
-
-/* y += …: LoRA's share is small beside the residual, and would be lost if y were rounded between the two. */
-static tn_status in_place_columns(tn_device *device, const tn_linear *linear, int p, const product *t,
-                                  int64_t rows, int64_t n, int64_t count, tn_view rows_of_w) {
-    tn_view share = {t->lora, count}, none = {NULL, 0};
-    tn_status status = TN_OK;
-    if (!t->lora) {
-        if (t->part->lora.r)
-            TN_TRY(lora_share(device, linear, p, t, 0, rows, n, count,
-                              (tn_view){tn_at(device->dtype, t->y, 0, n), t->y.stride}, true));
-        return base_share(device, t, 0, rows, n, rows_of_w, count, none, true);
-    }
-    for (int64_t first = 0; first < rows; first += DELTA) {
-        int64_t some = smaller(DELTA, rows - first);
-        TN_TRY(lora_share(device, linear, p, t, first, some, n, count, share, false));
-        TN_TRY(base_share(device, t, first, some, n, rows_of_w, count, share, true));
-    }
-done:
-    return status;
+    if (lora->r == 0 || !joins(device))
+        return tn_gemm_run(&gemm, t->x.data, rows_of_w.data, y, added.data, bias);
+    lora_operands(device, linear, p, &a, &b);
+    tn_gemm_tail tail = {.a = t->u.data,
+                         .b = (const char *)b + n * lora->r * size,
+                         .k = lora->r,
+                         .lda = t->u.stride,
+                         .ldb = lora->r,
+                         .factor = lora->scale};
+    return tn_gemm_joined(&gemm, &tail, t->x.data, rows_of_w.data, y, added.data, bias);
 }
 
 static tn_status part_forward(tn_device *device, const tn_linear *linear, int p, int64_t rows, const product *t,
                               void *tile) {
     const tn_weight *w = &t->part->weight;
-    bool in_place = t->residual.data == t->y.data, has_lora = t->part->lora.r > 0;
+    bool in_place = t->residual.data == t->y.data, apart = t->part->lora.r > 0 && !joins(device);
+    tn_view none = {NULL, 0};
     tn_status status = TN_OK;
-    if (has_lora && !in_place) TN_TRY(lora_share(device, linear, p, t, 0, rows, 0, w->rows, t->y, false));
+    if (apart) TN_TRY(lora_share(device, linear, p, t, rows, in_place));
     for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
         int64_t count = smaller(step, w->rows - n);
         tn_view rows_of_w = weight_rows(device, w, n, count, tile);
-        tn_view added = t->residual.data ? shifted(device->dtype, t->residual, n) : t->residual;
-        if (in_place) TN_TRY(in_place_columns(device, linear, p, t, rows, n, count, rows_of_w));
-        else TN_TRY(base_share(device, t, 0, rows, n, rows_of_w, count, added, has_lora));
+        tn_view added = t->residual.data && !in_place ? shifted(device->dtype, t->residual, n) : none;
+        TN_TRY(base_share(device, linear, p, t, rows, n, rows_of_w, count, added, apart || in_place));
     }
 done:
     return status;
-}
-
-static int64_t widest_part(const tn_linear *linear) {
-    int64_t rows = 0;
-    for (int p = 0; p < linear->parts; p++) rows = larger(rows, linear->part[p].weight.rows);
-    return rows;
 }
 
 tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
@@ -378,21 +365,17 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
     tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
     int64_t output = 0, border = linear->in;
-    void *tile, *lora = NULL;
+    void *tile;
     tn_status status;
     TN_TRY(tn_cpu_linear_inner(device, linear, rows, x, dropout));
     TN_TRY(take_tile(device, linear, &scratch, &tile));
-    if (residual.data == y.data && linear->rank > 0 && dtype == TN_DTYPE_BF16)
-        TN_TRY(tn_scratch_take(&scratch, smaller(rows, DELTA) * widest_part(linear) * tn_element_bytes(dtype),
-                               &lora));
     for (int p = 0; p < linear->parts; p++) {
         product t = {.part = &linear->part[p],
                      .x = x,
                      .u = shifted(dtype, x, border),
                      .y = shifted(dtype, y, output),
                      .residual = residual.data ? shifted(dtype, residual, output) : residual,
-                     .alpha = alpha,
-                     .lora = linear->part[p].lora.r ? lora : NULL};
+                     .alpha = alpha};
         TN_TRY(part_forward(device, linear, p, rows, &t, tile));
         output += linear->part[p].weight.rows;
         border += linear->part[p].lora.r;
@@ -504,10 +487,24 @@ done:
     return status;
 }
 
+/* v·A of part p as a tail of dy·W. */
+static tn_gemm_tail gradient_tail(const tn_device *device, const tn_linear *linear, int p, tn_view dy,
+                                  int64_t border) {
+    const void *a, *b;
+    lora_operands(device, linear, p, &a, &b);
+    return (tn_gemm_tail){.a = tn_at(device->dtype, dy, 0, border),
+                          .b = a,
+                          .k = linear->part[p].lora.r,
+                          .lda = dy.stride,
+                          .ldb = linear->in,
+                          .factor = 1};
+}
+
+/* `joined`: LoRA's share is not in the sum yet. */
 static tn_status input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
-                                tn_view dx, bool accumulate, float alpha, sum *total, void *tile) {
+                                tn_view dx, bool accumulate, float alpha, bool joined, sum *total, void *tile) {
     tn_dtype dtype = device->dtype;
-    int64_t output = 0, in = linear->in;
+    int64_t output = 0, border = linear->out, in = linear->in;
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts; p++) {
         const tn_weight *w = &linear->part[p].weight;
@@ -527,11 +524,16 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
                             .accumulate = last ? accumulate : total->started,
                             .added = TN_DTYPE_F32,
                             .ld_added = added ? in : 0};
-            TN_TRY(tn_gemm_run(&gemm, tn_at(dtype, dy, 0, output + n), rows_of_w.data,
-                               last ? dx.data : (void *)total->values, added ? total->values : NULL, NULL));
+            const void *from = tn_at(dtype, dy, 0, output + n), *summed = added ? total->values : NULL;
+            void *to = last ? dx.data : (void *)total->values;
+            tn_gemm_tail tail = gradient_tail(device, linear, p, dy, border);
+            if (joined && tail.k && n == 0)
+                TN_TRY(tn_gemm_joined(&gemm, &tail, from, rows_of_w.data, to, summed, NULL));
+            else TN_TRY(tn_gemm_run(&gemm, from, rows_of_w.data, to, summed, NULL));
             total->started = true;
         }
         output += w->rows;
+        border += linear->part[p].lora.r;
     }
 done:
     return status;
@@ -559,8 +561,9 @@ tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int
     TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &total.values));
     if (buffer) TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &undropped));
     TN_TRY(take_tile(device, linear, &scratch, &tile));
-    TN_TRY(lora_input_gradient(device, linear, rows, dy, alpha, &total, undropped, dropout));
-    status = input_gradient(device, linear, rows, dy, dx, accumulate, alpha, &total, tile);
+    bool joined = !undropped && joins(device);
+    if (!joined) TN_TRY(lora_input_gradient(device, linear, rows, dy, alpha, &total, undropped, dropout));
+    status = input_gradient(device, linear, rows, dy, dx, accumulate, alpha, joined, &total, tile);
 done:
     return status;
 }

@@ -1,0 +1,171 @@
+/* test_gemm.c: the CPU's matrix products, joined ones included, agree with sums in double on random and ragged
+ * shapes, strides and orders, and write nothing behind a row's end or the last row. It also holds the library
+ * to that: which of its ways is taken depends on shape and processor, and not all of them have been right.
+ */
+/* cmocka.h needs the headers above it. */
+/* clang-format off */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+/* clang-format on */
+
+#include "base/rng.h"
+#include "op/cpu/gemm.h"
+#include "op/ref/element.h"
+
+#define assert_status(call) assert_int_equal(call, TN_OK)
+
+enum { BORDER = 40, CASES = 300, CHECKED = 1 << 20 /* products of elements a case is summed again for */ };
+
+typedef struct grid {
+    tn_dtype dtype;
+    int64_t rows, cols, stride;
+    unsigned char *bytes;
+} grid;
+
+static uint64_t drawn;
+static int64_t below(int64_t limit) {
+    uint32_t words[4];
+    tn_random4(7, 3, drawn++, words);
+    return (int64_t)(words[0] % (uint64_t)limit);
+}
+static bool coin(void) { return below(2) == 1; }
+
+static double at(const grid *g, int64_t row, int64_t col) {
+    return tn_load(g->dtype, g->bytes, row * g->stride + col);
+}
+
+/* Its guard columns and a guard row of a border's length hold 7. */
+static grid make_grid(tn_dtype dtype, int64_t rows, int64_t cols) {
+    grid g = {dtype, rows, cols, cols + (coin() ? 0 : 1 + below(BORDER)), NULL};
+    int64_t count = rows * g.stride + BORDER;
+    g.bytes = malloc((size_t)(count * tn_element_bytes(dtype)));
+    for (int64_t i = 0; i < count; i++) tn_store(dtype, g.bytes, i, 7);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t col = 0; col < cols; col++)
+            tn_store(dtype, g.bytes, row * g.stride + col, (float)(below(2001) - 1000) / 1000);
+    return g;
+}
+
+static grid copy_of(const grid *g) {
+    grid copy = *g;
+    size_t size = (size_t)((g->rows * g->stride + BORDER) * tn_element_bytes(g->dtype));
+    copy.bytes = malloc(size);
+    memcpy(copy.bytes, g->bytes, size);
+    return copy;
+}
+
+typedef struct trial {
+    tn_gemm gemm;
+    tn_gemm_tail tail;
+    grid a, b, tail_a, tail_b, c, added, bias;
+    bool joined;
+} trial;
+
+static grid operand(tn_dtype dtype, bool transposed, int64_t rows, int64_t cols) {
+    return transposed ? make_grid(dtype, cols, rows) : make_grid(dtype, rows, cols);
+}
+
+static double along(const grid *a, bool a_transposed, const grid *b, bool b_transposed, int64_t k, int64_t row,
+                    int64_t col, double *size) {
+    double sum = 0;
+    for (int64_t i = 0; i < k; i++) {
+        double x = a_transposed ? at(a, i, row) : at(a, row, i),
+               y = b_transposed ? at(b, col, i) : at(b, i, col);
+        sum += x * y, *size += fabs(x * y);
+    }
+    return sum;
+}
+
+static void check(const trial *t, const grid *before, const char *what) {
+    const tn_gemm *g = &t->gemm;
+    int64_t each = 1 + g->m * g->n * g->k / CHECKED, place = 0;
+    for (int64_t row = 0; row < g->m; row++)
+        for (int64_t col = 0; col < g->n; col++) {
+            bool edge = row == g->m - 1 || col == g->n - 1;
+            if (place++ % each && !(edge && place % 8 == 0)) continue;
+            double size = 1, sum = along(&t->a, g->a_transposed, &t->b, g->b_transposed, g->k, row, col, &size);
+            if (t->joined)
+                sum += t->tail.factor * along(&t->tail_a, g->a_transposed, &t->tail_b, g->b_transposed,
+                                              t->tail.k, row, col, &size);
+            if (g->biased) sum += at(&t->bias, 0, col);
+            sum *= g->alpha;
+            if (g->accumulate) sum += at(before, row, col);
+            if (g->ld_added) sum += at(&t->added, row, col);
+            double got = at(&t->c, row, col), allowed = 2e-6 * size;
+            if (g->out == TN_DTYPE_BF16) allowed += fabs(sum) / 128;
+            if (t->joined && g->a_transposed == false) allowed += 4e-3 * size; /* the factor rounds once more */
+            if (fabs(got - sum) <= allowed) continue;
+            printf(
+                "%s: [%d, %d] is %g, not %g: m %d n %d k %d lda %d ldb %d ldc %d %s%s %s->%s alpha %g%s%s%s\n",
+                what, (int)row, (int)col, got, sum, (int)g->m, (int)g->n, (int)g->k, (int)g->lda, (int)g->ldb,
+                (int)g->ldc, g->a_transposed ? "T" : "N", g->b_transposed ? "T" : "N", tn_dtype_name(g->in),
+                tn_dtype_name(g->out), (double)g->alpha, g->accumulate ? " +C" : "", g->biased ? " bias" : "",
+                g->ld_added ? " added" : "");
+            fail();
+        }
+}
+
+static void check_guards(const grid *c, const grid *before) {
+    int64_t size = tn_element_bytes(c->dtype);
+    for (int64_t row = 0; row <= c->rows; row++) {
+        int64_t from = row * c->stride + (row < c->rows ? c->cols : 0);
+        int64_t count = row < c->rows ? c->stride - c->cols : BORDER;
+        assert_memory_equal(c->bytes + from * size, before->bytes + from * size, (size_t)(count * size));
+    }
+}
+
+static int64_t pick(const int64_t *sizes, int count) { return coin() ? sizes[below(count)] : 1 + below(130); }
+
+static trial make_trial(tn_dtype in) {
+    static const int64_t ms[] = {1, 9, 64, 300, 1024, 1030}, ns[] = {1, 16, 24, 48, 64, 192, 1030},
+                         ks[] = {1, 4, 16, 31, 33, 64, 576, 1030, 2048, 2050};
+    trial t = {.joined = in == TN_DTYPE_BF16 && coin()};
+    tn_gemm *g = &t.gemm;
+    g->m = pick(ms, 6), g->n = pick(ns, 7), g->k = pick(ks, 10);
+    if (g->m * g->n * g->k > 40000000) g->m = 1 + below(40);
+    g->in = in, g->out = in == TN_DTYPE_F32 || coin() ? TN_DTYPE_F32 : TN_DTYPE_BF16;
+    g->a_transposed = coin(), g->b_transposed = coin();
+    g->alpha = coin() ? 1 : 0.22f, g->accumulate = coin(), g->biased = coin();
+    g->added = coin() ? TN_DTYPE_F32 : g->out;
+    t.a = operand(in, g->a_transposed, g->m, g->k), t.b = operand(in, g->b_transposed, g->k, g->n);
+    t.c = make_grid(g->out, g->m, g->n), t.added = make_grid(g->added, g->m, g->n);
+    t.bias = make_grid(g->out, 1, g->n);
+    g->lda = t.a.stride, g->ldb = t.b.stride, g->ldc = t.c.stride, g->ld_added = coin() ? t.added.stride : 0;
+    t.tail.k = 1 + below(40), t.tail.factor = 0.5f;
+    t.tail_a = operand(in, g->a_transposed, g->m, t.tail.k);
+    t.tail_b = operand(in, g->b_transposed, t.tail.k, g->n);
+    t.tail.a = t.tail_a.bytes, t.tail.b = t.tail_b.bytes;
+    t.tail.lda = t.tail_a.stride, t.tail.ldb = t.tail_b.stride;
+    return t;
+}
+
+static void try_products(tn_dtype in) {
+    for (int i = 0; i < CASES; i++) {
+        trial t = make_trial(in);
+        grid before = copy_of(&t.c);
+        if (t.joined)
+            assert_status(
+                tn_gemm_joined(&t.gemm, &t.tail, t.a.bytes, t.b.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
+        else assert_status(tn_gemm_run(&t.gemm, t.a.bytes, t.b.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
+        check(&t, &before, t.joined ? "joined" : "product");
+        check_guards(&t.c, &before);
+        grid *all[] = {&t.a, &t.b, &t.c, &t.added, &t.bias, &t.tail_a, &t.tail_b, &before};
+        for (int j = 0; j < 8; j++) free(all[j]->bytes);
+    }
+}
+
+static void products_of_fp32_agree(void **state) { (void)state, try_products(TN_DTYPE_F32); }
+static void products_of_bf16_agree(void **state) { (void)state, try_products(TN_DTYPE_BF16); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products_of_fp32_agree),
+                                       cmocka_unit_test(products_of_bf16_agree)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
