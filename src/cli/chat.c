@@ -55,8 +55,19 @@ static int answer(const cli_run *run, tn_generator *generator, char **list, cons
     return code;
 }
 
-/* One line too many for the context must not cost the conversation: where there is a reader (no --json, whose
- * answer is one document) it goes on. What is piped in still ends with the code of the turn that failed. */
+/* What is no text would reach the model as something else than was typed. */
+static int take_line(const cli_run *run, tn_generator *generator, char **list, const char *line,
+                     int64_t length) {
+    if (cli_is_text(line, length)) return answer(run, generator, list, line);
+    return cli_error(run->json, CLI_BAD_DATA, "type it again, with the terminal or the file in UTF-8",
+                     "the line is not UTF-8 text, and was left out");
+}
+
+/* A line that cannot be answered (too long for the context, no text) must not cost the conversation: where
+ * there is a reader (no --json, whose answer is one document) it goes on. What is piped in still ends with the
+ * code of the turn that failed. */
+static bool is_passing(int code) { return code == CLI_NO_FIT || code == CLI_BAD_DATA; }
+
 static int converse(const cli_run *run, tn_generator *generator) {
     bool terminal = isatty(STDIN_FILENO);
     char *line = NULL, *list = strdup("[");
@@ -65,15 +76,15 @@ static int converse(const cli_run *run, tn_generator *generator) {
     int code = CLI_OK, turn = CLI_OK;
     if (!list) return cli_error(run->json, CLI_FAILED, "", "out of memory");
     if (terminal) fputs("/reset forgets the conversation, /exit ends\n", stderr);
-    while ((turn == CLI_OK || (turn == CLI_NO_FIT && !run->json)) && !ferror(stdout)) {
+    while ((turn == CLI_OK || (is_passing(turn) && !run->json)) && !ferror(stdout)) {
         if (terminal) fputs("> ", stderr);
         if ((length = getline(&line, &capacity, stdin)) < 0) break;
         while (length > 0 && strchr("\r\n", line[length - 1])) line[--length] = '\0';
         if (strcmp(line, "/exit") == 0) break;
         turn = CLI_OK;
         if (strcmp(line, "/reset") == 0) list[1] = '\0';
-        else if (length > 0) turn = answer(run, generator, &list, line);
-        if (turn != CLI_OK && !(terminal && turn == CLI_NO_FIT)) code = turn;
+        else if (length > 0) turn = take_line(run, generator, &list, line, length);
+        if (turn != CLI_OK && !(terminal && is_passing(turn))) code = turn;
     }
     if (code == CLI_OK && run->json) printf("{\"messages\":%s]}\n", list);
     free(list);

@@ -78,6 +78,7 @@ void cli_put_document(const tn_doc *doc);
 /* The whole answer of a verb without a layout of its own: reports a failure or shows the document; frees it. */
 int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc);
 void cli_put_json_string(FILE *file, const char *text);
+bool cli_is_text(const char *text, int64_t bytes);      /* UTF-8 without a NUL; one stands behind the `bytes` */
 const char *cli_count(int64_t count, char out[32]);     /* 1,218,445,312 */
 const char *cli_bytes(int64_t bytes, char out[32]);     /* 16.40 GiB */
 const char *cli_duration(double seconds, char out[32]); /* 1:02:03 */
@@ -87,16 +88,17 @@ char *cli_read_file(const char *path, bool json, int *code); /* "-" = stdin; NUL
 
 /* progress.c: what the events of a job look like. */
 typedef struct cli_progress {
+    const tn_config *config; /* for logging_steps, and output_dir, where a resumed run's log is */
     bool terminal, plot, line_open;
-    int64_t every; /* steps between lines where stderr is no terminal */
-    double *losses;
-    int64_t count, capacity, first_step, last_step; /* of the losses */
+    double *losses; /* (count): of one step each, from first_step on */
+    int64_t count, capacity, first_step;
 } cli_progress;
 void cli_progress_start(cli_progress *progress, const cli_run *run, tn_hooks *hooks);
 /* Ends the line in progress, draws the loss curve where wanted, frees. */
 void cli_progress_end(cli_progress *progress);
-/* curve.c: the losses of a run in braille dots, 60 columns by 10 lines, from one step to another. */
-void cli_draw_curve(FILE *file, const double *losses, int64_t count, int64_t first_step, int64_t last_step);
+/* curve.c: the losses of consecutive steps in braille dots, 10 lines high and with its scale at most `width`
+ * characters wide; nothing where that is too narrow for a curve. */
+void cli_draw_curve(FILE *file, const double *losses, int64_t count, int64_t first_step, int width);
 
 /* log lines of the library, kept apart from a progress line. */
 void cli_show_log(void);

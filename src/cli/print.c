@@ -21,7 +21,8 @@ int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc) {
     return CLI_OK;
 }
 
-/* Bytes of the UTF-8 character at `text`, 0 where there is none (an error message may quote any path). */
+/* Bytes of the UTF-8 character at `text`, which ends with a NUL; 0 where there is none (an error message may
+ * quote any path). */
 static int character_bytes(const unsigned char *text) {
     int bytes = text[0] < 0x80 ? 1 : text[0] >= 0xF0 ? 4 : text[0] >= 0xE0 ? 3 : 2;
     if (bytes == 1) return 1;
@@ -31,6 +32,15 @@ static int character_bytes(const unsigned char *text) {
     bool overlong = (text[0] == 0xE0 && text[1] < 0xA0) || (text[0] == 0xF0 && text[1] < 0x90);
     bool outside = (text[0] == 0xED && text[1] > 0x9F) || (text[0] == 0xF4 && text[1] > 0x8F);
     return overlong || outside ? 0 : bytes;
+}
+
+bool cli_is_text(const char *text, int64_t bytes) {
+    for (int64_t at = 0; at < bytes;) {
+        int length = character_bytes((const unsigned char *)text + at); /* the NUL behind the text ends it */
+        if (length == 0 || text[at] == '\0') return false;
+        at += length;
+    }
+    return true;
 }
 
 void cli_put_json_string(FILE *file, const char *text) {
