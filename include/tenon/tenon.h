@@ -155,8 +155,8 @@ typedef struct tn_tokenizer tn_tokenizer;
 /* `path`: a directory with tokenizer.json, such a file, or a GGUF file. */
 TN_API tn_status tn_tokenizer_open(const char *path, tn_tokenizer **tokenizer);
 TN_API void tn_tokenizer_free(tn_tokenizer *tokenizer);
-/* One line of the verb `tokenize`: a JSON record in, a JSON document {"ids", "text"} out, or
- * {"error"} where the template rejects the conversation. */
+/* One line of the verb `tokenize`: a JSON record in ("text", "messages", or "ids" for the way back), a JSON
+ * document {"ids", "text"} out, or {"error"} where the template rejects the conversation. */
 TN_API tn_status tn_tokenize_record(tn_tokenizer *tokenizer, const char *record, int64_t bytes,
                                     bool add_special_tokens, tn_doc **doc);
 

@@ -15,6 +15,9 @@ static int generate(const cli_run *run, tn_generator *generator, const char *mes
     tn_status status = messages ? tn_generate_chat(generator, messages, cli_stream_text, user, &doc)
                                 : tn_generate_text(generator, tn_config_get(run->config, "prompt"),
                                                    cli_stream_text, user, &doc);
+    if (status == TN_BAD_DATA && messages)
+        return cli_error(run->json, CLI_BAD_DATA, tn_error_remedy(), "%s: %s",
+                         tn_config_get(run->config, "messages"), tn_error_message());
     if (status != TN_OK) return cli_fail(run->json, status);
     if (run->json) cli_put_document(doc);
     else fputc('\n', stdout);

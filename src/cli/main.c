@@ -33,8 +33,9 @@ const cli_verb cli_verbs[] = {
     {"tokenize", "JSON lines of texts or conversations to token ids", cli_tokenize,
      "Reads {\"text\":...} or {\"messages\":[...]} a line from stdin or --dataset, and writes\n"
      "{\"ids\":[...],\"text\":rendered} a line, or {\"error\":...} where the template rejects a "
-     "conversation.\n",
-     "echo '{\"text\":\"Hello\"}' | tenon tokenize --model Qwen2.5-0.5B\n"},
+     "conversation.\n{\"ids\":[...]} gets its text back.\n",
+     "echo '{\"text\":\"Hello\"}' | tenon tokenize --model Qwen2.5-0.5B\n"
+     "tenon tokenize --model Qwen2.5-0.5B --dataset chats.jsonl > ids.jsonl\n"},
     {"data", "how samples become tokens and labels", cli_data,
      "Shows the first samples as `train` with the same keys would see them: decoded, with the part that\n"
      "carries no loss marked, and counts over the whole dataset.\n",
@@ -48,8 +49,10 @@ const cli_verb cli_verbs[] = {
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,
-     "All keys of `train` apply. The model may be a shape's name: llama-3.1-8b, qwen2.5-7b, llama-3.2-1b,\n"
-     "qwen2.5-0.5b, smollm2-135m.\n",
+     "Rows of one document of max_length tokens each, all labelled unless --labelled says otherwise; a step\n"
+     "is one micro-batch unless gradient_accumulation_steps is given. The file of `train` can be given as it\n"
+     "is: its data, evaluations and checkpoints are left out. The model may be a shape's name: llama-3.1-8b,\n"
+     "qwen2.5-7b, llama-3.2-1b, qwen2.5-0.5b, smollm2-135m.\n",
      "tenon bench --model smollm2-135m --max_length 512 --steps 10\n"},
     {"env", "devices, instruction sets, libraries, and what will be used", cli_env,
      "What this machine has, and what tenon would use of it.\n", "tenon env --json\n"},

@@ -1,4 +1,5 @@
-/* tokenize.c: `tenon tokenize`: JSON lines in, JSON lines out, line for line. */
+/* tokenize.c: `tenon tokenize`: JSON lines in, JSON lines out, line for line. A line that is no record ends it:
+ * lines in and lines out would no longer belong together. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -30,9 +30,10 @@ static void print_params(const tn_doc *doc) {
         snprintf(path, sizeof path, "params.groups[%lld].count", (long long)i);
         printf("%18s parameters\n", cli_count(tn_doc_integer(doc, path, 0), count));
     }
-    printf("trainable params: %s || all params: %s\n",
-           cli_count(tn_doc_integer(doc, "params.trainable", 0), count),
-           cli_count(tn_doc_integer(doc, "params.all", 0), all));
+    printf("trainable params: %s", cli_count(tn_doc_integer(doc, "params.trainable", 0), count));
+    int64_t total = tn_doc_integer(doc, "params.all", 0); /* known with --model alone */
+    if (total > 0) printf(" || all params: %s", cli_count(total, all));
+    putchar('\n');
 }
 
 int cli_verify(const cli_run *run) {

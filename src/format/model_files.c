@@ -190,7 +190,10 @@ static tn_status open_path(tn_model_files *f, bool need_weights) {
     if (tn_is_directory(f->path)) return open_directory(f, need_weights);
     if (!tn_is_file(f->path)) {
         tn_fail(TN_USAGE, "the model %s does not exist", f->path);
-        return tn_remedy("give a Hugging Face model directory or a GGUF file");
+        return tn_remedy(
+            "give a Hugging Face model directory or a GGUF file; a model of the hub is downloaded "
+            "beforehand, e.g. `hf download %s --local-dir DIR`",
+            f->path);
     }
     if (is_gguf(f->path)) return open_gguf(f);
     if (!tn_ends_with(f->path, ".json")) {

@@ -44,7 +44,10 @@ tn_status tn_session_generate(tn_session *s, const tn_ids *prompt, const tn_gene
                               tn_token_function *on_token, void *user, tn_ids *out, bool *stopped) {
     tn_status status = TN_OK;
     *stopped = false;
-    if (prompt->count == 0) return tn_fail(TN_USAGE, "the prompt is empty");
+    if (prompt->count == 0) {
+        tn_fail(TN_USAGE, "the prompt is empty");
+        return tn_remedy("a model without a token for the beginning of a text needs a word to go on from");
+    }
     if (prompt->count > s->capacity) {
         tn_fail(TN_NO_FIT, "the prompt's %lld tokens exceed the context of %lld", (long long)prompt->count,
                 (long long)s->capacity);

@@ -124,7 +124,10 @@ static tn_status check_supported(const tn_peft_config *config, const char *name)
     if (!what && strcmp(config->bias, "none") != 0) what = "bias";
     if (!what) return TN_OK;
     tn_fail(TN_USAGE, "%s: the setting %s is not supported yet", name, what);
-    return tn_remedy("nothing of an adapter is ever dropped silently, so it is not loaded without it");
+    return tn_remedy(
+        "leave out %s; an adapter that was made with it is not loaded without it, because nothing of "
+        "an adapter is ever dropped silently",
+        what);
 }
 
 static void warn_of_layers(const tn_peft_config *config, int64_t layers, const char *name) {

@@ -70,7 +70,7 @@ tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_d
     }
     if (automatic) {
         if (open_cuda(0, dtype, dtype_auto, device) == TN_OK) return TN_OK;
-        tn_info("no GPU: %s; computing on the CPU", tn_error_message());
+        tn_info("no GPU: %s; computing on the CPU (%s)", tn_error_message(), tn_error_remedy());
     }
     const tn_backend *cpu = tn_backend_cpu();
     return cpu->open(cpu, 0, dtype_auto ? tn_cpu_best_dtype() : dtype, device);

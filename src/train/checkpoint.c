@@ -275,8 +275,16 @@ tn_status tn_checkpoint_verify(const char *path) {
     const tn_json *manifest, *files;
     tn_status status = TN_OK;
     const char *name = tn_path_join(&arena, path, "manifest.json");
-    if (!tn_is_directory(path)) TN_THROW(TN_USAGE, "%s is not a directory", path);
-    if (!tn_is_file(name)) TN_THROW(TN_BAD_DATA, "%s has no manifest.json: it was never completed", path);
+    if (!tn_is_directory(path)) {
+        status = tn_fail(TN_USAGE, "%s is not the directory of a checkpoint", path);
+        tn_remedy("give the path of a checkpoint-N, or auto for the last one in output_dir");
+        goto done;
+    }
+    if (!tn_is_file(name)) {
+        status = tn_fail(TN_BAD_DATA, "%s has no manifest.json: it was never completed", path);
+        tn_remedy("give the path of a checkpoint-N that has one, or auto for the last one in output_dir");
+        goto done;
+    }
     TN_TRY(tn_json_read_file(&arena, name, TN_JSON_UNIQUE_KEYS, &manifest));
     files = tn_json_get(manifest, "files");
     if (!files || files->type != TN_JSON_OBJECT || files->count == 0)

@@ -132,8 +132,10 @@ static tn_status check_schedule(const tn_config *config, const tn_settings *s) {
         tn_fail(TN_USAGE, "%s is not used by lr_scheduler_type %s", unused, s->lr_scheduler_type);
         return tn_remedy("choose cosine_with_min_lr, or leave out %s", unused);
     }
-    if (!isnan(s->min_lr) && s->min_lr > s->learning_rate)
-        return tn_fail(TN_USAGE, "min_lr %g is above learning_rate %g", s->min_lr, s->learning_rate);
+    if (!isnan(s->min_lr) && s->min_lr > s->learning_rate) {
+        tn_fail(TN_USAGE, "min_lr %g is above learning_rate %g", s->min_lr, s->learning_rate);
+        return tn_remedy("min_lr is where the rate ends, a tenth of learning_rate say");
+    }
     return TN_OK;
 }
 

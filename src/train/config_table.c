@@ -65,7 +65,7 @@ const tn_key tn_config_keys[] = {
     ROW("device", "", device, CHOICE, ANY, LOADING | ENV, "auto", "auto,cpu,cuda,cuda:N",
         "cpu, cuda or cuda:N; auto falls back to the CPU and says so"),
     ROW("threads", "", threads, INTEGER, THREADS, ALL, "auto", "auto=0",
-        "CPU threads; auto = OMP_NUM_THREADS, else all cores"),
+        "CPU threads; auto = OMP_NUM_THREADS, else all cores; a resumed run keeps its number"),
     ROW("memory_limit", "", memory_limit, SIZE, ANY, LOADING, "", NULL, "device memory the plan may use"),
 
     /* data */

@@ -119,16 +119,24 @@ static bool overridden(const tn_settings *s, const char *key) {
     return tn_json_get(s->override_settings, key) != NULL;
 }
 
+/* Rank and targets are in the adapter's tensors. */
+static bool can_override(const char *key) {
+    return strcmp(key, "lora_alpha") == 0 || strcmp(key, "lora_dropout") == 0;
+}
+
 /* Explicit keys that differ are errors; everything else is taken over from the adapter. */
 static tn_status agree(tn_config *run, const char *key, bool same, const char *theirs) {
     if (!tn_config_get(run, key)) return TN_OK; /* a verb without this key cannot contradict */
     if (tn_config_setter(run, key) >= TN_SET_FILE && !same) {
         tn_fail(TN_USAGE, "%s is %s here and %s in the adapter that is continued", key, tn_config_get(run, key),
                 theirs);
-        return tn_remedy(
-            "the adapter's own configuration decides; leave %s out, or change it on purpose with --override "
-            "%s=…",
-            key, key);
+        if (can_override(key))
+            return tn_remedy(
+                "the adapter's own configuration decides; leave %s out, or change it on purpose "
+                "with --override %s=…",
+                key, key);
+        return tn_remedy("the adapter's own configuration decides, and its tensors hold to it; leave %s out",
+                         key);
     }
     return tn_config_inherit(run, key, theirs, TN_SET_ADAPTER);
 }

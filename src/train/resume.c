@@ -43,6 +43,18 @@ static const char *explicit_value(const tn_config *config, const char *key) {
     return flag ? flag : tn_config_given(config, key, TN_SET_FILE);
 }
 
+/* People give the run's directory where the checkpoint's is meant. */
+static tn_status check_chosen(tn_arena *arena, const char *path) {
+    const char *newest = NULL;
+    if (tn_is_directory(path) && !tn_is_file(tn_path_join(arena, path, "manifest.json"))) {
+        tn_status status = tn_checkpoint_newest(arena, path, &newest);
+        if (status != TN_OK) return status;
+    }
+    if (!newest) return tn_checkpoint_verify(path);
+    tn_fail(TN_USAGE, "%s is a run, and its checkpoints are in it", path);
+    return tn_remedy("give one of them, e.g. --resume_from_checkpoint %s", newest);
+}
+
 /* `keys` is the configuration in the run.json of the checkpoint `path`. */
 static tn_status inherit(tn_config *config, const char *path, const tn_json *keys, int64_t index) {
     const char *key = keys->members[index].key;
@@ -79,7 +91,7 @@ tn_status tn_resume_prepare(tn_config *config, tn_arena *arena, const char **pat
     } else {
         *path = tn_checkpoint_find(arena, wanted);
         if (!*path) return tn_fail_memory((int64_t)strlen(wanted), "a path");
-        TN_TRY(tn_checkpoint_verify(*path));
+        TN_TRY(check_chosen(arena, *path));
     }
     TN_TRY(tn_checkpoint_read_run(arena, *path, &run));
     keys = tn_json_get(run, "config");

@@ -111,9 +111,10 @@ static tn_status split(trainer *t, int64_t **train, int64_t *train_count, int64_
     const tn_settings *s = t->e.settings;
     int64_t n = tn_dataset_samples(t->data);
     int64_t wanted = s->eval_split < 1 ? (int64_t)ceil(s->eval_split * (double)n) : (int64_t)s->eval_split;
-    if (wanted < 1 || wanted >= n)
-        return tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split,
-                       (long long)n);
+    if (wanted < 1 || wanted >= n) {
+        tn_fail(TN_USAGE, "eval_split %g of %lld records leaves one side empty", s->eval_split, (long long)n);
+        return tn_remedy("a part below 1, e.g. 0.1, or fewer records than there are");
+    }
     *train = tn_arena_take(&t->arena, n * (int64_t)sizeof **train);
     *held = tn_arena_take(&t->arena, n * (int64_t)sizeof **held);
     if (!*train || !*held) return tn_fail_memory(16 * n, "a split");
@@ -206,6 +207,11 @@ static tn_status count_steps(trainer *t) {
     }
     int64_t warmup =
         s->warmup_steps >= 0 ? s->warmup_steps : (int64_t)ceil(s->warmup_ratio * (double)t->max_steps);
+    bool asked = tn_config_setter(t->e.config, "warmup_steps") >= TN_SET_FILE ||
+                 tn_config_setter(t->e.config, "warmup_ratio") >= TN_SET_FILE;
+    if (asked && warmup > 0 && strcmp(s->lr_scheduler_type, "constant") == 0)
+        tn_warn("lr_scheduler_type constant has no warm-up; constant_with_warmup has one of %lld steps",
+                (long long)warmup);
     t->stepper.schedule = (tn_schedule){s->lr_scheduler_type, warmup, t->max_steps,
                                         s->min_lr > 0 ? s->min_lr / s->learning_rate : 0};
 done:
@@ -230,6 +236,8 @@ static tn_status write_resolved(trainer *t) {
     tn_status status;
     snprintf(number, sizeof number, "%lld", (long long)t->e.max_length);
     TN_TRY(tn_config_used(t->e.config, "max_length", number));
+    snprintf(number, sizeof number, "%d", tn_threads()); /* the order of sums hangs on it */
+    TN_TRY(tn_config_used(t->e.config, "threads", number));
     TN_TRY(
         tn_config_used(t->e.config, "train_on_responses_only", s->train_on_responses_only ? "true" : "false"));
     TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));

@@ -1,5 +1,6 @@
 /* verb_bench.c: times training steps with random weights and tokens: rows of one document each of max_length
- * tokens, through the same step as training.
+ * tokens, through the same step as training. A step is one micro-batch unless gradient_accumulation_steps is
+ * given: train's default is for the optimizer's sake, and a timing only gets longer by it.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -9,8 +10,8 @@
 #include "base/thread.h"
 #include "train/step.h"
 
-/* Fresh random tokens for every step; the first `labelled` part of each row's targets counts. */
-static tn_status fill(const tn_engine *e, int64_t step, int64_t rows, tn_batch *batch) {
+/* Random tokens, fresh for every `number`; the first `labelled` part of each row's targets counts. */
+static tn_status fill(const tn_engine *e, int64_t number, int64_t rows, tn_batch *batch) {
     const int64_t length = e->max_length, tokens = rows * length;
     const int64_t wanted = (int64_t)llround(e->settings->labelled * (double)length);
     tn_status status = TN_OK;
@@ -23,7 +24,7 @@ static tn_status fill(const tn_engine *e, int64_t step, int64_t rows, tn_batch *
     }
     batch->tokens = tokens, batch->documents = rows, batch->longest = length, batch->labelled = 0;
     for (int64_t i = 0; i < tokens; i++) {
-        float u = tn_random_uniform(e->settings->seed, TN_STREAM(TN_PURPOSE_BENCH, step, 1), (uint64_t)i);
+        float u = tn_random_uniform(e->settings->seed, TN_STREAM(TN_PURPOSE_BENCH, number, 1), (uint64_t)i);
         batch->ids[i] = (int32_t)((double)u * (double)e->arch.vocab);
         batch->positions[i] = (int32_t)(i % length);
     }
@@ -50,22 +51,22 @@ static double median(double *values, int64_t count) {
 typedef struct bench {
     tn_engine e;
     tn_stepper stepper;
-    tn_batch batch;
+    tn_batch *batches; /* (micro): those of a step */
     tn_step_result *results;
-    int64_t steps, warmup, rows;
+    int64_t steps, warmup, rows, micro;
     double ceiling, first_step_seconds;
 } bench;
 
 static tn_status run(bench *b, const tn_hooks *hooks, double begun) {
     tn_status status = TN_OK;
     for (int64_t i = 0; i < b->steps + b->warmup; i++) {
-        TN_TRY(fill(&b->e, i, b->rows, &b->batch));
-        tn_step_work work = {.batches = &b->batch, .count = 1};
+        for (int64_t j = 0; j < b->micro; j++) TN_TRY(fill(&b->e, i * b->micro + j, b->rows, &b->batches[j]));
+        tn_step_work work = {.batches = b->batches, .count = b->micro};
         tn_step_measure(&work);
         if (work.labelled == 0)
             TN_THROW(TN_USAGE, "labelled %g of %lld tokens leaves none with a loss", b->e.settings->labelled,
                      (long long)b->e.max_length);
-        TN_TRY(tn_step_run(&b->stepper, &work, i, i, &b->results[i]));
+        TN_TRY(tn_step_run(&b->stepper, &work, i, i * b->micro, &b->results[i]));
         if (i == 0) b->first_step_seconds = tn_seconds() - begun;
         if (!hooks || !hooks->on_event) continue;
         const tn_step_result *r = &b->results[i];
@@ -90,12 +91,12 @@ static tn_status report(const bench *b, tn_doc **doc) {
     tn_str text = {0};
     tn_json_writer w = tn_json_write_to(&text, 0);
     double *seconds;
-    int64_t tokens = b->rows * b->e.max_length;
+    int64_t tokens = b->micro * b->rows * b->e.max_length;
     tn_status status = tn_alloc(&seconds, b->steps, (int64_t)sizeof *seconds, "timings");
     if (status != TN_OK) return status;
     for (int64_t i = 0; i < b->steps; i++) seconds[i] = b->results[b->warmup + i].seconds;
     double step = median(seconds, b->steps);
-    double flops = tn_engine_step_flops(&b->e, tokens, b->e.max_length, b->batch.labelled);
+    double flops = tn_engine_step_flops(&b->e, tokens, b->e.max_length, b->micro * b->batches[0].labelled);
     tn_json_begin(&w, '{');
     tn_json_real_member(&w, "tokens_per_second", (double)tokens / step);
     tn_json_real_member(&w, "step_seconds", step);
@@ -130,6 +131,8 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     if (status != TN_OK) return status;
     const tn_settings *s = b.e.settings;
     b.steps = s->steps, b.warmup = s->warmup, b.rows = s->per_device_train_batch_size;
+    bool given = tn_config_setter(config, "gradient_accumulation_steps") >= TN_SET_FILE;
+    b.micro = given ? s->gradient_accumulation_steps : 1;
     if (b.e.files && tn_model_files_count(b.e.files) == 0)
         tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */
     TN_TRY(tn_engine_plan(&b.e, b.rows * b.e.max_length, b.rows, b.e.max_length, 0));
@@ -139,12 +142,14 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     TN_TRY(tn_engine_allocate(&b.e));
     TN_TRY(tn_stepper_open(&b.e, &b.stepper));
     b.stepper.schedule = (tn_schedule){.kind = "constant"};
+    TN_TRY(tn_alloc(&b.batches, b.micro, (int64_t)sizeof *b.batches, "batches"));
     TN_TRY(tn_alloc(&b.results, b.steps + b.warmup, (int64_t)sizeof *b.results, "results"));
     TN_TRY(run(&b, hooks, begun));
     status = report(&b, doc);
 done:
     free(b.results);
-    tn_batch_free(&b.batch);
+    for (int64_t j = 0; b.batches && j < b.micro; j++) tn_batch_free(&b.batches[j]);
+    free(b.batches);
     tn_stepper_close(&b.stepper);
     tn_engine_close(&b.e);
     return status;

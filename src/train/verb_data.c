@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "base/thread.h"
+#include "base/log.h"
 #include "data/show.h"
 #include "train/engine.h"
 
@@ -44,6 +44,11 @@ static tn_status packing_rate(const tn_engine *e, const tn_dataset *dataset, dou
     int64_t rows;
     tn_status status;
     tn_dataset_get_stats(dataset, &stats);
+    *rate = 0;
+    if (stats.labelled == 0) { /* shown all the same: this verb is where one looks for the reason */
+        tn_warn("no token of these samples carries a loss: train refuses them");
+        return TN_OK;
+    }
     TN_TRY(tn_loader_new(dataset, &options, &loader));
     TN_TRY(tn_loader_epoch_batches(loader, 0, &rows));
     *rate = rows ? (double)stats.tokens / ((double)rows * (double)e->max_length) : 0;

@@ -148,8 +148,11 @@ static tn_status conversation(const char *json, tn_str *record) {
     tn_json_writer w = tn_json_write_to(record, 0);
     tn_status status;
     TN_TRY(tn_json_parse(&arena, json, (int64_t)strlen(json), TN_JSON_DEFAULT, "messages", &root));
-    if (root->type != TN_JSON_ARRAY && !tn_json_get(root, "messages"))
-        TN_THROW(TN_BAD_DATA, "messages: expected a list of messages or a record with \"messages\"");
+    if (root->type != TN_JSON_ARRAY && !tn_json_get(root, "messages")) {
+        status = tn_fail(TN_BAD_DATA, "messages: expected a list of messages or a record with \"messages\"");
+        tn_remedy("for example [{\"role\": \"user\", \"content\": \"Hello\"}]");
+        goto done;
+    }
     tn_json_begin(&w, '{');
     if (root->type == TN_JSON_ARRAY) {
         tn_json_key(&w, "messages");

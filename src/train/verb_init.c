@@ -122,8 +122,6 @@ static tn_status copy_tokenizer(tn_arena *arena, const char *from, const char *t
                                         "chat_template.json",      "generation_config.json"};
     tn_status status = TN_OK;
     tn_str text = {0};
-    if (!tn_is_file(tn_path_join(arena, from, names[0])))
-        TN_THROW(TN_USAGE, "%s holds no tokenizer.json", from);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *path = tn_path_join(arena, from, names[i]);
         if (!tn_is_file(path)) continue;
@@ -139,10 +137,22 @@ done:
 /* The configuration's text: of a file, of the config.json in a directory, or of a well-known shape. */
 static tn_status read_config(tn_arena *arena, const char *model, tn_str *text) {
     if (tn_is_directory(model)) model = tn_path_join(arena, model, "config.json");
-    const char *shape = tn_is_file(model) ? NULL : tn_shape_config(model);
-    if (!shape) return tn_read_file(model, 1 << 24, text);
-    tn_str_puts(text, shape);
-    return tn_str_check(text, "a configuration");
+    const bool file = tn_is_file(model);
+    const char *shape = file ? NULL : tn_shape_config(model);
+    if (file && tn_ends_with(model, ".json")) return tn_read_file(model, 1 << 24, text);
+    if (shape) {
+        tn_str_puts(text, shape);
+        return tn_str_check(text, "a configuration");
+    }
+    if (file) tn_fail(TN_USAGE, "%s is no config.json, which is what init makes a model from", model);
+    else tn_fail(TN_USAGE, "the configuration %s does not exist", model);
+    return tn_remedy("give a config.json, a directory that has one, or one of: %s", tn_shape_names());
+}
+
+static tn_status check_tokenizer(tn_arena *arena, const char *directory) {
+    if (!directory || tn_is_file(tn_path_join(arena, directory, "tokenizer.json"))) return TN_OK;
+    tn_fail(TN_USAGE, "%s holds no tokenizer.json", directory);
+    return tn_remedy("--tokenizer takes the directory of a model whose tokenizer is copied");
 }
 
 tn_status tn_init(tn_config *config, tn_doc **doc) {
@@ -166,6 +176,7 @@ tn_status tn_init(tn_config *config, tn_doc **doc) {
         tn_remedy("choose another output_dir");
         goto done;
     }
+    TN_TRY(check_tokenizer(&w.arena, s->tokenizer)); /* before anything is written */
     w.arch = &arch;
     TN_TRY(tn_each_tensor(&arch, add, &w));
     for (int64_t i = 0; i < w.count; i++)

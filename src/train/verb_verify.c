@@ -71,11 +71,41 @@ static const char *partner(tn_arena *arena, const char *name) {
     return half ? tn_arena_printf(arena, "%.*s%s%s", (int)(half - name), name, other, half + 8) : NULL;
 }
 
+static tn_group group_of(const char *name) {
+    if (strstr(name, ".lora_")) return TN_GROUP_LORA;
+    if (strstr(name, ".embed_tokens.")) return TN_GROUP_EMBED;
+    return strstr(name, ".lm_head.") ? TN_GROUP_HEAD : TN_GROUP_FULL;
+}
+
+/* As the engine's, of the groups in the file; how many parameters stand beside them only the base knows. */
+static void put_params(tn_json_writer *w, const int64_t counts[TN_GROUPS]) {
+    int64_t trainable = 0;
+    for (int g = 0; g < TN_GROUPS; g++) trainable += counts[g];
+    tn_json_key(w, "params");
+    tn_json_begin(w, '{');
+    tn_json_integer_member(w, "trainable", trainable);
+    tn_json_key(w, "all");
+    tn_json_put_null(w);
+    tn_json_key(w, "groups");
+    tn_json_begin(w, '[');
+    for (int g = 0; g < TN_GROUPS; g++) {
+        if (counts[g] == 0) continue;
+        tn_json_begin(w, '{');
+        tn_json_string_member(w, "name", tn_group_name((tn_group)g));
+        tn_json_integer_member(w, "count", counts[g]);
+        tn_json_key(w, "learning_rate");
+        tn_json_put_null(w);
+        tn_json_end(w, '}');
+    }
+    tn_json_end(w, ']');
+    tn_json_end(w, '}');
+}
+
 /* Without a base only what the file says of itself can be checked: pairs are complete and of one rank, values
  * are finite. */
 static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accounting *a, tn_json_writer *w) {
     const int64_t n = tn_safetensors_count(file);
-    int64_t trainable = 0;
+    int64_t counts[TN_GROUPS] = {0};
     *a = (tn_accounting){.missing = tn_arena_take(arena, (n + 1) * 8),
                          .mismatched = tn_arena_take(arena, (n + 1) * 8),
                          .nonfinite = tn_arena_take(arena, (n + 1) * 8)};
@@ -85,7 +115,7 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
         const char *name = partner(arena, t->name);
         const tn_tensor_info *other = name ? tn_safetensors_find(file, name) : NULL;
         bool is_a = strstr(t->name, ".lora_A.") != NULL;
-        trainable += t->elements;
+        counts[group_of(t->name)] += t->elements;
         if (name && !other) a->missing[a->missing_count++] = name;
         else if (name && (t->rank != 2 || !tn_dtype_is_float(t->dtype) ||
                           (is_a && other->rank == 2 && t->shape[0] != other->shape[1])))
@@ -93,10 +123,7 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
         if (!tn_tensor_finite(t)) a->nonfinite[a->nonfinite_count++] = t->name;
     }
     tn_json_begin(w, '{');
-    tn_json_key(w, "params");
-    tn_json_begin(w, '{');
-    tn_json_integer_member(w, "trainable", trainable);
-    tn_json_end(w, '}');
+    put_params(w, counts);
     return TN_OK;
 }
 
@@ -125,6 +152,11 @@ tn_status tn_verify(tn_config *config, tn_doc **doc) {
     tn_status status;
     *doc = NULL;
     TN_TRY(tn_config_resolve(config, &e.settings));
+    if (tn_is_file(e.settings->adapter)) {
+        status = tn_fail(TN_USAGE, "%s is a file, and an adapter is a directory", e.settings->adapter);
+        tn_remedy("give the directory that holds adapter_config.json and adapter_model.safetensors");
+        goto done;
+    }
     if (e.settings->model) TN_TRY(tn_engine_open_adapter(config, &e));
     TN_TRY(tn_safetensors_open(tn_path_join(&arena, e.settings->adapter, "adapter_model.safetensors"), &file));
     TN_TRY(report(&e, file, &arena, &text));

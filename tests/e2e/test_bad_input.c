@@ -313,7 +313,10 @@ static void broken_adapters(void **state) {
          "seek=$(($(stat "
          "-c %s a/adapter_model.safetensors) - 4))",
          VERIFY, 3, "take one of its earlier checkpoints"},
-        {"", TRAIN "--adapter a --lora_r 8", 2, "lora_r"},
+        {"", TRAIN "--adapter a --lora_r 8", 2, "its tensors hold to it; leave lora_r out"},
+        {"", TRAIN "--adapter a --lora_alpha 8", 2, "--override lora_alpha="},
+        {"", TRAIN "--use_dora", 2, "leave out use_dora"},
+        {"", "verify --adapter a/adapter_model.safetensors", 2, "an adapter is a directory"},
         {"", TRAIN "--adapter a --full_finetuning true", 2, "--adapter a stands on it"},
         {"cp -r m x", "train --model m --dataset d.jsonl --output_dir x --full_finetuning", 2,
          "x already holds a model"},
@@ -340,6 +343,7 @@ static void broken_adapters(void **state) {
 static void broken_checkpoints(void **state) {
     static const row rows[] = {
         {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
+        {"", RESUME("a"), 2, "--resume_from_checkpoint a/checkpoint-4"},
         {"cp -r a x; rm x/checkpoint-4/manifest.json", RESUME("x/checkpoint-4"), 3, "never completed"},
         {"cp -r a x; echo '{}' >x/checkpoint-4/manifest.json", RESUME("x/checkpoint-4"), 3, "lists no files"},
         {"cp -r a x; truncate -s 999 x/checkpoint-4/optimizer.safetensors", RESUME("x/checkpoint-4"), 3,
@@ -388,6 +392,11 @@ static void places_that_cannot_be_written(void **state) {
         {"mkdir x; cp c.json x/config.json", TRAIN_X " --full_finetuning", 2, "x already holds a model"},
         {"", "init --model c.json --output_dir m", 2, "m already holds a model"},
         {"", "init --model c.json --output_dir /proc/x", 2, "/proc/x"},
+        {"", "init --model g.gguf --output_dir x", 2, "g.gguf is no config.json"},
+        {"", "init --model nothing --output_dir x", 2, "one of: llama-3.1-8b"},
+        {"", "init --model c.json --output_dir x --tokenizer m", 2, "m holds no tokenizer.json"},
+        {"! \"$TENON\" init --model c.json --output_dir x --tokenizer m; test ! -e x",
+         "init --model c.json --output_dir x --tokenizer t", 0, "parameters"},
         {"", "eval --model m --dataset d.jsonl --per_token /dev/full", 6, "/dev/full"},
         {"mkdir x", "eval --model m --dataset d.jsonl --per_token x", 2, "x: it is a directory"},
         {"", "eval --model m --dataset d.jsonl --per_token x/y", 2, "x/y"},
