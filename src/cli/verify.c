@@ -47,6 +47,7 @@ int cli_verify(const cli_run *run) {
     } else {
         if (*tn_config_get(run->config, "reference")) print_changes(doc);
         for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) print_names(doc, lists[i]);
+        print_names(doc, "base_copies");
         print_params(doc);
         fputs(ok ? "ok: every tensor is accounted for\n" : "NOT ok\n", stdout);
     }

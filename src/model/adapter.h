@@ -10,6 +10,7 @@
 
 #include "format/peft_config.h"
 #include "format/safetensors.h"
+#include "model/base_copy.h"
 #include "model/module.h"
 #include "model/region.h"
 
@@ -74,19 +75,23 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
                           void *user);
 /* Name of the file with the parameters: adapter_model.safetensors, or model.safetensors of a whole model. */
 const char *tn_adapter_file_name(const tn_adapter *adapter);
-/* Reads that file of `directory`. Every parameter must be there with its shape, and every
- * tensor of the file must be a parameter: anything else is TN_BAD_DATA that lists both. */
-tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory);
+/* Reads that file of `directory`. Every parameter must be there with its shape, and every tensor of the file
+ * must be a parameter or a weight of the base again (base_copy.h): anything else is TN_BAD_DATA that lists
+ * both. */
+tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *device, const char *directory);
 /* Writes it, and adapter_config.json of an adapter. */
 tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory);
 
-/* Accounts for a file's tensors against the parameters, both ways, without a device. */
+/* Accounts for a file's tensors against the parameters, both ways, without a device. Copies of the base's
+ * weights that say what the base says are no fault; those that do not are among the mismatched or unexpected.
+ */
 typedef struct tn_accounting {
-    const char **missing, **unexpected, **mismatched, **nonfinite; /* in the arena passed */
-    int64_t missing_count, unexpected_count, mismatched_count, nonfinite_count;
+    const char **missing, **unexpected, **mismatched, **nonfinite, **base_copies; /* in the arena passed */
+    int64_t missing_count, unexpected_count, mismatched_count, nonfinite_count, base_copies_count;
+    int64_t other_base, other_rows; /* copies of another base; rows of one of another vocabulary, else 0 */
 } tn_accounting;
-tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena,
-                             tn_accounting *result);
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_base *base, const tn_safetensors *file,
+                             tn_arena *arena, tn_accounting *result);
 /* No NaN and no Inf in it. */
 bool tn_tensor_finite(const tn_tensor_info *tensor);
 /* The file's tensor of a parameter under any of the spellings in use (transformers 4 and 5, VLM prefixes); NULL

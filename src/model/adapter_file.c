@@ -1,8 +1,9 @@
 /* adapter_file.c: PEFT adapter directories. Reading accounts for every tensor both ways before a single value
- * is taken: a parameter without a tensor, a tensor without a parameter, a wrong shape or a non-finite value is
- * an error that lists them, never a silent skip.
+ * is taken: a parameter without a tensor, a tensor without a parameter, a wrong shape, a non-finite value or a
+ * copy of some other base's weight is an error that lists them, never a silent skip.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,42 +52,92 @@ bool tn_tensor_finite(const tn_tensor_info *t) {
     return true;
 }
 
-static tn_status note(tn_arena *arena, const char ***list, int64_t *count, int64_t most, const char *text) {
-    if (!*list) *list = tn_arena_take(arena, most * (int64_t)sizeof **list);
+/* Everything one accounting looks at. */
+typedef struct account {
+    const tn_adapter *adapter;
+    const tn_base *base;
+    const tn_safetensors *file;
+    tn_arena *arena;
+    tn_accounting *result;
+} account;
+
+static tn_status note(const account *a, const char ***list, int64_t *count, const char *text) {
+    const int64_t most = a->adapter->param_count + tn_safetensors_count(a->file) + 1;
+    if (!*list) *list = tn_arena_take(a->arena, most * (int64_t)sizeof **list);
     if (!*list || !text) return tn_fail_memory(most * 8, "an accounting");
     (*list)[(*count)++] = text;
     return TN_OK;
 }
 
-tn_status tn_adapter_account(const tn_adapter *adapter, const tn_safetensors *file, tn_arena *arena,
-                             tn_accounting *result) {
+static tn_status account_for_parameter(const account *a, const tn_param *p, const tn_tensor_info *t) {
+    tn_accounting *result = a->result;
+    char shape[128];
+    if (!t) return note(a, &result->missing, &result->missing_count, p->name);
+    if (!shape_fits(p, t)) {
+        const bool by_token = p->module >= TN_MODULE_EMBED && p->shape[0] == a->base->arch->vocab;
+        if (by_token && t->rank == 2 && t->shape[0] != p->shape[0]) result->other_rows = t->shape[0];
+        return note(a, &result->mismatched, &result->mismatched_count,
+                    tn_arena_printf(a->arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name,
+                                    tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)p->shape[0],
+                                    (long long)p->shape[1]));
+    }
+    return tn_tensor_finite(t) ? TN_OK : note(a, &result->nonfinite, &result->nonfinite_count, t->name);
+}
+
+/* PEFT asked to save embeddings that are in modules_to_save as well writes them twice, and reads
+ * "lm_head.weight" alone: "lm_head.modules_to_save.weight" has its bytes. */
+static bool is_second_writing(const account *a, const tn_tensor_info *t) {
+    static const char infix[] = ".modules_to_save.weight";
+    char name[256];
+    const size_t length = strlen(t->name);
+    if (!tn_ends_with(t->name, infix) || length >= sizeof name) return false;
+    snprintf(name, sizeof name, "%.*s.weight", (int)(length - strlen(infix)), t->name);
+    const tn_tensor_info *first = tn_safetensors_find(a->file, name);
+    return first && first->bytes == t->bytes && first->dtype == t->dtype &&
+           memcmp(first->data, t->data, (size_t)t->bytes) == 0;
+}
+
+/* A weight of the embedding or head that is no parameter. Where it is not the base's and stands under the name
+ * of a module that trains in full, nothing explains it. */
+static tn_status account_for_table(const account *a, const tn_tensor_info *t, tn_module module) {
+    tn_accounting *result = a->result;
+    const char *difference;
+    tn_status status = tn_base_copy_compare(t, module, a->base, a->arena, &difference);
+    if (status != TN_OK) return status;
+    if (!difference) return note(a, &result->base_copies, &result->base_copies_count, t->name);
+    result->other_base++;
+    if (t->rank == 2 && t->shape[0] != a->base->arch->vocab) result->other_rows = t->shape[0];
+    if (strstr(t->name, ".base_layer.") || strstr(t->name, ".original_module."))
+        return note(a, &result->mismatched, &result->mismatched_count, difference);
+    return note(a, &result->unexpected, &result->unexpected_count, t->name);
+}
+
+/* A tensor that no parameter stands for. */
+static tn_status account_for_rest(const account *a, const tn_tensor_info *t) {
+    tn_accounting *result = a->result;
+    tn_module module;
+    if (a->adapter->full) return note(a, &result->unexpected, &result->unexpected_count, t->name);
+    if (tn_base_copy_module(tail_of(t->name), &module)) return account_for_table(a, t, module);
+    if (is_second_writing(a, t)) return note(a, &result->base_copies, &result->base_copies_count, t->name);
+    return note(a, &result->unexpected, &result->unexpected_count, t->name);
+}
+
+tn_status tn_adapter_account(const tn_adapter *adapter, const tn_base *base, const tn_safetensors *file,
+                             tn_arena *arena, tn_accounting *result) {
+    const account a = {adapter, base, file, arena, result};
     tn_status status = TN_OK;
-    int64_t n = tn_safetensors_count(file), most = adapter->param_count + n + 1;
+    int64_t n = tn_safetensors_count(file);
     bool *used = tn_arena_take(arena, n > 0 ? n : 1);
     *result = (tn_accounting){0};
     if (!used) return tn_fail_memory(n, "an accounting");
     for (int64_t i = 0; i < adapter->param_count; i++) {
-        const tn_param *p = &adapter->params[i];
-        const tn_tensor_info *t = tn_adapter_tensor(p, file);
-        char shape[128];
-        if (!t) {
-            TN_TRY(note(arena, &result->missing, &result->missing_count, most, p->name));
-            continue;
-        }
+        const tn_tensor_info *t = tn_adapter_tensor(&adapter->params[i], file);
         for (int64_t j = 0; j < n; j++)
             if (tn_safetensors_at(file, j) == t) used[j] = true;
-        if (!shape_fits(p, t))
-            TN_TRY(note(arena, &result->mismatched, &result->mismatched_count, most,
-                        tn_arena_printf(arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name,
-                                        tn_dtype_name(t->dtype), tn_shape_text(t, shape),
-                                        (long long)p->shape[0], (long long)p->shape[1])));
-        else if (!tn_tensor_finite(t))
-            TN_TRY(note(arena, &result->nonfinite, &result->nonfinite_count, most, t->name));
+        TN_TRY(account_for_parameter(&a, &adapter->params[i], t));
     }
     for (int64_t j = 0; j < n; j++)
-        if (!used[j])
-            TN_TRY(note(arena, &result->unexpected, &result->unexpected_count, most,
-                        tn_safetensors_at(file, j)->name));
+        if (!used[j]) TN_TRY(account_for_rest(&a, tn_safetensors_at(file, j)));
 done:
     return status;
 }
@@ -98,23 +149,42 @@ static void describe(tn_str *out, const char *what, const char *const *list, int
     if (count > 4) tn_str_puts(out, ", …");
 }
 
+/* PEFT puts these tensors in the base's place, so that base can be written. */
+static tn_status tell_of_base(const tn_accounting *a) {
+    const long long rows = (long long)a->other_rows;
+    static const char write[] = "PeftModel.from_pretrained(model, ADAPTER).unload().save_pretrained(DIR)";
+    if (rows > 0)
+        return tn_remedy(
+            "the adapter was made on a base with a vocabulary of %lld: give that one as model, or write it in "
+            "Python, where model is this base: model.resize_token_embeddings(%lld); %s",
+            rows, rows, write);
+    return tn_remedy(
+        "%sthe adapter was made on another base: give that one as model, or write it in Python, where model is "
+        "this base: %s",
+        a->unexpected_count ? "modules that were trained in full are named by modules_to_save in "
+                              "adapter_config.json; else "
+                            : "",
+        write);
+}
+
 static tn_status require_complete(const tn_accounting *a, const char *path) {
     tn_str text = {0};
     if (a->missing_count + a->unexpected_count + a->mismatched_count + a->nonfinite_count == 0) return TN_OK;
     describe(&text, "tensors missing", a->missing, a->missing_count);
     describe(&text, "tensors that nothing in adapter_config.json explains", a->unexpected, a->unexpected_count);
-    describe(&text, "tensors of another shape", a->mismatched, a->mismatched_count);
+    describe(&text, "tensors that do not fit", a->mismatched, a->mismatched_count);
     describe(&text, "tensors with NaN or Inf", a->nonfinite, a->nonfinite_count);
     tn_fail(TN_BAD_DATA, "%s: %s", path, tn_str_text(&text));
     tn_str_free(&text);
     if (a->missing_count + a->unexpected_count + a->mismatched_count == 0)
         return tn_remedy("the run that wrote it has diverged; take one of its earlier checkpoints");
+    if (a->other_base > 0 || a->other_rows > 0) return tell_of_base(a);
     return tn_remedy(
         "nothing is dropped silently: check that the adapter belongs to this base model and that its "
         "adapter_config.json is the one it was trained with");
 }
 
-tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *directory) {
+tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *device, const char *directory) {
     tn_arena arena = {0};
     tn_safetensors *file = NULL;
     float *values = NULL;
@@ -131,7 +201,7 @@ tn_status tn_adapter_load(tn_adapter *adapter, tn_device *device, const char *di
         goto done;
     }
     TN_TRY(tn_safetensors_open(path, &file));
-    TN_TRY(tn_adapter_account(adapter, file, &arena, &accounting));
+    TN_TRY(tn_adapter_account(adapter, base, file, &arena, &accounting));
     TN_TRY(require_complete(&accounting, path));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];

@@ -331,7 +331,8 @@ tn_status tn_engine_allocate(tn_engine *e) {
         if (e->adapter->m) TN_TRY(backend->zero(e->device, e->adapter->m, bytes));
         if (e->adapter->v) TN_TRY(backend->zero(e->device, e->adapter->v, bytes));
     }
-    if (e->adapter_directory) TN_TRY(tn_adapter_load(e->adapter, e->device, e->adapter_directory));
+    const tn_base base = {&e->arch, e->files};
+    if (e->adapter_directory) TN_TRY(tn_adapter_load(e->adapter, &base, e->device, e->adapter_directory));
     else TN_TRY(tn_adapter_init(e->adapter, e->device, e->settings->seed, tn_model_base_values, e->model));
     status = tn_model_refresh(e->model);
 done:

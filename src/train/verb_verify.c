@@ -57,7 +57,8 @@ static tn_status put_changes(tn_json_writer *w, tn_arena *arena, const tn_safete
 
 static tn_status with_base(const tn_engine *e, const tn_safetensors *file, tn_arena *arena, tn_accounting *a,
                            tn_json_writer *w) {
-    tn_status status = tn_adapter_account(e->adapter, file, arena, a);
+    const tn_base base = {&e->arch, e->files};
+    tn_status status = tn_adapter_account(e->adapter, &base, file, arena, a);
     tn_json_begin(w, '{');
     tn_engine_write_params(e, w);
     return status;
@@ -101,6 +102,12 @@ static void put_params(tn_json_writer *w, const int64_t counts[TN_GROUPS]) {
     tn_json_end(w, '}');
 }
 
+/* Known by its name alone; a bare "lm_head.weight" may as well be a module that trained. */
+static bool is_base_copy(const char *name) {
+    return strstr(name, ".base_layer.") || strstr(name, ".original_module.") ||
+           strstr(name, ".modules_to_save.");
+}
+
 /* Without a base only what the file says of itself can be checked: pairs are complete and of one rank, values
  * are finite. */
 static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accounting *a, tn_json_writer *w) {
@@ -108,14 +115,17 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
     int64_t counts[TN_GROUPS] = {0};
     *a = (tn_accounting){.missing = tn_arena_take(arena, (n + 1) * 8),
                          .mismatched = tn_arena_take(arena, (n + 1) * 8),
-                         .nonfinite = tn_arena_take(arena, (n + 1) * 8)};
-    if (!a->missing || !a->mismatched || !a->nonfinite) return tn_fail_memory(24 * n, "an accounting");
+                         .nonfinite = tn_arena_take(arena, (n + 1) * 8),
+                         .base_copies = tn_arena_take(arena, (n + 1) * 8)};
+    if (!a->missing || !a->mismatched || !a->nonfinite || !a->base_copies)
+        return tn_fail_memory(32 * n, "an accounting");
     for (int64_t i = 0; i < n; i++) {
         const tn_tensor_info *t = tn_safetensors_at(file, i);
         const char *name = partner(arena, t->name);
         const tn_tensor_info *other = name ? tn_safetensors_find(file, name) : NULL;
         bool is_a = strstr(t->name, ".lora_A.") != NULL;
-        counts[group_of(t->name)] += t->elements;
+        if (is_base_copy(t->name)) a->base_copies[a->base_copies_count++] = t->name;
+        else counts[group_of(t->name)] += t->elements;
         if (name && !other) a->missing[a->missing_count++] = name;
         else if (name && (t->rank != 2 || !tn_dtype_is_float(t->dtype) ||
                           (is_a && other->rank == 2 && t->shape[0] != other->shape[1])))
@@ -138,6 +148,7 @@ static tn_status report(const tn_engine *e, const tn_safetensors *file, tn_arena
     put_names(&w, "unexpected", a.unexpected, a.unexpected_count);
     put_names(&w, "mismatched", a.mismatched, a.mismatched_count);
     put_names(&w, "nonfinite", a.nonfinite, a.nonfinite_count);
+    put_names(&w, "base_copies", a.base_copies, a.base_copies_count);
     if (e->settings->reference) TN_TRY(put_changes(&w, arena, file, e->settings->reference));
     tn_json_end(&w, '}');
 done:

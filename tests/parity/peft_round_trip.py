@@ -18,6 +18,9 @@ FORMS = {  # keys of tenon, arguments of PEFT
                       {"target_modules": "all-linear", "use_rslora": True, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"o_proj": 3}}),
     "embed and head": ({"target_modules": "all-linear", "modules_to_save": "embed_tokens,lm_head"},
                        {"target_modules": "all-linear", "modules_to_save": ["embed_tokens", "lm_head"]}),
+    # PEFT writes the head's own weight beside its LoRA here.
+    "LoRA on head": ({"target_modules": "q_proj,lm_head"}, {"target_modules": ["q_proj", "lm_head"]}),
+    "LoRA on head, embed": ({"target_modules": "v_proj,lm_head", "modules_to_save": "embed_tokens"}, {"target_modules": ["v_proj", "lm_head"], "modules_to_save": ["embed_tokens"]}),
     "norms, biases": ({"target_modules": "q_proj,down_proj", "modules_to_save": "norm,v_proj"},
                       {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm", "v_proj"]}),
 }
@@ -64,6 +67,7 @@ def check(name, form):
             if p.requires_grad: p.add_(0.05 * torch.randn(p.shape))
     theirs.save_pretrained(work + "/theirs")
     back = apart(theirs, path, work + "/theirs", data, work)
+    tenon("verify", model=path, adapter=work + "/theirs")
     held = there <= BOUND and back <= BOUND and count == counted
     print(f"{'ok' if held else 'FAILED'}: {name}, {form}: tenon -> PEFT {there:.1e}, PEFT -> tenon {back:.1e}, trainable {count} and {counted}", flush=True)
     return held
