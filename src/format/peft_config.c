@@ -162,18 +162,19 @@ static tn_status read_patterns(const reader *r, const char *key, bool ranks, tn_
     return TN_OK;
 }
 
-/* One number or a list of them. */
-static tn_status read_integers(const reader *r, const tn_json *node, const char *key, int64_t **out,
-                               int64_t *count) {
+/* One number or a list of them, none below `least`. */
+static tn_status read_integers(const reader *r, const tn_json *node, const char *key, int64_t least,
+                               int64_t **out, int64_t *count) {
     if (!node || tn_json_is_null(node)) return TN_OK;
     const tn_json *items = node->type == TN_JSON_ARRAY ? node->items : node;
     const int64_t n = node->type == TN_JSON_ARRAY ? node->count : 1;
     *out = tn_arena_take(&r->config->arena, (n + 1) * (int64_t)sizeof **out);
     if (!*out) return tn_fail_memory(n * (int64_t)sizeof **out, key);
     for (int64_t i = 0; i < n; i++) {
-        (*out)[i] = items[i].type == TN_JSON_INTEGER ? items[i].integer : -1;
-        if ((*out)[i] < 0)
-            return tn_fail(TN_BAD_DATA, "%s: %s holds something that is no number from 0", r->path, key);
+        if (items[i].type != TN_JSON_INTEGER || items[i].integer < least)
+            return tn_fail(TN_BAD_DATA, "%s: %s holds something that is no number%s", r->path, key,
+                           least == 0 ? " from 0" : "");
+        (*out)[i] = items[i].integer;
     }
     *count = n;
     return TN_OK;
@@ -190,7 +191,7 @@ static tn_status read_trainable_tokens(const reader *r) {
         }
         node = &node->members[0].value;
     }
-    return read_integers(r, node, key, &r->config->trainable_token_indices, &r->config->trainable_tokens);
+    return read_integers(r, node, key, 0, &r->config->trainable_token_indices, &r->config->trainable_tokens);
 }
 
 static tn_status read_init(const reader *r) {
@@ -295,7 +296,8 @@ static tn_status read_keys(const reader *r) {
     TN_TRY(read_rule(r, "exclude_modules", &c->exclude_modules));
     TN_TRY(read_rule(r, "modules_to_save", &c->modules_to_save));
     TN_TRY(read_rule(r, "layers_pattern", &c->layers_pattern));
-    TN_TRY(read_integers(r, tn_json_get(r->root, "layers_to_transform"), "layers_to_transform",
+    /* PEFT takes negative numbers, which name no layer. */
+    TN_TRY(read_integers(r, tn_json_get(r->root, "layers_to_transform"), "layers_to_transform", INT64_MIN,
                          &c->layers_to_transform, &c->layers_count));
     TN_TRY(read_patterns(r, "rank_pattern", true, &c->rank_pattern, &c->rank_patterns));
     TN_TRY(read_patterns(r, "alpha_pattern", false, &c->alpha_pattern, &c->alpha_patterns));

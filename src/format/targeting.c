@@ -111,7 +111,11 @@ static tn_status compile_full(tn_targeting *t) {
 static tn_status compile_layers(tn_targeting *t) {
     const tn_name_rule *rule = &t->config->layers_pattern;
     const char *what = "layers_pattern";
-    if (t->config->layers_count == 0) return TN_OK;
+    if (t->config->layers_count == 0) {
+        if (rule->count == 0 && !(rule->regex && *rule->regex)) return TN_OK;
+        tn_fail(TN_USAGE, "layers_pattern says where layers_to_transform counts, and that is not there");
+        return tn_remedy("give layers_to_transform as well, or leave out layers_pattern");
+    }
     if (t->config->target_modules.regex || t->config->all_linear) {
         tn_fail(TN_USAGE, "layers_to_transform needs target_modules as a list, not \"%s\"",
                 t->config->all_linear ? "all-linear" : t->config->target_modules.regex);

@@ -18,6 +18,7 @@ const char *tn_group_name(tn_group group) {
 
 typedef struct builder {
     const tn_arch *arch;
+    const char *name; /* the adapter's, for messages */
     tn_adapter *adapter;
     tn_targeting *targeting;
     tn_dtype full_dtype;
@@ -86,9 +87,17 @@ done:
 static tn_status add_trained(void *user, tn_module module, int64_t layer, bool bias) {
     builder *b = user;
     char path[96];
+    int64_t r;
+    double alpha;
     tn_module_path(module, layer, path);
-    if (tn_targeting_full(b->targeting, path)) return add_full(user, module, layer, bias);
-    return bias || tn_module_is_norm(module) ? TN_OK : add_lora(b, module, layer, path);
+    const bool targetable = !bias && !tn_module_is_norm(module);
+    if (!tn_targeting_full(b->targeting, path)) return targetable ? add_lora(b, module, layer, path) : TN_OK;
+    if (targetable && tn_targeting_lora(b->targeting, path, module == TN_MODULE_HEAD, &r, &alpha)) {
+        tn_fail(TN_USAGE, "%s: %s is in target_modules and, by the end of its name, in modules_to_save too",
+                b->name, path);
+        return tn_remedy("a module whose whole name is in modules_to_save gets no LoRA: lm_head, not head");
+    }
+    return add_full(user, module, layer, bias);
 }
 
 static int by_group(const void *x, const void *y) {
@@ -132,14 +141,22 @@ static tn_status check_supported(const tn_peft_config *config, const char *name)
 
 static void warn_of_layers(const tn_peft_config *config, int64_t layers, const char *name) {
     for (int64_t i = 0; i < config->layers_count; i++)
-        if (config->layers_to_transform[i] >= layers)
+        if (config->layers_to_transform[i] < 0 || config->layers_to_transform[i] >= layers)
             tn_warn("%s: layers_to_transform names layer %lld, and the model's last is %lld", name,
                     (long long)config->layers_to_transform[i], (long long)layers - 1);
 }
 
+/* PEFT loads no adapter that has full modules alone. */
+static tn_status check_lora(const tn_adapter *adapter, const char *name) {
+    for (int64_t i = 0; i < adapter->param_count; i++)
+        if (adapter->params[i].kind == TN_PARAM_LORA_A) return TN_OK;
+    tn_fail(TN_USAGE, "%s: no module gets LoRA, since every target is in modules_to_save or excluded", name);
+    return tn_remedy("name a further module in target_modules: PEFT takes no adapter without LoRA");
+}
+
 tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype full_dtype, const char *name,
                          tn_adapter **out) {
-    builder b = {.arch = arch, .full_dtype = full_dtype};
+    builder b = {.arch = arch, .name = name, .full_dtype = full_dtype};
     tn_status status;
     *out = NULL;
     if (!(b.adapter = calloc(1, sizeof *b.adapter))) {
@@ -167,6 +184,7 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
             "modules_to_save takes them, embed_tokens and the norms");
         goto done;
     }
+    TN_TRY(check_lora(b.adapter, name));
     lay_out(b.adapter);
     *out = b.adapter;
     b.adapter = NULL;

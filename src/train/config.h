@@ -38,7 +38,7 @@ typedef struct tn_settings {
     double lora_alpha, lora_dropout;
     const char *target_modules, *modules_to_save, *exclude_modules; /* text: list or regex */
     bool use_rslora, use_dora, full_finetuning;
-    const char *init_lora_weights;
+    const char *init_lora_weights, *bias;
     const char *layers_to_transform, *layers_pattern, *trainable_token_indices;
     const tn_json *rank_pattern, *alpha_pattern, *override_settings; /* override */
     /* optimisation */

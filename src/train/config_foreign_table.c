@@ -79,7 +79,6 @@ const tn_foreign_key tn_foreign_keys[] = {
     TREE("lora_target_linear", A, LINEAR_TARGETS, DONE, "target_modules, with every module that is meant"),
     ROW("lora_fan_in_fan_out", A, "false", DONE, "leave it out: no supported model has such layers"),
     ROW("lora_bias", A, "none,false", DONE, "leave it out: biases do not train"),
-    ROW("bias", U, "none", DONE, "leave it out: biases do not train"),
     ROW("use_loftq", U, "true=init_lora_weights:loftq,false", DONE, NULL),
     ROW("loftq_config", A | U, "", DONE, "init_lora_weights: loftq"),
     ROW("pissa_init", F, "true=init_lora_weights:pissa,false", DONE, NULL),

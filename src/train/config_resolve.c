@@ -58,20 +58,10 @@ static tn_status check_precision(const tn_settings *s) {
 
 /* A full fine-tune has no LoRA whose keys it could honour. */
 static tn_status check_full(const tn_config *config, const tn_settings *s) {
-    static const char *const lora_keys[] = {"lora_r",
-                                            "lora_alpha",
-                                            "lora_dropout",
-                                            "target_modules",
-                                            "use_rslora",
-                                            "use_dora",
-                                            "init_lora_weights",
-                                            "rank_pattern",
-                                            "alpha_pattern",
-                                            "exclude_modules",
-                                            "modules_to_save",
-                                            "layers_pattern",
-                                            "layers_to_transform",
-                                            "trainable_token_indices"};
+    static const char *const lora_keys[] = {
+        "lora_r",   "lora_alpha",        "lora_dropout",   "target_modules",      "use_rslora",
+        "use_dora", "init_lora_weights", "rank_pattern",   "alpha_pattern",       "exclude_modules",
+        "bias",     "modules_to_save",   "layers_pattern", "layers_to_transform", "trainable_token_indices"};
     if (!s->full_finetuning) return TN_OK;
     for (size_t i = 0; i < sizeof lora_keys / sizeof *lora_keys; i++)
         if (is_explicit(config, lora_keys[i])) {

@@ -116,6 +116,7 @@ const tn_key tn_config_keys[] = {
     ROW("use_dora", "peft_use_dora", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA"),
     ROW("init_lora_weights", "", init_lora_weights, CHOICE, ANY, TRAINING, "true",
         "true,gaussian,pissa,olora,loftq", "how A and B start: true, gaussian, pissa, olora or loftq"),
+    ROW("bias", "", bias, CHOICE, ANY, TRAINING, "none", "none,all,lora_only", "none: the biases of the base do not train"),
     ROW("layers_to_transform", "", layers_to_transform, LIST, ANY, TRAINING, "", NULL,
         "numbers of the layers that get LoRA; none = all"),
     ROW("layers_pattern", "", layers_pattern, LIST, ANY, TRAINING, "", NULL,

@@ -31,6 +31,13 @@ static tn_status check_supported(const tn_settings *s) {
             "optim: adamw_torch is the same optimizer with its state in 32 bits (6 bytes more for each "
             "trainable parameter)");
     }
+    if (strcmp(s->bias, "none") != 0) {
+        tn_fail(TN_USAGE,
+                "bias %s, which trains biases of the base beside LoRA, is not supported by this version",
+                s->bias);
+        return tn_remedy(
+            "leave it out, or name modules in modules_to_save, whose weight and bias then train in full");
+    }
     if (strcmp(s->report_to, "jsonl") != 0) {
         tn_fail(TN_USAGE, "report_to tensorboard is not supported by this version");
         return tn_remedy("leave it out: train_log.jsonl in output_dir holds the same numbers");

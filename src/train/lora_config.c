@@ -51,7 +51,12 @@ static tn_status layers(tn_peft_config *c, const char *text) {
     for (const char *p = text; *p;) {
         char *end;
         long value = strtol(p, &end, 10);
-        if (end == p || value < 0 || c->layers_count >= most) {
+        if (end > p && value < 0) {
+            tn_fail(TN_USAGE, "layers_to_transform: there is no layer %ld; the first is 0", value);
+            return tn_remedy(
+                "the last of 32 layers is 31: negative numbers do not count from the end, in PEFT neither");
+        }
+        if (end == p || c->layers_count >= most) {
             tn_fail(TN_USAGE, "layers_to_transform: \"%s\" is not a list of layer numbers", text);
             return tn_remedy("for example --layers_to_transform 0,1,2");
         }

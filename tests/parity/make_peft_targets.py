@@ -69,6 +69,8 @@ CASES = [
     ("layers leave out the head", "llama", dict(target_modules=["q_proj", "lm_head"], layers_to_transform=[1])),
     ("layers do not bind full names", "llama", dict(target_modules=["model.layers.3.mlp.up_proj", "lm_head", "q_proj"], layers_to_transform=[1])),
     ("empty layers", "llama", dict(target_modules=["q_proj"], layers_to_transform=[])),
+    ("a negative layer is none", "llama", dict(target_modules=["q_proj", "model.layers.2.mlp.up_proj"], layers_to_transform=[1, -1])),
+    ("layers pattern without layers", "llama", dict(target_modules=["q_proj"], layers_pattern=["layers"])),
     ("layers with a regex", "llama", dict(target_modules=r".*q_proj", layers_to_transform=[0])),
     ("layers with all-linear", "llama", dict(target_modules="all-linear", layers_to_transform=[0])),
     ("layers pattern", "llama", dict(target_modules=["q_proj"], layers_to_transform=[1], layers_pattern="layers")),

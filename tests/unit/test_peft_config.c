@@ -179,7 +179,7 @@ static void a_value_that_cannot_be_is_damage_and_never_a_default(void **state) {
     must_refuse(CONFIG("\"bias\":false"), TN_BAD_DATA, "bias is a boolean");
     must_refuse(CONFIG("\"init_lora_weights\":3"), TN_BAD_DATA, "init_lora_weights");
     must_refuse(CONFIG("\"modules_to_save\":[1]"), TN_BAD_DATA, "modules_to_save[0]");
-    must_refuse(CONFIG("\"layers_to_transform\":[1,-1]"), TN_BAD_DATA, "layers_to_transform");
+    must_refuse(CONFIG("\"layers_to_transform\":[1,0.5]"), TN_BAD_DATA, "layers_to_transform");
     must_refuse(CONFIG("\"layers_to_transform\":\"1\""), TN_BAD_DATA, "layers_to_transform");
     must_refuse(CONFIG("\"rank_pattern\":{\"q_proj\":0}"), TN_BAD_DATA, "q_proj");
     must_refuse(CONFIG("\"rank_pattern\":{\"q_proj\":2.5}"), TN_BAD_DATA, "rank_pattern");
