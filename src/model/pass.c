@@ -18,15 +18,22 @@ tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **o
     pass->limits = *limits;
     for (int kind = 0; kind < TN_SAVED_COUNT; kind++)
         TN_TRY(tn_alloc(&pass->slot[kind], model->arch->layers + 1, (int64_t)sizeof(void *), "saved tensors"));
-    TN_TRY(tn_alloc(&pass->host, 2 * limits->rows, (int64_t)sizeof *pass->host, "batch staging"));
-    TN_TRY(tn_alloc(&pass->host_cu_q, limits->documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
-    TN_TRY(tn_alloc(&pass->host_cu_kv, limits->documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
     TN_TRY(tn_alloc(&pass->cache_k, model->arch->layers, (int64_t)sizeof *pass->cache_k, "cache"));
     TN_TRY(tn_alloc(&pass->cache_v, model->arch->layers, (int64_t)sizeof *pass->cache_v, "cache"));
     *out = pass;
     pass = NULL;
 done:
     tn_pass_free(pass);
+    return status;
+}
+
+tn_status tn_pass_stage(tn_pass *pass) {
+    const int64_t rows = pass->limits.rows, documents = pass->limits.documents;
+    tn_status status;
+    TN_TRY(tn_alloc(&pass->host, 2 * rows, (int64_t)sizeof *pass->host, "batch staging"));
+    TN_TRY(tn_alloc(&pass->host_cu_q, documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
+    TN_TRY(tn_alloc(&pass->host_cu_kv, documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
+done:
     return status;
 }
 
@@ -44,8 +51,9 @@ void tn_pass_free(tn_pass *pass) {
 /* ---- Buffers ------------------------------------------------------------------------------------- */
 
 static tn_view take(tn_pass *pass, tn_region *region, tn_segment segment, int64_t rows, int64_t columns) {
-    return (tn_view){tn_region_take(region, segment, rows * columns * tn_dtype_block_bytes(DEV(pass)->dtype)),
-                     columns};
+    return (tn_view){
+        tn_region_take(region, segment, tn_region_bytes(rows, columns, tn_dtype_block_bytes(DEV(pass)->dtype))),
+        columns};
 }
 
 static void place_inputs(tn_pass *pass, tn_region *region) {

@@ -46,7 +46,10 @@ typedef struct tn_pass_limits {
 
 typedef struct tn_pass tn_pass;
 
+/* Small: what depends on the rows is taken by tn_pass_place from a region, and on the host by tn_pass_stage,
+ * which a pass that will run needs once and one that is only planned never. */
 tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **pass);
+tn_status tn_pass_stage(tn_pass *pass);
 void tn_pass_free(tn_pass *pass);
 /* Takes all buffers, scratch included, from the region. */
 void tn_pass_place(tn_pass *pass, tn_region *region);

@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "base/mem.h"
+
 static const char *const names[TN_SEGMENTS] = {
     "weights",   "adapter", "gradients", "optimizer", "saved_activations",
     "workspace", "logits",  "batch",     "kv_cache",  "scratch",
@@ -10,8 +12,17 @@ static const char *const names[TN_SEGMENTS] = {
 
 const char *tn_segment_name(tn_segment segment) { return names[segment]; }
 
+int64_t tn_region_bytes(int64_t rows, int64_t columns, int64_t width) {
+    int64_t bytes;
+    return tn_mul(rows, columns, &bytes) && tn_mul(bytes, width, &bytes) && bytes < TN_REGION_MOST
+               ? bytes
+               : TN_REGION_MOST;
+}
+
 void *tn_region_take(tn_region *region, tn_segment segment, int64_t bytes) {
+    if (bytes < 0 || bytes > TN_REGION_MOST - 255) bytes = TN_REGION_MOST - 255;
     bytes = (bytes + 255) & ~(int64_t)255;
+    if (bytes > TN_REGION_MOST - region->next) bytes = TN_REGION_MOST - region->next;
     void *piece = region->base ? region->base + region->next : NULL;
     region->next += bytes;
     if (region->next > region->used) {

@@ -30,6 +30,11 @@ typedef struct tn_region {
                                      them */
 } tn_region;
 
+/* More than any device has: what does not fit into 64 bits ends here while it is counted, and does not fit. */
+#define TN_REGION_MOST ((int64_t)1 << 60)
+/* rows·columns·width, at most TN_REGION_MOST. */
+int64_t tn_region_bytes(int64_t rows, int64_t columns, int64_t width);
+
 /* `bytes` aligned to 256; a pointer into the block, or while counting one that must not be followed. */
 void *tn_region_take(tn_region *region, tn_segment segment, int64_t bytes);
 /* Pieces that are never needed at the same time share memory: take the first ones, go back to where they began,

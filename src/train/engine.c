@@ -323,6 +323,7 @@ tn_status tn_engine_allocate(tn_engine *e) {
         if (e->use == TN_USE_TRAIN) TN_TRY(tn_engine_longest(e));
         return refuse(e);
     }
+    TN_TRY(tn_pass_stage(e->pass));
     TN_TRY(backend->allocate(e->device, e->plan.region.used, &e->memory));
     region.base = e->memory;
     tn_model_place(e->model, &region);

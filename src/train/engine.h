@@ -54,6 +54,8 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
 tn_status tn_engine_open_data(tn_config *config, tn_engine *engine);
 tn_status tn_engine_open_adapter(tn_config *config, tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
+/* Tokens of a micro-batch whose rows are all full: per_device_train_batch_size x max_length. */
+int64_t tn_engine_row_tokens(const tn_engine *engine);
 /* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits,
  * or the one asked for). Sets plan.fits; never an error for lack of memory. `cache_length` as in
  * tn_pass_limits. */

@@ -81,12 +81,29 @@ static int64_t disk_bytes(const tn_engine *e) {
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         adapter += e->adapter->params[i].count * tn_dtype_block_bytes(e->adapter->params[i].dtype);
     int64_t arrays = tn_optimizer_moments(e->settings) + 1; /* the masters too, at most */
-    return adapter + (kept + 1) * (adapter + arrays * e->adapter->elements * (int64_t)sizeof(float));
+    int64_t checkpoint = adapter + arrays * e->adapter->elements * (int64_t)sizeof(float);
+    return adapter + tn_region_bytes(kept + 1, checkpoint, 1);
+}
+
+/* Rows and positions are counted in 32 bits on every device. */
+static tn_status check_rows(const tn_engine *e, int64_t rows) {
+    const tn_settings *s = e->settings;
+    if (rows <= INT32_MAX) return TN_OK;
+    tn_fail(TN_USAGE, "a micro-batch of %lld rows of up to %lld tokens: a batch holds at most %d tokens",
+            (long long)(e->use == TN_USE_EVAL ? s->per_device_eval_batch_size : s->per_device_train_batch_size),
+            (long long)e->max_length, INT32_MAX);
+    return tn_remedy("lower max_length or the batch size; gradient_accumulation_steps adds up micro-batches");
+}
+
+int64_t tn_engine_row_tokens(const tn_engine *e) {
+    int64_t tokens;
+    return tn_mul(e->settings->per_device_train_batch_size, e->max_length, &tokens) ? tokens : INT64_MAX;
 }
 
 tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {
     int64_t largest = 0;
     tn_status status;
+    TN_TRY(check_rows(e, rows));
     TN_TRY(ensure_model(e));
     TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
     for (int64_t i = 0; i < e->adapter->param_count; i++)

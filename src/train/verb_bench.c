@@ -135,7 +135,7 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     b.micro = given ? s->gradient_accumulation_steps : 1;
     if (b.e.files && tn_model_files_count(b.e.files) == 0)
         tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */
-    TN_TRY(tn_engine_plan(&b.e, b.rows * b.e.max_length, b.rows, b.e.max_length, 0));
+    TN_TRY(tn_engine_plan(&b.e, tn_engine_row_tokens(&b.e), b.rows, b.e.max_length, 0));
     double before = tn_seconds();
     if (b.e.plan.fits) TN_TRY(tn_device_ceiling(b.e.device, &b.ceiling));
     begun += tn_seconds() - before; /* measuring the ceiling is not part of starting */

@@ -7,13 +7,13 @@
  * them. */
 static tn_status plan_full_rows(tn_engine *e) {
     int64_t rows = e->settings->per_device_train_batch_size;
-    tn_status status = tn_engine_plan(e, rows * e->max_length, rows, e->max_length, 0);
+    tn_status status = tn_engine_plan(e, tn_engine_row_tokens(e), rows, e->max_length, 0);
     return status == TN_OK ? tn_engine_longest(e) : status;
 }
 
 /* From the measured product rate and what each policy recomputes; a step reaches about 0.6 of that rate. */
 static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
-    int64_t rows = e->settings->per_device_train_batch_size, tokens = rows * e->max_length;
+    const int64_t tokens = tn_engine_row_tokens(e);
     static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45};
     double ceiling;
     tn_status status = tn_device_ceiling(e->device, &ceiling);

@@ -60,6 +60,28 @@ static void run_rows(const row *rows, size_t count) {
 #define WEIGHTS(edit) "cp -r m x; sed -i '" edit "' x/model.safetensors"
 #define EVAL_X "eval --model x --dataset d.jsonl"
 
+#define STRETCHED "--device cpu --rope_scaling '{\"rope_type\":\"linear\",\"factor\":2}' --max_length "
+
+/* Sizes that 64 bits do not hold, or the host's memory: counted all the same, never wrapped round. */
+static void absurd_sizes(void **state) {
+    static const row rows[] = {
+        {"", "plan --model llama-3.1-8b --batch_size 1 " STRETCHED "2000000000", 0, "fits: NO"},
+        {"", "plan --model llama-3.1-8b " STRETCHED "2000000000", 2, "at most 2147483647 tokens"},
+        {"", "plan --model llama-3.1-8b " STRETCHED "4611686018427387904", 2, "at most 2147483647 tokens"},
+        {"", "bench --model m --batch_size 1000000 " STRETCHED "9000000000000000000", 2, "at most 2147483647"},
+        {"", "bench --model m --batch_size 1 " STRETCHED "2000000000", 4, "tokens would fit"},
+        {"cp -r t x", "generate --model x --prompt ab " STRETCHED "1152921504606846976", 4, "PiB needed"},
+        {"sed "
+         "'s/\"\\(hidden\\|intermediate\\)_size\":[0-9]*/\"\\1_size\":1048576/g;s/layers\":2/layers\":4096/;"
+         "s/heads\":[24]/heads\":1024/g' c.json >x.json",
+         "plan --model x.json --batch_size 1 --lora_r 1000000 --save_total_limit 1000000 " STRETCHED
+         "2000000000",
+         0, "fits: NO"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
 static void broken_configurations(void **state) {
     static const row rows[] = {
         {"cp -r m x; rm x/config.json", EVAL_X, 2, "config.json"},
@@ -534,6 +556,7 @@ static int remove_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(absurd_sizes),
         cmocka_unit_test(broken_configurations),
         cmocka_unit_test(broken_weights),
         cmocka_unit_test(broken_gguf_files),
