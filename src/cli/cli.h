@@ -68,6 +68,8 @@ void cli_catch_signals(void);
 int cli_signal(void);        /* the signal that came, 0 for none */
 void cli_clear_signal(void); /* chat: an answer was stopped, the program goes on */
 bool cli_should_stop(void *user);
+/* A mapped file that is cut short ends the program with a message and CLI_STORAGE instead of a bare SIGBUS. */
+void cli_catch_bus_errors(bool json);
 
 /* A tn_text_function whose user is the cli_run: text to stdout, unless JSON is wanted. A signal or a closed
  * pipe ends the text (generate.c). */

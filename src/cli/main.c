@@ -100,6 +100,7 @@ static bool is_word(const char *word, const char *a, const char *b) {
 
 static int dispatch(int count, char **words) {
     bool json = cli_wants_json(count, words);
+    cli_catch_bus_errors(json);
     if (count == 0) {
         cli_help(NULL, false);
         return CLI_USAGE;

@@ -170,6 +170,21 @@ static void a_dataset_without_labels_is_shown(void **state) {
     assert_true(said("train refuses them"));
 }
 
+/* The token cache stands for every mapped file: it is read in each epoch. */
+static void a_file_cut_short_under_a_run_is_named(void **state) {
+    (void)state;
+    assert_int_equal(
+        shell(
+            "export XDG_CACHE_HOME=$S/cache; \"$TENON\" train --json" MODEL DATA
+            " --output_dir $S/x --max_steps 99999 & "
+            "until test -s $S/x/train_log.jsonl; do sleep 0.1; done; truncate -s 0 $S/cache/tenon/*; wait $!; "
+            "code=$?; rm -r $S/x; exit $code"),
+        6);
+    assert_true(said("/cache/tenon/tokens-"));
+    assert_true(said("was cut short"));
+    assert_true(answered("{\"error\":{\"code\":6,"));
+}
+
 /* bench: two micro-batches are twice the tokens of one. */
 static void bench_accumulates_where_it_is_asked_to(void **state) {
     (void)state;
@@ -211,6 +226,7 @@ int main(void) {
         cmocka_unit_test(chat_leaves_out_what_is_no_text),
         cmocka_unit_test(what_has_no_effect_is_said),
         cmocka_unit_test(a_dataset_without_labels_is_shown),
+        cmocka_unit_test(a_file_cut_short_under_a_run_is_named),
         cmocka_unit_test(bench_accumulates_where_it_is_asked_to),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
