@@ -19,9 +19,9 @@ static const product cpu_products[] = {
     {2048, 576, 576}, {2048, 1536, 576}, {2048, 576, 1536}, {2048, 4096, 4096}, {1024, 49152, 576}};
 static const product gpu_products[] = {{8192, 4096, 4096}, {8192, 6144, 4096}};
 
-enum { PATTERN = 1 << 18 };        /* random elements, repeated */
-static const double budget = 0.3;  /* seconds for all shapes; a large product may overrun its share */
-static const double timing = 0.01; /* seconds that one timing lasts at least */
+enum { PATTERN = 1 << 18, FEWEST_ROWS = 128 }; /* random elements, repeated */
+static const double budget = 0.3;              /* seconds for all shapes */
+static const double timing = 0.01;             /* seconds that one timing lasts at least */
 
 /* `count` elements on the device, filled with the pattern. */
 static tn_status fill(tn_device *device, int64_t count, const void *pattern, void **memory) {
@@ -115,6 +115,14 @@ done:
     return status;
 }
 
+/* The product, with fewer rows where it would overrun its share at the rate known so far: the largest take
+ * seconds on a slow machine, and a run waits for them. */
+static product shortened(product p, double share, double rate) {
+    double rows = share * rate / (2.0 * (double)p.out * (double)p.in);
+    if (rate > 0 && rows < (double)p.rows) p.rows = rows > FEWEST_ROWS ? (int64_t)rows / 16 * 16 : FEWEST_ROWS;
+    return p;
+}
+
 static tn_status measure_all(tn_device *device, const product *products, int64_t count, double *best) {
     float *values = NULL;
     uint16_t *halves = NULL;
@@ -124,9 +132,12 @@ static tn_status measure_all(tn_device *device, const product *products, int64_t
     tn_random_weights(1, 0.1f, PATTERN, values);
     for (int64_t i = 0; i < PATTERN; i++)
         halves[i] = device->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(values[i]) : tn_f32_to_f16(values[i]);
-    for (int64_t i = 0; i < count; i++)
-        TN_TRY(measure(device, &products[i], device->dtype == TN_DTYPE_F32 ? (void *)values : (void *)halves,
-                       budget / (double)count, best));
+    for (int64_t i = 0; i < count; i++) {
+        double share = budget / (double)count;
+        product p = shortened(products[i], share, *best);
+        TN_TRY(
+            measure(device, &p, device->dtype == TN_DTYPE_F32 ? (void *)values : (void *)halves, share, best));
+    }
 done:
     free(values);
     free(halves);
