@@ -24,7 +24,7 @@ typedef enum tn_dtype {
     TN_DTYPE_F8_E5M2,
     TN_DTYPE_F8_E8M0,
     TN_DTYPE_C64,
-    /* GGUF block types (spec: gguf.md section 4) */
+    /* GGUF block types (layouts: ggml-common.h) */
     TN_DTYPE_Q4_0,
     TN_DTYPE_Q4_1,
     TN_DTYPE_Q5_0,

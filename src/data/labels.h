@@ -1,4 +1,4 @@
-/* labels.h: which tokens of a rendered conversation carry a loss (tokenizers.md section 9).
+/* labels.h: which tokens of a rendered conversation carry a loss.
  *
  * Templates with {% generation %} blocks say it themselves: tokens that overlap a block. For the others the
  * two texts that open a user's and an assistant's turn are found by rendering a probe conversation, and

@@ -1,6 +1,6 @@
-/* gguf.c: the GGUF container (gguf.md section 1). A cursor with checked reads walks the mapped header; metadata
- * becomes a JSON tree in the file's arena, so 128,000 vocabulary entries cost one pass. Nothing is allocated
- * for a count before the file was seen to have room for it.
+/* gguf.c: the GGUF container (ggml: docs/gguf.md). A cursor with checked reads walks the mapped header;
+ * metadata becomes a JSON tree in the file's arena, so 128,000 vocabulary entries cost one pass. Nothing is
+ * allocated for a count before the file was seen to have room for it.
  */
 #include "format/gguf.h"
 

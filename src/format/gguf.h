@@ -1,4 +1,4 @@
-/* gguf.h: reading of GGUF v2/v3 containers (gguf.md section 1): metadata as a tree, tensors mapped.
+/* gguf.h: reading of GGUF v2/v3 containers (ggml: docs/gguf.md): metadata as a tree, tensors mapped.
  * Shapes are turned into row-major order, so a torch [out, in] weight reads as [out, in] here.
  */
 #ifndef TN_FORMAT_GGUF_H

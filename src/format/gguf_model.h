@@ -1,5 +1,5 @@
-/* gguf_model.h: a GGUF model in Hugging Face's terms: configuration keys and tensor names (gguf.md sections 2
- * and 3).
+/* gguf_model.h: a GGUF model in Hugging Face's terms: configuration keys and tensor names
+ * (llama.cpp: gguf-py/gguf/constants.py, tensor_mapping.py).
  */
 #ifndef TN_FORMAT_GGUF_MODEL_H
 #define TN_FORMAT_GGUF_MODEL_H

@@ -3,7 +3,7 @@
  * and its tensors under Hugging Face's names.
  *
  * For GGUF the configuration is made from the metadata ("model_type" llama, qwen2, qwen3, …; keys as in
- * config.json, rope_freqs.weight turned into "tenon_rope_divisors"), names are translated (gguf.md 3),
+ * config.json, rope_freqs.weight turned into "tenon_rope_divisors"), names are translated (gguf_model.h),
  * and q/k rows of the llama layout are flagged `permuted`: the weights' reader undoes it.
  */
 #ifndef TN_FORMAT_MODEL_FILES_H

@@ -1,5 +1,5 @@
-/* peft_config.h: adapter_config.json of PEFT LoRA adapters, read and written (formats.md section 6.2),
- * and the rules that say which modules an adapter touches (6.4), so that they are written down once.
+/* peft_config.h: adapter_config.json of PEFT LoRA adapters, read and written (peft: tuners/lora/config.py),
+ * and the rules that say which modules an adapter touches, so that they are written down once.
  */
 #ifndef TN_FORMAT_PEFT_CONFIG_H
 #define TN_FORMAT_PEFT_CONFIG_H

@@ -1,4 +1,5 @@
-/* safetensors.c: reading. A file is accepted only if its header obeys every rule of formats.md section 1, so
+/* safetensors.c: reading. A file is accepted only if its header obeys every rule of the format (safetensors:
+ * README, src/tensor.rs), so
  * that no later code has to doubt an offset. Duplicate names, which the reference library lets pass, are
  * refused.
  */

@@ -1,4 +1,4 @@
-/* safetensors.h: reading (mapped, all header rules of formats.md section 1 checked) and writing of
+/* safetensors.h: reading (mapped, all header rules checked) and writing of
  * safetensors files. A reader's tensors point into the mapping and live as long as the reader.
  */
 #ifndef TN_FORMAT_SAFETENSORS_H

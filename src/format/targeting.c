@@ -1,4 +1,4 @@
-/* targeting.c: which modules an adapter touches: PEFT's rules (formats.md section 6.4), with Python's re
+/* targeting.c: which modules an adapter touches: PEFT's rules (tuners/tuners_utils.py), with Python's re
  * semantics through PCRE2. Expressions are put together from exactly the pieces PEFT uses, capture groups
  * included, so that alternatives and back references in a user's pattern bind the way they do there.
  */

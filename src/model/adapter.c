@@ -248,8 +248,8 @@ void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int
     if (moments > 1) adapter->v = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
 }
 
-/* PEFT's initial values (formats.md section 6.6). The stream's site is a hash of the name, so adding a module
- * changes no other. */
+/* PEFT's initial values (tuners/lora/layer.py, reset_lora_parameters). The stream's site is a hash of the name,
+ * so adding a module changes no other. */
 static tn_status initial_values(const tn_param *p, const char *kind, uint64_t seed, float *values) {
     uint64_t stream = TN_STREAM(TN_PURPOSE_INIT, 0, tn_hash64(p->name, (int64_t)strlen(p->name)) & 0xFFFFFF);
     float bound = 1.0f / sqrtf((float)p->shape[1]);

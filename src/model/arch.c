@@ -1,6 +1,7 @@
-/* arch.c: the table of families and the reading of config.json. Defaults and traps: spec architectures.md. To
- * add a dense family, add a row to `families` (docs/add-a-family.md); what its config does beyond the row goes
- * into its `adjust`. Names and shapes of the tensors are in module.c.
+/* arch.c: the table of families and the reading of config.json. Defaults: those of
+ * Transformers' configuration_*.py, which a config.json may leave out, and of what modeling_*.py makes of them.
+ * To add a dense family, add a row to `families` (docs/add-a-family.md); what its config does beyond the row
+ * goes into its `adjust`. Names and shapes of the tensors are in module.c.
  */
 #include "model/arch.h"
 

@@ -34,7 +34,7 @@ typedef struct tn_arch {
     double dropout; /* the largest that the config names; none but LoRA's is applied (engine.c says so) */
 } tn_arch;
 
-/* Reads a configuration in either generation's spelling (architectures.md section 1). `rope_scaling` replaces
+/* Reads a configuration in either generation's spelling (Transformers 4 and 5). `rope_scaling` replaces
  * the config's where not NULL. Memory comes from `arena`. Errors: TN_USAGE for an unknown family (lists the
  * known ones), TN_BAD_DATA for impossible numbers. `name` stands in messages. */
 tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *rope_scaling, const char *name,

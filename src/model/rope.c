@@ -1,4 +1,4 @@
-/* rope.c: the rope kinds. Formulas: spec architectures.md section 3 (transformers' modeling_rope_utils), fp32
+/* rope.c: the rope kinds. Formulas: Transformers' modeling_rope_utils.py, fp32
  * where it is fp32 there, since angles at position 100,000 show a last-bit difference in inv_freq.
  */
 #include "model/rope.h"

@@ -1,4 +1,4 @@
-/* rope.h: rotary position embedding of every kind in architectures.md section 3, as tables of inverse
+/* rope.h: rotary position embedding of every kind in Transformers' modeling_rope_utils.py, as tables of inverse
  * frequencies made on the host. Kinds that depend on the length (dynamic, longrope) use the length of the
  * document itself, so a batch has one row of frequencies per document; all others have one row for all.
  */

@@ -1,5 +1,5 @@
 /* shapes.c: config.json of a few well-known models, so that `plan` and `bench` need no download. Figures: the
- * models' own published configurations (spec architectures.md section 6).
+ * models' own published configurations.
  */
 #include <string.h>
 

@@ -1,5 +1,6 @@
-/* quant.c: decoding of GGUF block types. Layouts and formulas: gguf.md sections 4 and 5, fp32 in ggml's order
- * of operations, so the results are the same bits. Each decoder turns one block into its 32 or 256 values.
+/* quant.c: decoding of GGUF block types. Layouts and formulas: ggml-common.h and ggml-quants.c, fp32 in ggml's
+ * order of operations, so the results are the same bits. Each decoder turns one block into its 32 or 256
+ * values.
  */
 #include "quant/quant.h"
 

@@ -1,5 +1,5 @@
-/* quant_encode.c: encoding into GGUF block types by the reference quantisers of gguf.md section 6 (no
- * importance matrix), each operation in fp32 in the order stated there, so that the bytes are ggml's. Each
+/* quant_encode.c: encoding into GGUF block types by the reference quantisers (ggml-quants.c; no
+ * importance matrix), each operation in fp32 in the order they have, so that the bytes are ggml's. Each
  * encoder turns the 32 or 256 values of one block into its bytes.
  */
 #include <math.h>

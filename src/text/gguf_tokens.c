@@ -1,4 +1,4 @@
-/* gguf_tokens.c: a tokenizer from a GGUF's tokenizer.ggml.* keys (gguf.md section 9).
+/* gguf_tokens.c: a tokenizer from a GGUF's tokenizer.ggml.* keys (llama.cpp: src/llama-vocab.cpp).
  *
  * The keys are turned into the tokenizer.json that Hugging Face has for the same model, which is then read
  * like any other: one pipeline, and an adapter trained on a GGUF can be saved with a real tokenizer.json.

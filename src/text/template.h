@@ -1,6 +1,7 @@
-/* template.h: chat templates. An engine for the Jinja subset of tokenizers.md section 8, in a sandbox: it
- * reads its inputs, writes its output, and is bounded in steps, depth and output bytes; nothing else of
- * the machine is within its reach (strftime_now reads the clock, or a date that was set).
+/* template.h: chat templates. An engine for the part of Jinja (jinja.palletsprojects.com/templates) that chat
+ * templates use, with what Transformers' chat_template_utils.py adds, in a sandbox: it reads its inputs, writes
+ * its output, and is bounded in steps, depth and output bytes; nothing else of the machine is within its reach
+ * (strftime_now reads the clock, or a date that was set).
  */
 #ifndef TN_TEXT_TEMPLATE_H
 #define TN_TEXT_TEMPLATE_H

@@ -70,7 +70,8 @@ const tn_key tn_config_keys[] = {
 
     /* data */
     PATHS("dataset", "dataset_name,data,train_file", dataset, datasets, TRAINING | EVAL | TOKENIZE,
-          "one or more files: .jsonl, .json, .csv, .txt; or names in dataset_dir's dataset_info.json"),
+          "one or more files: .jsonl, .json, .csv, .txt (one record; stage cpt cuts it into pieces of max_length); or names "
+          "in dataset_dir's dataset_info.json"),
     ROW("dataset_dir", "", dataset_dir, PATH, ANY, TRAINING | EVAL, "data", NULL,
         "folder of LLaMA-Factory's dataset_info.json, for a dataset that is no file"),
     ROW("max_samples", "", max_samples, INTEGER, AT_LEAST_ONE, TRAINING | EVAL, "", NULL,

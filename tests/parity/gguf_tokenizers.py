@@ -5,7 +5,7 @@ how tenon reads them with the tokenizer they were made of.
     gguf_tokenizers.py LINES TENON DATA [--count N] [--seed S] [--only NAME] [--transformers]
 
 LINES is the program made of tokenizer_lines.c, TENON the program, DATA the unpacked ../shared/data. Texts: the golden
-ones and random Unicode. Made tokenizers are GPT-2's vocabulary with the expression of every `pre` that gguf.md lists,
+ones and random Unicode. Made tokenizers are GPT-2's vocabulary with the expression of every `pre` that tenon knows,
 and SentencePiece's kind with and without a space in front. --transformers says too how often Transformers' reading of
 the GGUF differs from the original (it knows no `pre`, so it does; no failure). Exit status 1 where tenon differs.
 """

@@ -1,4 +1,4 @@
-/* test_gguf.c: the GGUF container (gguf.md section 1): values of every type, and what a damaged or lying file
+/* test_gguf.c: the GGUF container (ggml: docs/gguf.md): values of every type, and what a damaged or lying file
  * gives. */
 #include "format/gguf.h"
 #include "gguf_builder.h"

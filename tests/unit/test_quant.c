@@ -1,4 +1,4 @@
-/* test_quant.c: GGUF block types against the vectors of gguf.md section 7 (made by ggml's reference code) and
+/* test_quant.c: GGUF block types against vectors made by ggml's reference code and
  * against the `gguf` package (parity/golden/quant.safetensors, made by parity/make_quant_golden.py). */
 #include <math.h>
 

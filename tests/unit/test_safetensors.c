@@ -1,4 +1,4 @@
-/* test_safetensors.c: every rule a header must keep (formats.md section 1), each broken once, and the writer.
+/* test_safetensors.c: every rule a header must keep, each broken once, and the writer.
  */
 #include "format/safetensors.h"
 #include "testing.h"

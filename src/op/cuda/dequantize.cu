@@ -1,5 +1,5 @@
 /* dequantize.cu: GGUF block types to the compute dtype, for whole matrices and for rows of the embedding, and
- * the embedding itself. Formulas: gguf.md section 5. A thread decodes 8 neighbouring elements, which share
+ * the embedding itself. Formulas: ggml-quants.c. A thread decodes 8 neighbouring elements, which share
  * one scale in every type, and stores them at once.
  */
 #include "op/cuda/kernel.cuh"
