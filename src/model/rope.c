@@ -95,18 +95,20 @@ bool tn_rope_by_length(const tn_rope *rope) {
     return rope->kind == TN_ROPE_DYNAMIC || rope->kind == TN_ROPE_LONGROPE;
 }
 
-/* θ^(−2i/D) the way torch computes it: exponent and power in fp32. */
-static float base_freq(double theta, int64_t i, int64_t half) {
-    return 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * half));
+/* θ^(2i/D) the way torch computes it: exponent and power in fp32. */
+static float power(float theta, int64_t i, int64_t half) {
+    return powf(theta, (float)(2 * i) / (float)(2 * half));
 }
 
+/* A number over a tensor is its reciprocal times the number there. */
 static float llama3(const tn_rope *rope, float inv) {
-    double length = (double)rope->original_length, wavelength = 2 * pi / (double)inv;
-    if (wavelength < length / rope->high_freq_factor) return inv;
-    if (wavelength > length / rope->low_freq_factor) return (float)((double)inv / rope->factor);
-    double smooth =
-        (length / wavelength - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
-    return (float)((1 - smooth) * ((double)inv / rope->factor) + smooth * (double)inv);
+    const double length = (double)rope->original_length;
+    const float wavelength = 1 / inv * (float)(2 * pi), factor = (float)rope->factor;
+    if (wavelength < (float)(length / rope->high_freq_factor)) return inv;
+    if (wavelength > (float)(length / rope->low_freq_factor)) return inv / factor;
+    const float smooth = (1 / wavelength * (float)length - (float)rope->low_freq_factor) /
+                         (float)(rope->high_freq_factor - rope->low_freq_factor);
+    return (1 - smooth) * inv / factor + smooth * inv;
 }
 
 /* Index of the pair that turns `rotations` times over the original length. */
@@ -120,31 +122,38 @@ static void yarn(const tn_rope *rope, float *inv_freq) {
     if (rope->truncate) low = floor(low), high = ceil(high);
     low = fmax(low, 0), high = fmin(high, 2.0 * (double)rope->half - 1);
     if (low == high) high += 0.001;
+    const float theta = (float)rope->theta, factor = (float)rope->factor;
     for (int64_t i = 0; i < rope->half; i++) {
-        float plain = base_freq(rope->theta, i, rope->half);
-        double ramp = fmin(fmax(((double)i - low) / (high - low), 0), 1);
-        inv_freq[i] = (float)((double)plain / rope->factor * ramp + (double)plain * (1 - ramp));
+        const float wave = power(theta, i, rope->half);
+        const float ramp = ((float)i - (float)low) / (float)(high - low);
+        const float kept = 1 - fminf(fmaxf(ramp, 0), 1);
+        inv_freq[i] = 1 / (factor * wave) * (1 - kept) + 1 / wave * kept;
     }
 }
 
+/* The length is a tensor there, so all that is made of it is fp32, but the exponent is not. */
+static float dynamic_theta(const tn_rope *rope, int64_t length) {
+    const double d = 2.0 * (double)rope->half;
+    const float longer = (float)rope->factor * (float)length / (float)rope->max_positions;
+    const float stretch = longer - (float)(rope->factor - 1);
+    return (float)rope->theta * (float)pow((double)stretch, d / (d - 2));
+}
+
 void tn_rope_inv_freq(const tn_rope *rope, int64_t length, float *inv_freq) {
-    double theta = rope->theta;
+    float theta = (float)rope->theta;
     if (rope->kind == TN_ROPE_YARN) {
         yarn(rope, inv_freq);
         return;
     }
-    if (rope->kind == TN_ROPE_DYNAMIC && length > rope->max_positions) {
-        double d = 2.0 * (double)rope->half, stretch = (double)length / (double)rope->max_positions;
-        theta *= pow(rope->factor * stretch - (rope->factor - 1), d / (d - 2));
-    }
+    if (rope->kind == TN_ROPE_DYNAMIC && length > rope->max_positions) theta = dynamic_theta(rope, length);
     for (int64_t i = 0; i < rope->half; i++) {
-        float inv = base_freq(theta, i, rope->half);
+        float inv = 1 / power(theta, i, rope->half);
         switch (rope->kind) {
             case TN_ROPE_LINEAR: inv = inv / (float)rope->factor; break;
             case TN_ROPE_LLAMA3: inv = llama3(rope, inv); break;
             case TN_ROPE_LONGROPE: {
                 const float *stretch = length > rope->original_length ? rope->long_factor : rope->short_factor;
-                inv = 1.0f / (stretch[i] * powf((float)theta, (float)(2 * i) / (float)(2 * rope->half)));
+                inv = 1 / (stretch[i] * power(theta, i, rope->half));
                 break;
             }
             case TN_ROPE_DIVISORS: inv = inv / rope->divisors[i]; break;

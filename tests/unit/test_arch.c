@@ -103,9 +103,41 @@ static void layer_types_speak_of_every_layer(void **state) {
     assert_true(arch.layer_windowed[0] && !arch.layer_windowed[1]);
 }
 
+/* inv_freq of Transformers 5.23, to the bit: at position 100,000 a last bit is an angle of 0.006. */
+static void inverse_frequencies_are_those_of_transformers_to_the_bit(void **state) {
+    static const struct {
+        const char *keys;
+        float inv_freq[8];
+    } rows[] = {
+        {"\"rope_type\":\"dynamic\",\"rope_theta\":10000,\"factor\":1.5",
+         {0x1p+0f, 0x1.1edaeap-2f, 0x1.416dep-4f, 0x1.682b9ep-6f, 0x1.9394bcp-8f, 0x1.c43946p-10f,
+          0x1.fabab4p-12f, 0x1.1be6f4p-13f}},
+        {"\"rope_type\":\"yarn\",\"rope_theta\":10000,\"factor\":8,\"truncate\":false,"
+         "\"original_max_position_embeddings\":64",
+         {0x1p+0f, 0x1.6e8b0cp-3f, 0x1.b05b22p-7f, 0x1.030dc6p-8f, 0x1.47ae14p-10f, 0x1.9e7c7p-12f,
+          0x1.0624dep-13f, 0x1.4b96cp-15f}},
+        {"\"rope_type\":\"llama3\",\"rope_theta\":123,\"factor\":1.5,\"low_freq_factor\":1,"
+         "\"high_freq_factor\":4,\"original_max_position_embeddings\":64",
+         {0x1p+0f, 0x1.18905cp-1f, 0x1.13527ap-2f, 0x1.f3f1eep-4f, 0x1.ec6e8ep-5f, 0x1.0dd74ep-5f,
+          0x1.27bba8p-6f, 0x1.441c06p-7f}},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char keys[512];
+        tn_arch arch;
+        float got[8];
+        snprintf(keys, sizeof keys, ",\"head_dim\":16,\"rope_parameters\":{%s}", rows[i].keys);
+        must(read("llama", keys, &arch));
+        assert_int_equal(arch.rope.half, 8);
+        tn_rope_inv_freq(&arch.rope, 121, got);
+        must_match(got, rows[i].inv_freq, sizeof got);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_part_of_a_head_never_turns),
+        cmocka_unit_test(inverse_frequencies_are_those_of_transformers_to_the_bit),
         cmocka_unit_test(of_two_generations_of_rope_keys_the_old_one_wins),
         cmocka_unit_test(null_asks_for_the_size_that_follows),
         cmocka_unit_test(layer_types_speak_of_every_layer),
