@@ -194,12 +194,26 @@ static tn_status read_trainable_tokens(const reader *r) {
     return read_integers(r, node, key, 0, &r->config->trainable_token_indices, &r->config->trainable_tokens);
 }
 
+/* Some ways to begin take from the base what A and B begin with (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA): A and B
+ * then fit that changed base alone. */
 static tn_status read_init(const reader *r) {
+    static const char *const plain[] = {"true", "false", "gaussian", "orthogonal", "eva"};
     const tn_json *node = tn_json_get(r->root, "init_lora_weights");
-    if (!node || node->type != TN_JSON_BOOLEAN)
-        return read_text(r, "init_lora_weights", &r->config->init_lora_weights);
-    r->config->init_lora_weights = node->boolean ? "true" : "false";
-    return TN_OK;
+    if (node && node->type == TN_JSON_BOOLEAN) {
+        r->config->init_lora_weights = node->boolean ? "true" : "false";
+        return TN_OK;
+    }
+    tn_status status = read_text(r, "init_lora_weights", &r->config->init_lora_weights);
+    if (status != TN_OK) return status;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(r->config->init_lora_weights, plain[i]) == 0) return TN_OK;
+    tn_fail(TN_USAGE,
+            "%s: init_lora_weights is \"%s\", for which the base was changed when the adapter was made",
+            r->path, r->config->init_lora_weights);
+    return tn_remedy(
+        "save it again in PEFT with path_initial_model_for_weight_conversion, which makes plain LoRA of it; "
+        "or, where "
+        "the changed base was saved, give that as model and write true for init_lora_weights");
 }
 
 /* Absent, null, false or empty: the key changes nothing. */

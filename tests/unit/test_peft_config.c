@@ -188,6 +188,25 @@ static void a_value_that_cannot_be_is_damage_and_never_a_default(void **state) {
     must_refuse(CONFIG("\"trainable_token_indices\":[1,\"2\"]"), TN_BAD_DATA, "trainable_token_indices");
 }
 
+static void an_adapter_of_a_changed_base_is_refused(void **state) {
+    (void)state;
+    static const char *const changed[] = {"pissa", "pissa_niter_4", "olora", "loftq",
+                                          "corda", "lora_ga",       "newer"};
+    static const char *const plain[] = {"gaussian", "orthogonal", "eva"};
+    char text[96];
+    for (size_t i = 0; i < sizeof changed / sizeof *changed; i++) {
+        snprintf(text, sizeof text, CONFIG("\"init_lora_weights\":\"%s\""), changed[i]);
+        must_refuse(text, TN_USAGE, "the base was changed");
+        assert_non_null(strstr(tn_error_remedy(), "path_initial_model_for_weight_conversion"));
+    }
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+        snprintf(text, sizeof text, CONFIG("\"init_lora_weights\":\"%s\""), plain[i]);
+        tn_peft_config *c = read_config(text);
+        assert_string_equal(c->init_lora_weights, plain[i]);
+        tn_peft_config_free(c);
+    }
+}
+
 static void a_missing_file_is_a_usage_error(void **state) {
     (void)state;
     tn_peft_config *config;
@@ -252,7 +271,7 @@ static const char written[] =
     "  \"exclude_modules\": \".*layers\\\\.3\\\\..*\",\n"
     "  \"fan_in_fan_out\": false,\n"
     "  \"inference_mode\": true,\n"
-    "  \"init_lora_weights\": \"pissa\",\n"
+    "  \"init_lora_weights\": \"orthogonal\",\n"
     "  \"layers_pattern\": \"layers\",\n"
     "  \"layers_to_transform\": [\n    0,\n    2\n  ],\n"
     "  \"lora_alpha\": 32,\n"
@@ -314,6 +333,7 @@ int main(void) {
         cmocka_unit_test(rules_are_lists_or_expressions_by_their_characters),
         cmocka_unit_test(absent_keys_have_the_defaults_of_peft),
         cmocka_unit_test(a_value_that_cannot_be_is_damage_and_never_a_default),
+        cmocka_unit_test(an_adapter_of_a_changed_base_is_refused),
         cmocka_unit_test(a_missing_file_is_a_usage_error),
         cmocka_unit_test(keys_we_cannot_honour_are_named_unless_at_rest),
         cmocka_unit_test(trainable_tokens_come_as_a_list_or_by_module),
