@@ -6,17 +6,18 @@
 #include "cli/cli.h"
 
 const cli_verb cli_verbs[] = {
-    {"train", "fine-tune a model: LoRA, QLoRA, or every weight", cli_train,
+    {"train", "fine-tune a model: LoRA, or every weight", cli_train,
      "Trains an adapter on a frozen base and writes it to output_dir, with checkpoints on the way.\n"
      "--adapter DIR continues an adapter; --resume_from_checkpoint auto takes up an interrupted run,\n"
      "bit for bit. Ctrl-C stops after the step and writes a checkpoint; a second one stops at once.\n",
      "tenon train --model Qwen2.5-0.5B --dataset chats.jsonl --output_dir out\n"
      "tenon train run.yaml --learning_rate 1e-4 --max_steps 200\n"
-     "tenon train run.yaml --load_in_4bit --resume_from_checkpoint auto\n"},
+     "tenon train run.yaml --resume_from_checkpoint auto\n"
+     "tenon train --model SmolLM2.Q4_1.gguf --dataset chats.jsonl --output_dir out\n"},
     {"plan", "what train would do: parameters, memory, context, speed", cli_plan,
      "Says what `train` with the same keys would need and do, without loading weights. The model may be\n"
      "a directory, its config.json, or the name of a shape such as llama-3.1-8b.\n",
-     "tenon plan --model llama-3.1-8b --load_in_4bit --max_length 8192 --memory_limit 24GB\n"
+     "tenon plan --model llama-3.1-8b --max_length 8192 --memory_limit 24GB\n"
      "tenon plan run.yaml\n"},
     {"eval", "loss and perplexity on a dataset", cli_eval,
      "Loss over the labelled tokens of the whole dataset, records in the order of the file.\n",

@@ -53,11 +53,11 @@ const tn_key tn_config_keys[] = {
         "stretches the context, e.g. '{\"rope_type\":\"yarn\",\"factor\":4}'; none = as in the model's "
         "config, else the adapter's"),
     ROW("load_in_4bit", "", load_in_4bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in NF4 with double quantisation (QLoRA)"),
+        "hold the base in NF4 with double quantisation (QLoRA); not in this version"),
     ROW("load_in_8bit", "", load_in_8bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in 8-bit integers"),
+        "hold the base in 8-bit integers; not in this version"),
     ROW("load_in_fp8", "", load_in_fp8, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in FP8, on GPUs that have it"),
+        "hold the base in FP8, on GPUs that have it; not in this version"),
     ROW("dtype", "torch_dtype", dtype, CHOICE, ANY, LOADING | INIT, "auto",
         "auto,float32,bfloat16,float16,fp32=float32,bf16=bfloat16,fp16=float16",
         "float32, bfloat16 or float16: what plain base weights are held in and the base computes in; LoRA, "
@@ -114,9 +114,9 @@ const tn_key tn_config_keys[] = {
     ROW("modules_to_save", "additional_target,lora_modules_to_save", modules_to_save, LIST, ANY, TRAINING, "", NULL,
         "modules trained in full, e.g. embed_tokens,lm_head"),
     ROW("use_rslora", "peft_use_rslora", use_rslora, BOOLEAN, ANY, TRAINING, "false", NULL, "scale by alpha / sqrt(r)"),
-    ROW("use_dora", "peft_use_dora", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA"),
+    ROW("use_dora", "peft_use_dora", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA; not in this version"),
     ROW("init_lora_weights", "", init_lora_weights, CHOICE, ANY, TRAINING, "true",
-        "true,gaussian,pissa,olora,loftq", "how A and B start: true, gaussian, pissa, olora or loftq"),
+        "true,gaussian,pissa,olora,loftq", "how A and B start: true or gaussian; pissa, olora and loftq are not in this version"),
     ROW("bias", "", bias, CHOICE, ANY, TRAINING, "none", "none,all,lora_only", "none: the biases of the base do not train"),
     ROW("layers_to_transform", "", layers_to_transform, LIST, ANY, TRAINING, "", NULL,
         "numbers of the layers that get LoRA; none = all"),
@@ -127,7 +127,7 @@ const tn_key tn_config_keys[] = {
     ROW("alpha_pattern", "", alpha_pattern, MAP, ANY, TRAINING, "", NULL,
         "alphas of single modules: a map from pattern to alpha"),
     ROW("trainable_token_indices", "", trainable_token_indices, LIST, ANY, TRAINING, "", NULL,
-        "rows of the embedding that train"),
+        "rows of the embedding that train; not in this version"),
     ROW("full_finetuning", "", full_finetuning, BOOLEAN, ANY, TRAINING, "false", NULL,
         "train every weight instead of LoRA"),
     ROW("override", "", override_settings, MAP, ANY, TRAINING, "", NULL,
@@ -143,7 +143,7 @@ const tn_key tn_config_keys[] = {
         "adamw,adamw_8bit,sgd,lion,"
         "adamw_torch=adamw,adamw_torch_fused=adamw,paged_adamw=adamw,paged_adamw_32bit=adamw,"
         "adamw_bnb_8bit=adamw_8bit,paged_adamw_8bit=adamw_8bit,lion_32bit=lion,paged_lion_32bit=lion",
-        "adamw (or adamw_torch, adamw_torch_fused), adamw_8bit (or adamw_bnb_8bit), sgd or lion"),
+        "adamw (or adamw_torch, adamw_torch_fused), sgd or lion; adamw_8bit is not in this version"),
     ROW("weight_decay", "", weight_decay, REAL, NOT_NEGATIVE, TRAINING, "0", NULL,
         "on all that trains but biases and norms"),
     ROW("adam_beta1", "", adam_beta1, REAL, UNIT_OPEN_TOP, TRAINING, "0.9", NULL,
@@ -178,8 +178,8 @@ const tn_key tn_config_keys[] = {
         "optimizer steps; wins over the epochs"),
     ROW("gradient_checkpointing", "use_gradient_checkpointing", gradient_checkpointing, CHOICE, ANY, TRAINING, "auto",
         "auto,none,selective,full,offload,true=full,false=none,unsloth=offload",
-        "what is recomputed or moved to save memory: none, selective, full (or true), offload (or unsloth); "
-        "auto = the fastest that fits"),
+        "what is recomputed to save memory: none, selective or full (or true; offload and unsloth stand for it in this "
+        "version); auto = the fastest that fits"),
 
     /* run */
     ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT, "", NULL, "where everything is written"),
@@ -200,7 +200,7 @@ const tn_key tn_config_keys[] = {
     ROW("save_total_limit", "", save_total_limit, INTEGER, TO_A_MILLION, TRAINING, "3", NULL,
         "checkpoints kept"),
     ROW("report_to", "", report_to, CHOICE, ANY, TRAINING, "jsonl", "jsonl,tensorboard",
-        "jsonl, or tensorboard, which writes runs/ beside train_log.jsonl"),
+        "jsonl; tensorboard is not in this version"),
     ROW("dry_run", "", dry_run, BOOLEAN, ANY, TRAINING, "false", NULL,
         "stop after the plan, as the verb plan does"),
 

@@ -109,7 +109,11 @@ static tn_status open_device(tn_engine *e) {
         tn_fail(TN_USAGE, "dtype: \"%s\" is not a precision", e->settings->dtype);
         return tn_remedy("auto, float32, bfloat16 or float16");
     }
-    return tn_device_open(e->settings->device, dtype, any, &e->device);
+    tn_status status = tn_device_open(e->settings->device, dtype, any, &e->device);
+    if (status == TN_OK && e->device->dtype == TN_DTYPE_F16 && strcmp(e->device->backend->name, "cpu") == 0)
+        tn_warn(
+            "the CPU computes float16 with the plain reference, many times slower than float32 or bfloat16");
+    return status;
 }
 
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each

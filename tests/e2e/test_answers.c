@@ -151,13 +151,15 @@ static void chat_leaves_out_what_is_no_text(void **state) {
 
 /* ---- What is said -------------------------------------------------------------------------------- */
 
-static void what_has_no_effect_is_said(void **state) {
+static void what_one_would_not_expect_is_said(void **state) {
     (void)state;
     assert_int_equal(
         shell("tenon train" MODEL DATA " --output_dir $S/x --max_steps 1 --lr_scheduler_type constant "
               "--warmup_steps 5; rm -r $S/x"),
         0);
     assert_true(said("constant has no warm-up"));
+    assert_int_equal(shell("tenon eval" MODEL DATA " --max_samples 1 --dtype float16"), 0);
+    assert_true(said("float16 with the plain reference"));
 }
 
 static void a_dataset_without_labels_is_shown(void **state) {
@@ -224,7 +226,7 @@ int main(void) {
         cmocka_unit_test(a_seed_gives_the_same_text_again),
         cmocka_unit_test(tokens_become_text_again),
         cmocka_unit_test(chat_leaves_out_what_is_no_text),
-        cmocka_unit_test(what_has_no_effect_is_said),
+        cmocka_unit_test(what_one_would_not_expect_is_said),
         cmocka_unit_test(a_dataset_without_labels_is_shown),
         cmocka_unit_test(a_file_cut_short_under_a_run_is_named),
         cmocka_unit_test(bench_accumulates_where_it_is_asked_to),
