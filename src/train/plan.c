@@ -86,8 +86,13 @@ static int64_t disk_bytes(const tn_engine *e) {
 }
 
 /* Rows and positions are counted in 32 bits on every device. */
-static tn_status check_rows(const tn_engine *e, int64_t rows) {
+static tn_status check_rows(const tn_engine *e, int64_t rows, int64_t longest) {
     const tn_settings *s = e->settings;
+    if (e->use == TN_USE_GENERATE && longest > INT32_MAX) {
+        tn_fail(TN_USAGE, "a context of %lld tokens: it holds at most %d tokens", (long long)longest,
+                INT32_MAX);
+        return tn_remedy("lower max_length");
+    }
     if (rows <= INT32_MAX) return TN_OK;
     tn_fail(TN_USAGE, "a micro-batch of %lld rows of up to %lld tokens: a batch holds at most %d tokens",
             (long long)(e->use == TN_USE_EVAL ? s->per_device_eval_batch_size : s->per_device_train_batch_size),
@@ -103,7 +108,7 @@ int64_t tn_engine_row_tokens(const tn_engine *e) {
 tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {
     int64_t largest = 0;
     tn_status status;
-    TN_TRY(check_rows(e, rows));
+    TN_TRY(check_rows(e, rows, longest));
     TN_TRY(ensure_model(e));
     TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
     for (int64_t i = 0; i < e->adapter->param_count; i++)
