@@ -58,12 +58,12 @@ demo-model: build
 bench: build
 	@$(BUILD)/tenon bench --model smollm2-135m --device cpu --max_length 512 --steps 5
 
-# The host compiler of nvcc is left to CMake; CUDA_ARCHITECTURES narrows the build for one machine.
 bench-tokenizer: deps
 	@$(CONFIGURE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTENON_TESTS=ON
 	@cmake --build $(BUILD) -j $(JOBS) --target tokenizer_speed
 	@sh bench/tokenizer_speed.sh
 
+# The host compiler of nvcc is left to CMake; CUDA_ARCHITECTURES narrows the build for one machine.
 cuda: deps
 	@$(CONFIGURE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTENON_CUDA=ON -DTENON_TESTS=OFF -DCMAKE_INSTALL_PREFIX=$(PREFIX)
 	@cmake --build $(BUILD) -j $(JOBS)
