@@ -7,6 +7,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* AVX-512 BF16 (leaf 7, subleaf 1, EAX bit 5), with AVX-512F enabled by the operating system. */
 static inline bool tn_cpu_has_avx512_bf16(void) {
@@ -18,7 +22,20 @@ static inline bool tn_cpu_has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
 }
+/* AMX products of bf16 (leaf 7, EDX bits 22 and 24), where the operating system lets this process have the
+ * tiles: Linux wants to be asked (Documentation/arch/x86/xstate.rst), and answers the same every time. */
+static inline bool tn_cpu_has_amx_bf16(void) {
+#if defined(__linux__)
+    enum { REQUEST = 0x1023, TILES = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&
+           syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
 #else
+    return false;
+#endif
+}
+#else
+static inline bool tn_cpu_has_amx_bf16(void) { return false; }
 static inline bool tn_cpu_has_avx512_bf16(void) { return false; }
 static inline bool tn_cpu_has_f16c(void) { return false; }
 #endif

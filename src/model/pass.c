@@ -51,9 +51,10 @@ void tn_pass_free(tn_pass *pass) {
 /* ---- Buffers ------------------------------------------------------------------------------------- */
 
 static tn_view take(tn_pass *pass, tn_region *region, tn_segment segment, int64_t rows, int64_t columns) {
+    int64_t stride = tn_stride(columns);
     return (tn_view){
-        tn_region_take(region, segment, tn_region_bytes(rows, columns, tn_dtype_block_bytes(DEV(pass)->dtype))),
-        columns};
+        tn_region_take(region, segment, tn_region_bytes(rows, stride, tn_dtype_block_bytes(DEV(pass)->dtype))),
+        stride};
 }
 
 static void place_inputs(tn_pass *pass, tn_region *region) {

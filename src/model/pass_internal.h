@@ -51,6 +51,9 @@ bool tn_pass_keeps(const tn_pass *pass, tn_saved kind);
 void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind);
 tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer);
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
+/* Elements from row to row of a matrix of `columns`: rows begin on 64-byte boundaries, where vector and tile
+ * loads touch one line of the cache and not two. */
+static inline int64_t tn_stride(int64_t columns) { return (columns + 31) / 32 * 32; }
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border included */
 
 /* block.c: layer `l` of the batch in hand. Forward reads H[l] and writes H[l+1]. Backward takes the gradient of

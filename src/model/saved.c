@@ -49,8 +49,10 @@ bool tn_pass_keeps(const tn_pass *pass, tn_saved kind) {
 void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind) {
     const int64_t layers = pass->model->arch->layers, width = tn_dtype_block_bytes(pass->model->device->dtype);
     int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
-    int64_t bytes = tn_region_bytes(pass->limits.rows, pass->stride[kind] = tn_saved_columns(pass->model, kind),
-                                    table[kind].fp32 ? (int64_t)sizeof(float) : width);
+    int64_t columns = tn_saved_columns(pass->model, kind);
+    int64_t stride = pass->stride[kind] = table[kind].fp32 ? columns : tn_stride(columns);
+    int64_t bytes =
+        tn_region_bytes(pass->limits.rows, stride, table[kind].fp32 ? (int64_t)sizeof(float) : width);
     bool kept = tn_pass_keeps(pass, kind), in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
     void *shared = in_place ? pass->slot[TN_SAVED_H][0] : NULL;
     if (!kept && !in_place) shared = tn_region_take(region, TN_SEGMENT_WORKSPACE, bytes);

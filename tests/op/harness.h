@@ -272,11 +272,11 @@ static void check_all(session *s, const char *operation, const char *file, int l
 /* Calls `test` with a session of each compute dtype; the CPU backend also with the kernels of lesser machines
  * (which do not matter in F16, where it is the reference). */
 static void in_every_dtype(void (*test)(session *s)) {
-    const char *const kernels[] = {NULL, "avx2", "base"};
+    const char *const kernels[] = {NULL, "avx512", "avx2", "base"};
     bool cpu = strcmp(tested_name(), "cpu") == 0;
     session s;
     if (!tested_backend()) skip();
-    for (int k = 0; k < (cpu ? 3 : 1); k++) {
+    for (int k = 0; k < (cpu ? 4 : 1); k++) {
         if (kernels[k]) setenv("TENON_CPU_KERNELS", kernels[k], 1);
         for (int i = 0; i < (kernels[k] ? 2 : 3); i++) {
             begin_session(&s, compute_dtypes[i]);

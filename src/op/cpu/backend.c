@@ -10,7 +10,6 @@
 #include "base/mem.h"
 #include "base/thread.h"
 #include "op/cpu/cpu.h"
-#include "op/cpu/gemm.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -38,32 +37,46 @@ static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
     return linear > attention ? linear : attention;
 }
 
-tn_dtype tn_cpu_best_dtype(void) { return tn_gemm_has_bf16() ? TN_DTYPE_BF16 : TN_DTYPE_F32; }
-
-/* TENON_CPU_KERNELS=avx2 or base picks less than the processor has, for tests of what other machines run. */
-static const tn_kernels *best_kernels(const char **name) {
 #if defined(__x86_64__)
-    const char *forced = getenv("TENON_CPU_KERNELS");
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (avx512 && tn_gemm_has_bf16()) {
-        *name = "AVX-512 BF16";
-        return &tn_kernels_avx512;
-    }
-    if ((!forced || strcmp(forced, "base") != 0) && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("fma") && tn_cpu_has_f16c()) {
-        *name = avx512 ? "AVX-512" : "AVX2";
-        return &tn_kernels_avx2;
-    }
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && tn_cpu_has_f16c();
+}
+static bool has_avx512_bf16(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && tn_cpu_has_avx512_bf16();
+}
+static bool has_amx(void) { return has_avx512_bf16() && tn_cpu_has_amx_bf16(); }
 #endif
-    *name = "no vector extensions used";
-    return &tn_kernels_base;
+static bool always(void) { return true; }
+
+/* Best first. */
+static const struct level {
+    const char *name; /* for TENON_CPU_KERNELS */
+    const char *shown;
+    const tn_kernels *kernels;
+    bool (*is_here)(void);
+} levels[] = {
+#if defined(__x86_64__)
+    {"amx", "AMX BF16", &tn_kernels_amx, has_amx},
+    {"avx512", "AVX-512 BF16", &tn_kernels_avx512, has_avx512_bf16},
+    {"avx2", "AVX2", &tn_kernels_avx2, has_avx2},
+#endif
+    {"base", "no vector extensions used", &tn_kernels_base, always},
+};
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+/* TENON_CPU_KERNELS=NAME takes no more than that level, for tests of what other machines run. */
+static const struct level *best_level(void) {
+    const char *most = getenv("TENON_CPU_KERNELS");
+    int i = 0;
+    while (most && i < LEVELS - 1 && strcmp(most, levels[i].name) != 0) i++;
+    while (!levels[i].is_here()) i++;
+    return &levels[i];
 }
 
-const tn_kernels *tn_cpu_kernels(void) {
-    const char *name;
-    return best_kernels(&name);
-}
+const tn_kernels *tn_cpu_kernels(void) { return best_level()->kernels; }
+
+tn_dtype tn_cpu_best_dtype(void) { return tn_cpu_kernels()->panel[1] ? TN_DTYPE_BF16 : TN_DTYPE_F32; }
 
 /* "AMD EPYC" from the operating system, "CPU" where it does not say. */
 static void processor_name(char *out, size_t size) {
@@ -86,16 +99,16 @@ static const tn_backend *table_for(tn_dtype dtype);
 static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtype, tn_device **device) {
     tn_cpu_device *cpu;
     char processor[80];
-    const char *instructions;
     (void)backend;
     tn_status status = tn_alloc(&cpu, 1, sizeof *cpu, "device");
     if (status != TN_OK) return status;
-    cpu->kernels = best_kernels(&instructions);
+    const struct level *level = best_level();
+    cpu->kernels = level->kernels;
     cpu->base.backend = table_for(dtype);
     cpu->base.dtype = dtype;
     cpu->base.index = index;
     processor_name(processor, sizeof processor);
-    snprintf(cpu->base.name, sizeof cpu->base.name, "%s, %s, %d threads", processor, instructions,
+    snprintf(cpu->base.name, sizeof cpu->base.name, "%s, %s, %d threads", processor, level->shown,
              tn_threads());
     tn_host_memory(&cpu->base);
     *device = &cpu->base;

@@ -2,7 +2,7 @@
 #ifndef TN_OP_CPU_GEMM_H
 #define TN_OP_CPU_GEMM_H
 
-#include "op/op.h"
+#include "op/cpu/kernels.h"
 
 /* C[m, n] = added + alpha·(A·B + bias), where A is stored [m, k] ([k, m] if a_transposed) and B [k, n]
  * ([n, k] if b_transposed). A and B are of type `in`, C and bias of type `out`; sums are fp32 and rounded once.
@@ -21,23 +21,27 @@ typedef struct tn_gemm {
 /* `in` is F32 or BF16. Errors: TN_FAILED with the library's status. */
 tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                       const void *bias);
+
 /* A second, thin product of the same m and n that joins the first: alpha also scales it, behind `factor`. A and
- * B stand as the first product's do. */
+ * B stand as the first product's do; k may be 0. */
 typedef struct tn_gemm_tail {
     const void *a, *b;
     int64_t k, lda, ldb;
     float factor;
 } tn_gemm_tail;
 
-/* C = added + alpha·(A·B + factor·A₂·B₂ + bias), summed and rounded once. BF16 only. */
+/* C = added + alpha·(A·B + factor·A₂·B₂ + bias), summed and rounded once. Of BF16 with A not transposed only.
+ * (gemm_blocks.c) */
 tn_status tn_gemm_joined(const tn_gemm *gemm, const tn_gemm_tail *tail, const void *a, const void *b, void *c,
                          const void *added, const void *bias);
-/* Whether products of bf16 matrices are made in hardware here. (TENON_CPU_KERNELS, for tests, says no.) */
-bool tn_gemm_has_bf16(void);
 
 /* gemm_dnnl.c: the product by the library; BF16 only in hardware. The prepared product is kept for the next
  * call of the same shape. */
 tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                           const void *bias);
+
+/* What stands behind the sums of columns col … col+cols-1 of a row; `sums` is used up. */
+void tn_gemm_finish_row(const tn_kernels *kernels, const tn_gemm *gemm, int64_t row, int64_t col, int64_t cols,
+                        float *sums, void *c, const void *added, const void *bias);
 
 #endif

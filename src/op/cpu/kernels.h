@@ -1,5 +1,5 @@
 /* kernels.h: the inner loops of the CPU backend. kernels.inc holds them in plain C written for the vectoriser;
- * it is compiled once for every instruction set (kernels_base.c, kernels_avx2.c, kernels_avx512.c) into one
+ * it is compiled once for every instruction set (kernels_base.c, kernels_avx2.c, …) into one
  * table of function pointers each, and the device picks its table when it opens. [2] is indexed by
  * `dtype == BF16`: 0 works on float rows, 1 on bfloat16 rows; arithmetic is fp32 in both.
  */
@@ -48,11 +48,11 @@ typedef struct tn_kernels {
     void (*cross_entropy[2])(int64_t vocab, const void *logits, int64_t target, float softcap, float grad_scale,
                              float *loss, void *d_logits);
 
-    /* Attention (attention.c). Operands of small products are "elements": floats, or bfloat16 where panel[1] is
-     * not NULL. B stands packed: floats as [k, n]; bfloat16 as [k/2, n, 2], pairs of neighbouring k together.
-     * C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. */
+    /* Small products (attention.c, gemm_blocks.c). Operands are "elements": floats, or bfloat16 where panel[1]
+     * is not NULL. B stands packed: floats as [k, n]; bfloat16 as [k/2, n, 2], pairs of neighbouring k
+     * together. C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. */
     void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, const void *b, float *c,
-                     bool add);
+                     int64_t ldc, bool add);
     /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. */
     void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, void *to);
     /* [rows, cols] to a packed B with k = cols, n = rows; and to plain [cols, rows]. */
@@ -70,7 +70,7 @@ typedef struct tn_kernels {
 
 extern const tn_kernels tn_kernels_base;
 #if defined(__x86_64__)
-extern const tn_kernels tn_kernels_avx2, tn_kernels_avx512;
+extern const tn_kernels tn_kernels_avx2, tn_kernels_avx512, tn_kernels_amx;
 #endif
 
 #endif

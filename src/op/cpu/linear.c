@@ -6,9 +6,9 @@
  *   dx = alpha·(dy·W + drop(v·A)),  dA += alpha·vᵀ·drop(x),  dB += alpha·scale·dyᵀ·u,  dW += alpha·dyᵀ·x
  *
  * Weights stay where they are (the mapped file, at best): a bordered copy [W|sB] would save the pass over y
- * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). In BF16, where
- * operands are copied tile by tile anyway, the copy is bordered: LoRA is joined to the base product, and both
- * are rounded once. In F32 the LoRA product runs first, so the rounding between the two hits the small summand.
+ * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). In BF16, where W
+ * is packed for its product anyway, LoRA is packed behind it and joins it: both are rounded once. In F32 the
+ * LoRA product runs first, so the rounding between the two hits the small summand.
  * dx is summed in an fp32 scratch and rounded once. Block weights are decoded in tiles of rows right before
  * their product. Up to FEW rows (generation) bypass the library: every output is a dot product, decoded on the
  * way.
