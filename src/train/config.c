@@ -2,6 +2,7 @@
  * adapter, file, flag); the value in force is that of the strongest source that gave one, whatever the order of
  * the calls.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +15,42 @@ enum { YAML_LIMIT = 1 << 20 };
 static const char *const source_names[TN_SOURCES] = {"the default", "the checkpoint", "the adapter", "the file",
                                                      "the command line"};
 
+/* Keeps `word` where it is nearer to `name` than *best. */
+static void nearer(const char *word, const char *name, int *best, char nearest[64]) {
+    int distance = tn_edit_distance(name, word);
+    if (distance >= *best) return;
+    *best = distance;
+    snprintf(nearest, 64, "%s", word);
+}
+
+/* The same with each of a comma-separated list. */
+static void nearer_in(const char *list, const char *name, int *best, char nearest[64]) {
+    for (size_t length; *list; list += length + (list[length] == ',')) {
+        char word[64] = "";
+        length = strcspn(list, ",");
+        if (length >= sizeof word) continue;
+        memcpy(word, list, length);
+        nearer(word, name, best, nearest);
+    }
+}
+
+static tn_status not_known(const char *what, const char *name, const char *nearest) {
+    return tn_fail(TN_USAGE, "unknown %s '%s'%s%s%s", what, name, *nearest ? "; did you mean '" : "", nearest,
+                   *nearest ? "'?" : "");
+}
+
 static tn_status verb_bit(const char *verb, uint32_t *bit) {
-    for (int i = 0; i < tn_config_verb_count; i++)
+    char nearest[64] = "";
+    int best = (int)strlen(verb) / 2 + 1;
+    for (int i = 0; i < tn_config_verb_count; i++) {
         if (strcmp(tn_config_verbs[i], verb) == 0) {
             *bit = 1u << i;
             return TN_OK;
         }
-    return tn_fail(TN_USAGE, "'%s' is not a verb", verb);
+        nearer(tn_config_verbs[i], verb, &best, nearest);
+    }
+    not_known("verb", verb, nearest);
+    return tn_remedy("`tenon help` lists the verbs");
 }
 
 tn_status tn_config_new(const char *verb, tn_config **config) {
@@ -64,20 +94,6 @@ static int find_known(const tn_config *config, const char *name) {
     return i >= 0 && (tn_config_keys[i].verbs & config->verb_bit) ? i : -1;
 }
 
-/* The nearest of a comma-separated list, where nearer than *best. */
-static void nearest_in(const char *list, const char *name, int *best, char nearest[64]) {
-    for (size_t length; *list; list += length + (list[length] == ',')) {
-        char word[64] = "";
-        length = strcspn(list, ",");
-        if (length >= sizeof word) continue;
-        memcpy(word, list, length);
-        int distance = tn_edit_distance(name, word);
-        if (distance >= *best) continue;
-        *best = distance;
-        memcpy(nearest, word, sizeof word);
-    }
-}
-
 static tn_status unknown_key(const tn_config *config, const char *name) {
     int row = tn_config_row(name), best = (int)strlen(name) / 2 + 2;
     char nearest[64] = "";
@@ -92,11 +108,10 @@ static tn_status unknown_key(const tn_config *config, const char *name) {
     }
     for (int i = 0; i < tn_config_key_count; i++) {
         if (!(tn_config_keys[i].verbs & config->verb_bit)) continue;
-        nearest_in(tn_config_keys[i].name, name, &best, nearest);
-        nearest_in(tn_config_keys[i].aliases, name, &best, nearest);
+        nearer_in(tn_config_keys[i].name, name, &best, nearest);
+        nearer_in(tn_config_keys[i].aliases, name, &best, nearest);
     }
-    tn_fail(TN_USAGE, "unknown key '%s'%s%s%s", name, *nearest ? "; did you mean '" : "", nearest,
-            *nearest ? "'?" : "");
+    not_known("key", name, nearest);
     return tn_remedy("`tenon help %s` lists the keys", config->verb);
 }
 

@@ -134,7 +134,7 @@ const tn_key tn_config_keys[] = {
         "settings of a continued adapter that are changed on purpose, e.g. lora_alpha=16"),
 
     /* optimisation */
-    ROW("learning_rate", "", learning_rate, REAL, NOT_NEGATIVE, TRAINING, "2e-4", NULL,
+    ROW("learning_rate", "lr", learning_rate, REAL, NOT_NEGATIVE, TRAINING, "2e-4", NULL,
         "highest rate, for LoRA"),
     ROW("embedding_learning_rate", "embedding_lr", embedding_learning_rate, REAL, NOT_NEGATIVE, TRAINING, "",
         NULL,
@@ -165,7 +165,7 @@ const tn_key tn_config_keys[] = {
         "part of the steps in which the rate rises"),
     ROW("warmup_steps", "", warmup_steps, INTEGER, NOT_NEGATIVE, TRAINING, "", NULL,
         "or their number, which wins over the ratio"),
-    ROW("per_device_train_batch_size", "batch_size,micro_batch_size", per_device_train_batch_size, INTEGER,
+    ROW("per_device_train_batch_size", "batch_size,micro_batch_size,per_device_batch_size", per_device_train_batch_size, INTEGER,
         TO_A_MILLION, TRAINING, "2", NULL,
         "rows in a micro-batch"),
     ROW("per_device_eval_batch_size", "eval_batch_size", per_device_eval_batch_size, INTEGER, TO_A_MILLION, TRAINING | EVAL,

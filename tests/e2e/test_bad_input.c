@@ -72,7 +72,7 @@ static void absurd_sizes(void **state) {
         {"", "bench --model m --batch_size 1 " STRETCHED "2000000000", 4, "tokens would fit"},
         {"cp -r t x", "generate --model x --prompt ab " STRETCHED "1152921504606846976", 2,
          "at most 2147483647"},
-        {"cp -r t x", "generate --model x --prompt ab " STRETCHED "2000000000", 4, "GiB needed"},
+        {"cp -r t x", "generate --model x --prompt ab " STRETCHED "2000000000", 4, "iB needed on"},
         {"sed "
          "'s/\"\\(hidden\\|intermediate\\)_size\":[0-9]*/\"\\1_size\":1048576/g;s/layers\":2/layers\":4096/;"
          "s/heads\":[24]/heads\":1024/g' c.json >x.json",

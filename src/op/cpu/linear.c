@@ -9,9 +9,9 @@
  * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). In BF16, where W
  * is packed for its product anyway, LoRA is packed behind it and joins it: both are rounded once. In F32 the
  * LoRA product runs first, so the rounding between the two hits the small summand.
- * dx is summed in an fp32 scratch and rounded once. Block weights are decoded in tiles of rows right before
- * their product. Up to FEW rows (generation) bypass the library: every output is a dot product, decoded on the
- * way.
+ * dx is summed in fp32 and rounded once: in a scratch for BF16, where it stands for F32. Block weights are
+ * decoded in tiles of rows right before their product. Up to FEW rows (generation) bypass the library: every
+ * output is a dot product, decoded on the way.
  *
  * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] and B [out, r] of each
  * part.
@@ -96,7 +96,7 @@ int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) 
     if (limits->block_weights)
         bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
     if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
-    if (limits->backward) bytes += tn_scratch_room(inputs * 4);    /* dx before it is rounded */
+    if (limits->backward && tn_is_bf16(device)) bytes += tn_scratch_room(inputs * 4); /* dx, not yet rounded */
     return bytes;
 }
 
@@ -126,16 +126,17 @@ static void drop_rows(const tn_device *device, const tn_linear *linear, int p, i
         }
 }
 
-/* to += from·mask, both [rows, in]. */
+/* to += from·mask; from [rows, in] dense, to the same in rows of `stride`. */
 static void add_dropped(const tn_device *device, const tn_linear *linear, int p, int64_t rows,
-                        const float *from, float *to, const tn_dropout *dropout) {
+                        const float *from, float *to, int64_t stride, const tn_dropout *dropout) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK];
-            int64_t count = smaller(TN_MASK, linear->in - k), place = row * linear->in + k;
+            int64_t count = smaller(TN_MASK, linear->in - k);
             mask_of(device, linear, p, row, k, count, dropout, factors);
-            tn_kernels_of(device)->add_product(count, factors, from + place, to + place);
+            tn_kernels_of(device)->add_product(count, factors, from + row * linear->in + k,
+                                               to + row * stride + k);
         }
 }
 
@@ -449,11 +450,19 @@ done:
     return status;
 }
 
-/* The fp32 sum of dx on its way: products are added to it until the last one, which goes to dx itself. */
+/* The fp32 sum of dx on its way: dx itself, or for a dx of BF16 a scratch, to which products are added until
+ * the last one, which goes to dx. */
 typedef struct sum {
     float *values; /* [rows, in] */
-    bool started;
+    int64_t stride;
+    bool started; /* values hold something to be added to */
 } sum;
+
+static void start_with_zero(tn_device *device, int64_t rows, int64_t cols, sum *total) {
+    for (int64_t row = 0; !total->started && row < rows; row++)
+        tn_ref_zero(device, total->values + row * total->stride, cols * 4);
+    total->started = true;
+}
 
 static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
                                      float alpha, sum *total, float *undropped, const tn_dropout *dropout) {
@@ -471,14 +480,14 @@ static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear,
                         .k = lora->r,
                         .lda = dy.stride,
                         .ldb = linear->in,
-                        .ldc = linear->in,
+                        .ldc = undropped ? linear->in : total->stride,
                         .alpha = alpha,
                         .accumulate = total->started && !undropped};
         TN_TRY(tn_gemm_run(&gemm, tn_at(device->dtype, dy, 0, border), a, undropped ? undropped : total->values,
                            NULL, NULL));
         if (undropped) {
-            if (!total->started) tn_ref_zero(device, total->values, rows * linear->in * 4);
-            add_dropped(device, linear, p, rows, undropped, total->values, dropout);
+            start_with_zero(device, rows, linear->in, total);
+            add_dropped(device, linear, p, rows, undropped, total->values, total->stride, dropout);
         }
         total->started = true;
         border += lora->r;
@@ -511,21 +520,22 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
         for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
             int64_t count = smaller(step, w->rows - n);
             tn_view rows_of_w = weight_rows(device, w, n, count, tile);
-            bool last = p + 1 == linear->parts && n + count == w->rows, added = last && total->started;
+            bool last = p + 1 == linear->parts && n + count == w->rows;
+            bool rounded = last && tn_is_bf16(device), added = rounded && total->started;
             tn_gemm gemm = {.in = dtype,
-                            .out = last ? dtype : TN_DTYPE_F32,
+                            .out = rounded ? dtype : TN_DTYPE_F32,
                             .m = rows,
                             .n = in,
                             .k = count,
                             .lda = dy.stride,
                             .ldb = rows_of_w.stride,
-                            .ldc = last ? dx.stride : in,
+                            .ldc = rounded ? dx.stride : total->stride,
                             .alpha = alpha,
-                            .accumulate = last ? accumulate : total->started,
+                            .accumulate = rounded ? accumulate : total->started,
                             .added = TN_DTYPE_F32,
-                            .ld_added = added ? in : 0};
+                            .ld_added = added ? total->stride : 0};
             const void *from = tn_at(dtype, dy, 0, output + n), *summed = added ? total->values : NULL;
-            void *to = last ? dx.data : (void *)total->values;
+            void *to = rounded ? dx.data : (void *)total->values;
             tn_gemm_tail tail = gradient_tail(device, linear, p, dy, border);
             if (joined && tail.k && n == 0)
                 TN_TRY(tn_gemm_joined(&gemm, &tail, from, rows_of_w.data, to, summed, NULL));
@@ -546,7 +556,7 @@ tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int
     tn_scratch scratch = tn_scratch_of(device);
     int64_t output = 0, border = 0;
     void *buffer, *tile;
-    sum total = {0};
+    sum total = {dx.data, dx.stride, accumulate};
     float *undropped = NULL;
     tn_status status;
     TN_TRY(take_dropped(device, linear, rows, dropout, &scratch, &buffer));
@@ -558,7 +568,10 @@ tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int
         border += linear->part[p].lora.r;
     }
     if (!dx.data) return TN_OK;
-    TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &total.values));
+    if (tn_is_bf16(device)) {
+        total = (sum){NULL, linear->in, false};
+        TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &total.values));
+    }
     if (buffer) TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &undropped));
     TN_TRY(take_tile(device, linear, &scratch, &tile));
     bool joined = !undropped && joins(device);
