@@ -149,7 +149,7 @@ static void shorten_spinning(char **argv) {
     name = strrchr(self, '/');
     /* another name is a loader's or an emulator's, which was given the program */
     if (!name || strcmp(name + 1, called ? called + 1 : argv[0]) != 0) return;
-    if (setenv("GOMP_SPINCOUNT", "1000", 0) == 0) execv(self, argv);
+    if (setenv("GOMP_SPINCOUNT", "5000", 0) == 0) execv(self, argv);
 #else
     (void)argv;
 #endif
