@@ -65,13 +65,20 @@ static const struct level {
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
 
+/* Asked once: in a virtual machine the question takes tens of microseconds. */
+static int best_here;
+static void find_best(void) {
+    while (!levels[best_here].is_here()) best_here++;
+}
+
 /* TENON_CPU_KERNELS=NAME takes no more than that level, for tests of what other machines run. */
 static const struct level *best_level(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     const char *most = getenv("TENON_CPU_KERNELS");
     int i = 0;
+    pthread_once(&once, find_best);
     while (most && i < LEVELS - 1 && strcmp(most, levels[i].name) != 0) i++;
-    while (!levels[i].is_here()) i++;
-    return &levels[i];
+    return &levels[i > best_here ? i : best_here];
 }
 
 const tn_kernels *tn_cpu_kernels(void) { return best_level()->kernels; }
