@@ -2,7 +2,7 @@
 # check_includes.sh: a folder of src/ may include itself and those below it, and src/cli/ only <tenon/tenon.h> and itself:
 #   cli > train > infer, export > model > data > text > op > quant > format > base
 set -eu
-git ls-files --cached --others --exclude-standard -- 'src/*.c' 'src/*.h' 'src/*.cu' 'src/*.cuh' |
+git ls-files --cached --others --exclude-standard -- 'src/*.c' 'src/*.h' 'src/*.cu' 'src/*.cuh' 'src/*.inc' |
     xargs awk '
     BEGIN {
         n = split("base format quant op text data model infer train cli", order, " ")
