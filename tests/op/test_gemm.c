@@ -163,8 +163,52 @@ static void try_products(tn_dtype in) {
 static void products_of_fp32_agree(void **state) { (void)state, try_products(TN_DTYPE_F32); }
 static void products_of_bf16_agree(void **state) { (void)state, try_products(TN_DTYPE_BF16); }
 
+/* Up to three parts side by side in L, each with its own place and order. */
+static void try_gradients(void) {
+    int64_t rows = 1 + below(coin() ? 700 : 40), n = 1 + below(200), columns = 0;
+    int count = 1 + (int)below(3);
+    tn_gradient parts[3];
+    float *before[3];
+    for (int p = 0; p < count; p++) {
+        int64_t r = 1 + below(TN_GRADIENT_COLUMNS / 3), size = r * n;
+        parts[p] = (tn_gradient){r, coin() ? 1 : 0.5f, malloc((size_t)(size + 1) * 4), coin()};
+        before[p] = malloc((size_t)(size + 1) * 4);
+        for (int64_t i = 0; i <= size; i++) before[p][i] = parts[p].to[i] = (float)below(100) / 10;
+        columns += r;
+    }
+    grid l = make_grid(TN_DTYPE_BF16, rows, columns), x = make_grid(TN_DTYPE_BF16, rows, n);
+    assert_status(tn_gemm_gradients(parts, count, rows, l.bytes, l.stride, x.bytes, x.stride, n));
+    for (int64_t p = 0, first = 0; p < count; first += parts[p].r, p++) {
+        const tn_gradient *part = &parts[p];
+        for (int64_t i = 0; i < part->r; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0;
+                int64_t place = part->transposed ? j * part->r + i : i * n + j;
+                for (int64_t row = 0; row < rows; row++) sum += at(&l, row, first + i) * at(&x, row, j);
+                assert_true(fabs(part->to[place] - (before[p][place] + part->factor * sum)) < 2e-4);
+            }
+        assert_true(part->to[part->r * n] == before[p][part->r * n]);
+    }
+    for (int p = 0; p < count; p++) free(parts[p].to), free(before[p]);
+    free(l.bytes), free(x.bytes);
+}
+
+static void gradients_of_lora_agree(void **state) {
+    static const char *const kernels[] = {"amx", "avx512"};
+    const tn_gradient one = {16, 1, NULL, false};
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        setenv("TENON_CPU_KERNELS", kernels[k], 1);
+        bool here = tn_gemm_gradients_here(&one, 1);
+        if (!here) printf("skipped: %s, this processor does not multiply bf16\n", kernels[k]);
+        for (int i = 0; here && i < 60; i++) try_gradients();
+    }
+    unsetenv("TENON_CPU_KERNELS");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products_of_fp32_agree),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_of_lora_agree),
+                                       cmocka_unit_test(products_of_fp32_agree),
                                        cmocka_unit_test(products_of_bf16_agree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,8 +139,9 @@ static void pack_keys(const work *w, void (*make)(const work *w, int64_t place, 
 
 /* K as B of q·Kᵀ, V as B of p·V. */
 static void pack_for_forward(const work *w, int64_t place, const void *k, const void *v) {
-    w->kernels->pack_transposed[w->kind](T, w->a->head_dim, k, w->keys + place * tile_bytes(w));
-    w->kernels->pack[w->kind](T, w->a->head_dim, w->width, v, w->values + place * tile_bytes(w));
+    w->kernels->pack_transposed[w->kind](T, w->a->head_dim, k, w->a->head_dim, w->keys + place * tile_bytes(w));
+    w->kernels->pack[w->kind](T, w->a->head_dim, w->width, v, w->a->head_dim,
+                              w->values + place * tile_bytes(w));
 }
 
 /* A thread's own memory in the forward pass. */
@@ -304,11 +305,11 @@ static void load_queries(const work *w, int64_t row, int64_t count, int64_t head
                          query_operands *q) {
     int64_t d = w->a->head_dim;
     load_tile(w, w->q, row, count, head * d, q->rows);
-    w->kernels->pack[w->kind](T, d, w->width, q->rows, q->q);
-    w->kernels->pack_transposed[w->kind](T, d, q->rows, q->q_transposed);
+    w->kernels->pack[w->kind](T, d, w->width, q->rows, d, q->q);
+    w->kernels->pack_transposed[w->kind](T, d, q->rows, d, q->q_transposed);
     load_tile(w, w->d_o, row, count, head * d, q->rows);
-    w->kernels->pack[w->kind](T, d, w->width, q->rows, q->d_o);
-    w->kernels->pack_transposed[w->kind](T, d, q->rows, q->d_o_transposed);
+    w->kernels->pack[w->kind](T, d, w->width, q->rows, d, q->d_o);
+    w->kernels->pack_transposed[w->kind](T, d, q->rows, d, q->d_o_transposed);
     memset(q->dq, 0, (size_t)(T * w->width) * sizeof(float));
     for (int64_t i = 0; i < T; i++) {
         b->lse[i] = b->delta[i] = 0;
@@ -339,7 +340,7 @@ static void tile_pair(const work *w, int64_t document, int64_t query, int64_t t,
     }
     kernels->panel[w->kind](T, w->width, T, b->p, T, q->d_o, w->dv_sums + sums, w->width, true);
     kernels->panel[w->kind](T, w->width, T, b->ds, T, q->q, w->dk_sums + sums, w->width, true);
-    kernels->pack[w->kind](T, T, T, b->ds, b->ds_packed);
+    kernels->pack[w->kind](T, T, T, b->ds, T, b->ds_packed);
     kernels->panel[w->kind](d, T, T, w->keys_transposed + place, T, b->ds_packed, q->dq, T, true);
 }
 

@@ -35,6 +35,22 @@ typedef struct tn_gemm_tail {
 tn_status tn_gemm_joined(const tn_gemm *gemm, const tn_gemm_tail *tail, const void *a, const void *b, void *c,
                          const void *added, const void *bias);
 
+/* A gradient that is Lᵀ·X: `r` columns of L give to [r, n], or [n, r] where it stands transposed. */
+typedef struct tn_gradient {
+    int64_t r;
+    float factor;
+    float *to;
+    bool transposed;
+} tn_gradient;
+
+enum { TN_GRADIENT_COLUMNS = 192 };
+
+/* gemm_thin.c: to += factor·Lᵀ·X for parts that stand side by side in L [rows, Σr]; X [rows, n]; of BF16, sums
+ * in fp32. It is here where bf16 is multiplied in hardware and L has at most TN_GRADIENT_COLUMNS. */
+bool tn_gemm_gradients_here(const tn_gradient *parts, int count);
+tn_status tn_gemm_gradients(const tn_gradient *parts, int count, int64_t rows, const void *l, int64_t ldl,
+                            const void *x, int64_t ldx, int64_t n);
+
 /* gemm_dnnl.c: the product by the library; BF16 only in hardware. The prepared product is kept for the next
  * call of the same shape. */
 tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,

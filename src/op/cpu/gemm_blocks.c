@@ -91,19 +91,21 @@ static void copy_block(const work *w, const void *from, int64_t ld, int64_t rows
     memset((char *)to + rows * line, 0, (size_t)((to_rows - rows) * line));
 }
 
-/* Columns col … col+width-1 of B, `width` ≤ STRIP, in the kernels' order for B with n = STRIP. */
+/* Columns col … col+width-1 of B, `width` ≤ STRIP, in the kernels' order for B with n = STRIP: from where they
+ * lie, or by way of a block that is widened, or zero where B ends. */
 static void pack_strip(const work *w, const piece *p, int64_t col, int64_t width, char *to) {
     float block[STRIP * CHUNK];
     for (int64_t k = 0; k < padded(p->k); k += CHUNK) {
         int64_t depth = smaller(CHUNK, padded(p->k) - k), there = smaller(depth, p->k - k);
+        bool turned = w->g->b_transposed, whole = w->kind && width == STRIP && there == depth;
+        const void *from = turned ? bf16_at(p->b, p->ldb, col, k) : bf16_at(p->b, p->ldb, k, col);
         char *place = to + k * STRIP * w->size;
-        if (w->g->b_transposed) {
-            copy_block(w, bf16_at(p->b, p->ldb, col, k), p->ldb, width, there, STRIP, depth, block);
-            w->kernels->pack_transposed[w->kind](STRIP, depth, block, place);
-        } else {
-            copy_block(w, bf16_at(p->b, p->ldb, k, col), p->ldb, there, width, depth, STRIP, block);
-            w->kernels->pack[w->kind](depth, STRIP, STRIP, block, place);
-        }
+        int64_t ld = p->ldb;
+        if (!whole && turned) copy_block(w, from, ld, width, there, STRIP, depth, block);
+        else if (!whole) copy_block(w, from, ld, there, width, depth, STRIP, block);
+        if (!whole) from = block, ld = turned ? depth : STRIP;
+        if (turned) w->kernels->pack_transposed[w->kind](STRIP, depth, from, ld, place);
+        else w->kernels->pack[w->kind](depth, STRIP, STRIP, from, ld, place);
     }
 }
 

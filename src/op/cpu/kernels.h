@@ -53,10 +53,11 @@ typedef struct tn_kernels {
      * together. C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. */
     void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, const void *b, float *c,
                      int64_t ldc, bool add);
-    /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. */
-    void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, void *to);
-    /* [rows, cols] to a packed B with k = cols, n = rows; and to plain [cols, rows]. */
-    void (*pack_transposed[2])(int64_t rows, int64_t cols, const void *from, void *to);
+    /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. `ld` elements
+     * from row to row of `from`. */
+    void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, int64_t ld, void *to);
+    /* [rows, cols] to a packed B with k = cols, n = rows; and dense [rows, cols] to plain [cols, rows]. */
+    void (*pack_transposed[2])(int64_t rows, int64_t cols, const void *from, int64_t ld, void *to);
     void (*transpose[2])(int64_t rows, int64_t cols, const void *from, void *to);
     /* One row of TN_TILE scores, of which first … last-1 are visible: p = e^(score − largest), 0 elsewhere;
      * updates the running maximum and the running sum, which is kept in TN_LANES parts (adding up a vector

@@ -404,6 +404,42 @@ static tn_status add_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m
     return tn_gemm_run(&gemm, a.data, b.data, to, NULL, NULL);
 }
 
+/* Adds to gradients of LoRA's matrices, whose shares of l [rows, Σr] lie side by side; x [rows, n]. */
+static tn_status add_gradients(tn_dtype dtype, int64_t rows, tn_view l, const tn_gradient *gradients, int count,
+                               tn_view x, int64_t n) {
+    tn_status status = TN_OK;
+    if (dtype == TN_DTYPE_BF16 && tn_gemm_gradients_here(gradients, count))
+        return tn_gemm_gradients(gradients, count, rows, l.data, l.stride, x.data, x.stride, n);
+    for (int i = 0; i < count; i++) {
+        const tn_gradient *g = &gradients[i];
+        if (g->transposed) TN_TRY(add_products(dtype, rows, x, n, l, g->r, g->factor, g->to));
+        else TN_TRY(add_products(dtype, rows, l, g->r, x, n, g->factor, g->to));
+        l = shifted(dtype, l, g->r);
+    }
+done:
+    return status;
+}
+
+/* dA of all parts where they share x: in runs of parts that train. `v` is the border of dy. */
+static tn_status shared_gradients(const tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                  tn_view v, float alpha) {
+    tn_status status = TN_OK;
+    for (int p = 0, count; p < linear->parts; p += count) {
+        tn_gradient run[TN_MAX_PARTS];
+        int64_t columns = 0;
+        for (count = 0; p + count < linear->parts && linear->part[p + count].lora.da; count++) {
+            const tn_lora *lora = &linear->part[p + count].lora;
+            run[count] = (tn_gradient){lora->r, alpha, lora->da, false};
+            columns += lora->r;
+        }
+        if (count) TN_TRY(add_gradients(device->dtype, rows, v, run, count, x, linear->in));
+        else columns = linear->part[p].lora.r, count = 1;
+        v = shifted(device->dtype, v, columns);
+    }
+done:
+    return status;
+}
+
 static void bias_gradient(const tn_device *device, int64_t rows, tn_view dy, int64_t out, float alpha,
                           float *dbias) {
     const tn_kernels *kernels = tn_kernels_of(device);
@@ -439,11 +475,15 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
                         .alpha = lora->scale};
         TN_TRY(tn_gemm_run(&gemm, dy.data, b, v.data, NULL, NULL));
     }
-    if (lora->da) {
+    if (lora->da && drops(dropout)) {
         tn_view from = lora_source(device, linear, p, rows, x, buffer, dropout);
-        TN_TRY(add_products(dtype, rows, v, lora->r, from, in, alpha, lora->da));
+        tn_gradient da = {lora->r, alpha, lora->da, false};
+        TN_TRY(add_gradients(dtype, rows, v, &da, 1, from, in));
     }
-    if (lora->db) TN_TRY(add_products(dtype, rows, dy, out, u, lora->r, alpha * lora->scale, lora->db));
+    if (lora->db) {
+        tn_gradient db = {lora->r, alpha * lora->scale, lora->db, true};
+        TN_TRY(add_gradients(dtype, rows, u, &db, 1, dy, out));
+    }
     if (part->dweight) TN_TRY(add_products(dtype, rows, dy, out, x, in, alpha, part->dweight));
     if (part->dbias) bias_gradient(device, rows, dy, out, alpha, part->dbias);
 done:
@@ -567,6 +607,8 @@ tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int
         output += linear->part[p].weight.rows;
         border += linear->part[p].lora.r;
     }
+    if (!drops(dropout))
+        TN_TRY(shared_gradients(device, linear, rows, x, shifted(dtype, dy, linear->out), alpha));
     if (!dx.data) return TN_OK;
     if (tn_is_bf16(device)) {
         total = (sum){NULL, linear->in, false};
