@@ -120,7 +120,9 @@ tn_status tn_save_commit(tn_save *save) {
     if (fflush(save->file) != 0 || ferror(save->file)) failed = "write";
     else if (save->temporary && fsync(fileno(save->file)) != 0) failed = "flush";
     if (failed) {
-        if (errno == 0) errno = EIO;
+        const char block[4096] = {0}; /* the file goes anyway: does it still take something? */
+        if (errno == 0 && write(fileno(save->file), block, sizeof block) == (ssize_t)sizeof block) errno = EIO;
+        if (errno == 0) errno = ENOSPC; /* it took a part */
         status = tn_fail_errno(failed, save->path);
         goto done;
     }

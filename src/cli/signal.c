@@ -1,17 +1,21 @@
 /* signal.c: SIGINT, SIGTERM, and SIGHUP (a terminal that went away). The first sets a flag that running jobs
- * ask for between steps, and gives them back to the system, so that the second ends the program at once. SIGBUS
- * is how the system says that a mapped file has lost its end, or its disk; that gets a message and an exit
- * code.
+ * ask for between steps; a second one ends the program at once. What comes within MOMENT of the first is the
+ * same wish: `timeout` and service managers send two. SIGBUS is how the system says that a mapped file has lost
+ * its end, or its disk; that gets a message and an exit code.
  */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 
+enum { MOMENT = 300 /* milliseconds */ };
+
 static volatile sig_atomic_t caught;
+static volatile int64_t caught_at;
 
 static void set_handlers(void (*handler)(int)) {
     struct sigaction action;
@@ -24,8 +28,15 @@ static void set_handlers(void (*handler)(int)) {
 }
 
 static void on_signal(int number) {
-    caught = number;
-    set_handlers(SIG_DFL);
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t milliseconds = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (!caught) {
+        caught = number, caught_at = milliseconds;
+    } else if (milliseconds - caught_at >= MOMENT) {
+        set_handlers(SIG_DFL);
+        raise(number); /* blocked until this handler returns */
+    }
 }
 
 void cli_catch_signals(void) { set_handlers(on_signal); }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -394,6 +395,19 @@ static tn_status remove_step(tn_arena *arena, const char *output_dir, int64_t st
     for (int i = 1; status == TN_OK && i >= 0; i--) {
         const char *path = directory_of(arena, output_dir, step, endings[i]);
         status = path ? tn_remove_tree(path) : tn_fail_memory(256, "a path");
+    }
+    return status;
+}
+
+tn_status tn_checkpoint_any(tn_arena *arena, const char *output_dir, bool foreign, const char **path) {
+    int64_t *steps, count;
+    *path = NULL;
+    tn_status status = list_steps(arena, output_dir, &steps, &count);
+    for (int64_t i = 0; status == TN_OK && !*path && i < 2 * count; i++) {
+        const char *candidate = directory_of(arena, output_dir, steps[i / 2], endings[i % 2]);
+        const char *manifest = candidate ? tn_path_join(arena, candidate, "manifest.json") : NULL;
+        if (!manifest) return tn_fail_memory(256, "a path");
+        if (access(candidate, F_OK) == 0 && !(foreign && tn_is_file(manifest))) *path = candidate;
     }
     return status;
 }

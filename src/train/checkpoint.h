@@ -32,6 +32,9 @@ const char *tn_checkpoint_path(tn_arena *arena, const char *output_dir, int64_t 
 const char *tn_checkpoint_find(tn_arena *arena, const char *path);
 /* The step in the name of a checkpoint's directory, -1 where it is named otherwise. */
 int64_t tn_checkpoint_step(const char *path);
+/* A directory in `output_dir` that has the name of a checkpoint into `*path` (arena), NULL where there is none.
+ * With `foreign` only one that no run of tenon wrote: without a manifest. */
+tn_status tn_checkpoint_any(tn_arena *arena, const char *output_dir, bool foreign, const char **path);
 /* Removes every checkpoint of `output_dir`, complete or not. */
 tn_status tn_checkpoint_remove_all(const char *output_dir);
 /* Checks manifest, sizes and hashes. TN_BAD_DATA with the file that differs. */

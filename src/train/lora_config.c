@@ -204,6 +204,8 @@ tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const ch
     if (!overridden(s, "lora_dropout"))
         TN_TRY(agree_number(run, "lora_dropout", s->lora_dropout, c->lora_dropout));
     TN_TRY(agree(run, "use_rslora", s->use_rslora == c->use_rslora, c->use_rslora ? "true" : "false"));
+    TN_TRY(agree(run, "init_lora_weights", strcmp(s->init_lora_weights, c->init_lora_weights) == 0,
+                 c->init_lora_weights));
     TN_TRY(agree(run, "use_dora", s->use_dora == c->use_dora, c->use_dora ? "true" : "false"));
     TN_TRY(agree_rule(run, "target_modules", s->target_modules, &c->target_modules, c->all_linear));
     if (c->modules_to_save.count || s->modules_to_save)

@@ -61,6 +61,43 @@ static bool is_own(const trainer *t, const char *directory) {
     return own;
 }
 
+/* Is `path` in `directory`, or that itself? Either may be reached through links. */
+static bool lies_in(const char *path, const char *directory) {
+    char *inner = path ? realpath(path, NULL) : NULL, *outer = realpath(directory, NULL);
+    size_t length = outer ? strlen(outer) : 0;
+    bool inside =
+        inner && outer && strncmp(inner, outer, length) == 0 && (inner[length] == '/' || !inner[length]);
+    free(inner);
+    free(outer);
+    return inside;
+}
+
+static tn_status check_read(const char *path, const char *directory) {
+    if (!lies_in(path, directory)) return TN_OK;
+    tn_fail(TN_USAGE, "%s would be read by the run, and lies in what --overwrite_output_dir removes: %s", path,
+            directory);
+    return tn_remedy("choose another output_dir, or move it");
+}
+
+/* Removing a run takes neither what the new one reads nor what tenon did not write. */
+static tn_status check_overwriting(trainer *t, const char *directory) {
+    const tn_settings *s = t->e.settings;
+    const char *foreign;
+    tn_status status = check_read(s->adapter, directory);
+    if (status == TN_OK) status = check_read(s->model, directory);
+    for (int64_t i = 0; status == TN_OK && i < s->datasets; i++) status = check_read(s->dataset[i], directory);
+    for (int64_t i = 0; status == TN_OK && i < s->eval_datasets; i++)
+        status = check_read(s->eval_dataset[i], directory);
+    if (status != TN_OK) return status;
+    TN_TRY(tn_checkpoint_any(&t->arena, directory, true, &foreign));
+    if (foreign) {
+        tn_fail(TN_USAGE, "%s was not written by tenon (it has no manifest.json) and is not removed", foreign);
+        return tn_remedy("move it, or choose another output_dir");
+    }
+done:
+    return status;
+}
+
 /* What is there already is never written over: neither another run nor a model. */
 static tn_status check_output_dir(trainer *t) {
     const char *directory = t->e.settings->output_dir;
@@ -70,7 +107,10 @@ static tn_status check_output_dir(trainer *t) {
         if (status != TN_OK) return status;
     }
     if (is_own(t, directory)) return TN_OK;
-    bool run = holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json");
+    const char *some;
+    tn_status status = tn_checkpoint_any(&t->arena, directory, false, &some);
+    if (status != TN_OK) return status;
+    bool run = some || holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json");
     t->overwrites = run && !t->checkpoint && t->e.settings->overwrite_output_dir;
     if (run && !t->overwrites) {
         tn_fail(TN_USAGE, "%s already holds a run%s%s", directory, t->checkpoint ? ", and not that of " : "",
@@ -78,6 +118,10 @@ static tn_status check_output_dir(trainer *t) {
         return tn_remedy(
             "continue it with --resume_from_checkpoint auto, choose another output_dir, or remove it with "
             "--overwrite_output_dir");
+    }
+    if (t->overwrites) {
+        status = check_overwriting(t, directory);
+        if (status != TN_OK) return status;
     }
     if (!holds(directory, "model.safetensors") && !holds(directory, "model.safetensors.index.json") &&
         !(t->e.adapter->full && holds(directory, "config.json")))
