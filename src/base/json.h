@@ -55,7 +55,7 @@ enum { TN_JSON_MAX_DEPTH = 256 };
 tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int flags, const char *name,
                         const tn_json **root);
 tn_status tn_json_read_file(tn_arena *arena, const char *path, int flags, const tn_json **root);
-/* The same tree from YAML (the first document). Plain scalars resolve by YAML 1.2's core rules, which
+/* The same tree from YAML (of one document). Plain scalars resolve by YAML 1.2's core rules, which
  * are JSON's plus ~, True/False and .inf/.nan, plus 2e-4 style reals; anchors and aliases are expanded within
  * bounds, and so is the merge key <<. Keys are the text of scalars. Errors: TN_BAD_DATA with the position;
  * TN_USAGE for a key that stands twice, with its line. */

@@ -364,6 +364,21 @@ done:
 
 /* ---- The document ---- */
 
+/* Behind a document comes the end: what a second one says would be lost without a word. */
+static tn_status read_end(parser *p) {
+    for (;;) {
+        yaml_event_t event;
+        tn_status status = next_event(p, &event);
+        if (status != TN_OK) return status;
+        yaml_event_type_t type = event.type;
+        yaml_mark_t mark = event.start_mark;
+        yaml_event_delete(&event);
+        if (type == YAML_STREAM_END_EVENT) return TN_OK;
+        if (type != YAML_DOCUMENT_END_EVENT)
+            return fail_at(p, mark, "a second document begins; a file holds one");
+    }
+}
+
 /* Events up to the first node; a text without a document is null, as an empty file is. */
 static tn_status read_document(parser *p, tn_json *root) {
     for (;;) {
@@ -372,11 +387,12 @@ static tn_status read_document(parser *p, tn_json *root) {
         tn_status status = next_event(p, &event);
         if (status != TN_OK) return status;
         bool before = event.type == YAML_STREAM_START_EVENT || event.type == YAML_DOCUMENT_START_EVENT;
-        if (!before && event.type != YAML_STREAM_END_EVENT) status = read_node(p, &event, 0, &read);
+        bool empty = event.type == YAML_STREAM_END_EVENT;
+        if (!before && !empty) status = read_node(p, &event, 0, &read);
         yaml_event_delete(&event);
         if (before) continue;
         *root = read.value;
-        return status;
+        return status == TN_OK && !empty ? read_end(p) : status;
     }
 }
 

@@ -62,6 +62,8 @@ static void run_rows(const row *rows, size_t count) {
 
 #define STRETCHED "--device cpu --rope_scaling '{\"rope_type\":\"linear\",\"factor\":2}' --max_length "
 
+#define TRAIN_X "train --model m --dataset d.jsonl --output_dir x --max_steps 1 --device cpu"
+
 /* Sizes that 64 bits do not hold, or the host's memory: counted all the same, never wrapped round. */
 static void absurd_sizes(void **state) {
     static const row rows[] = {
@@ -299,6 +301,7 @@ static void broken_settings(void **state) {
         {"", TRAIN "--memory_limit 9999999999999GB --lora_r 3", 2, "memory_limit"},
         {"printf 'model: [m\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
         {"printf 'lora_r: 8\\nlora_r: 9\\n' >x.yaml", "train x.yaml", 2, "lora_r"},
+        {"printf -- '---\\nlora_r: 8\\n---\\nlora_r: 9\\n' >x.yaml", "train x.yaml", 2, "a second document"},
         {"printf 'lora_r: {a: 1}\\n' >x.yaml", "train x.yaml", 2, "lora_r"},
         {"printf 'model: \\377\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
         {"printf -- '- a\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
@@ -402,6 +405,14 @@ static void broken_checkpoints(void **state) {
          "(cd x/run/checkpoint-1; sed -i /model_values/d run.json; sed -i '/\"run.json\"/,/}/d' manifest.json)",
          ON_OWN_BASE, 0, "resuming x/run/checkpoint-1"},
         {"cp -r a x", "train --model m --dataset d.jsonl --output_dir x", 2, "already holds a run"},
+        {"mkdir -p x/checkpoint-2; echo >x/checkpoint-2/optimizer.pt", TRAIN_X, 2, "x already holds a run"},
+        {"cp -r a x; mkdir x/checkpoint-9", TRAIN_X " --overwrite_output_dir", 2,
+         "checkpoint-9 was not written by"},
+        {"cp -r a x", TRAIN_X " --overwrite_output_dir --adapter x/checkpoint-4", 2, "lies in what"},
+        {"cp -r a x; cp d.jsonl x/checkpoint-2/",
+         "train --model m --dataset x/checkpoint-2/d.jsonl --output_dir x --max_steps 1 --overwrite_output_dir",
+         2, "lies in what"},
+        {"", TRAIN_X " --adapter a --init_lora_weights gaussian", 2, "init_lora_weights is gaussian here"},
         {"cp -r a x", RESUME("a/checkpoint-2"), 2, "not that of a/checkpoint-2"},
         {"cp -r a x; echo '{\"step\":' >x/train_log.jsonl", RESUME("auto"), 0, "saved x/checkpoint-6"},
         {"cp -r a x.link; ln -s x.link x", RESUME("x.link/checkpoint-4/"), 0, "saved x/checkpoint-6"},
@@ -413,8 +424,6 @@ static void broken_checkpoints(void **state) {
     (void)state;
     RUN(rows);
 }
-
-#define TRAIN_X "train --model m --dataset d.jsonl --output_dir x --max_steps 1 --device cpu"
 
 static void places_that_cannot_be_written(void **state) {
     static const row rows[] = {

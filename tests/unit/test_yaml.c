@@ -89,12 +89,11 @@ static void json_is_yaml(void **state) {
                  "{\"a\": [1, 2.5, null, true, \"x\"], \"b\": {}}");
 }
 
-static void an_empty_text_is_null_and_only_the_first_document_counts(void **state) {
+static void an_empty_text_is_null(void **state) {
     (void)state;
     assert_means("", "null");
     assert_means("# nothing\n", "null");
     assert_means("---\n...\n", "null");
-    assert_means("--- 1\n--- 2\n", "1");
     assert_means(
         "\xEF\xBB\xBF"
         "a: 1\n",
@@ -194,6 +193,8 @@ static void broken_text_is_refused_with_its_place(void **state) {
         refuse(broken[i], TN_BAD_DATA, "t: not valid YAML at line ");
     refuse("a: 1\nb: [\n", TN_BAD_DATA, "line 3");
     refuse("a: \xFF", TN_BAD_DATA, "byte 3");
+    refuse("--- 1\n--- 2\n", TN_BAD_DATA, "a second document begins");
+    refuse("a: 1\n...\nb\n", TN_BAD_DATA, "line 3");
 }
 
 static void every_prefix_and_every_damaged_byte_is_survived(void **state) {
@@ -224,7 +225,7 @@ int main(void) {
         TEST(quoted_and_block_scalars_are_strings),
         TEST(a_configuration_reads_as_written),
         TEST(json_is_yaml),
-        TEST(an_empty_text_is_null_and_only_the_first_document_counts),
+        TEST(an_empty_text_is_null),
         TEST(tags_confirm_or_make_strings),
         TEST(aliases_repeat_their_anchor),
         TEST(billion_laughs_are_refused),
