@@ -1,4 +1,4 @@
-/* test_gemm.c: the CPU's matrix products, joined ones included, agree with sums in double on random and ragged
+/* test_gemm.c: the CPU's matrix products, stacked ones included, agree with sums in double on random and ragged
  * shapes, strides and orders, and write nothing behind a row's end or the last row. It also holds the library
  * to that: which of its ways is taken depends on shape and processor, and not all of them have been right.
  */
@@ -63,9 +63,7 @@ static grid copy_of(const grid *g) {
 
 typedef struct trial {
     tn_gemm gemm;
-    tn_gemm_tail tail;
-    grid a, b, tail_a, tail_b, c, added, bias;
-    bool joined;
+    grid a, b, c, added, bias;
 } trial;
 
 static grid operand(tn_dtype dtype, bool transposed, int64_t rows, int64_t cols) {
@@ -91,9 +89,6 @@ static void check(const trial *t, const grid *before, const char *what) {
             bool edge = row == g->m - 1 || col == g->n - 1;
             if (place++ % each && !(edge && place % 8 == 0)) continue;
             double size = 1, sum = along(&t->a, g->a_transposed, &t->b, g->b_transposed, g->k, row, col, &size);
-            if (t->joined)
-                sum += t->tail.factor * along(&t->tail_a, g->a_transposed, &t->tail_b, g->b_transposed,
-                                              t->tail.k, row, col, &size);
             if (g->biased) sum += at(&t->bias, 0, col);
             sum *= g->alpha;
             if (g->accumulate) sum += at(before, row, col);
@@ -124,39 +119,108 @@ static int64_t pick(const int64_t *sizes, int count) { return coin() ? sizes[bel
 
 static trial make_trial(tn_dtype in) {
     static const int64_t ms[] = {1, 9, 64, 300, 1024, 1030}, ns[] = {1, 16, 24, 48, 64, 192, 1030},
-                         ks[] = {1, 4, 16, 31, 33, 64, 576, 1030, 2048, 2050};
-    trial t = {.joined = in == TN_DTYPE_BF16 && coin()};
+                         ks[] = {1, 4, 16, 31, 33, 64, 576, 1030, 2050, 4130};
+    trial t = {0};
     tn_gemm *g = &t.gemm;
     g->m = pick(ms, 6), g->n = pick(ns, 7), g->k = pick(ks, 10);
     if (g->m * g->n * g->k > 40000000) g->m = 1 + below(40);
     g->in = in, g->out = in == TN_DTYPE_F32 || coin() ? TN_DTYPE_F32 : TN_DTYPE_BF16;
-    g->a_transposed = !t.joined && coin(), g->b_transposed = coin();
+    g->a_transposed = coin(), g->b_transposed = coin();
     g->alpha = coin() ? 1 : 0.22f, g->accumulate = coin(), g->biased = coin();
     g->added = coin() ? TN_DTYPE_F32 : g->out;
     t.a = operand(in, g->a_transposed, g->m, g->k), t.b = operand(in, g->b_transposed, g->k, g->n);
     t.c = make_grid(g->out, g->m, g->n), t.added = make_grid(g->added, g->m, g->n);
     t.bias = make_grid(g->out, 1, g->n);
     g->lda = t.a.stride, g->ldb = t.b.stride, g->ldc = t.c.stride, g->ld_added = coin() ? t.added.stride : 0;
-    t.tail.k = 1 + below(40), t.tail.factor = 0.5f;
-    t.tail_a = operand(in, g->a_transposed, g->m, t.tail.k);
-    t.tail_b = operand(in, g->b_transposed, t.tail.k, g->n);
-    t.tail.a = t.tail_a.bytes, t.tail.b = t.tail_b.bytes;
-    t.tail.lda = t.tail_a.stride, t.tail.ldb = t.tail_b.stride;
     return t;
+}
+
+static void forget(trial *t, grid *before) {
+    grid *all[] = {&t->a, &t->b, &t->c, &t->added, &t->bias, before};
+    for (int i = 0; i < 6; i++) free(all[i]->bytes);
 }
 
 static void try_products(tn_dtype in) {
     for (int i = 0; i < CASES; i++) {
         trial t = make_trial(in);
         grid before = copy_of(&t.c);
-        if (t.joined)
-            assert_status(
-                tn_gemm_joined(&t.gemm, &t.tail, t.a.bytes, t.b.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
-        else assert_status(tn_gemm_run(&t.gemm, t.a.bytes, t.b.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
-        check(&t, &before, t.joined ? "joined" : "product");
+        assert_status(tn_gemm_run(&t.gemm, t.a.bytes, t.b.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
+        check(&t, &before, "product");
         check_guards(&t.c, &before);
-        grid *all[] = {&t.a, &t.b, &t.c, &t.added, &t.bias, &t.tail_a, &t.tail_b, &before};
-        for (int j = 0; j < 8; j++) free(all[j]->bytes);
+        forget(&t, &before);
+    }
+}
+
+/* Cuts k into up to four runs, some of them zero in B; each run that is not stands in a matrix of its own. */
+static int cut_rows(const trial *t, grid own[4], tn_gemm_rows rows[4]) {
+    const tn_gemm *g = &t->gemm;
+    int count = 0;
+    for (int64_t k = 0, taken; k < g->k && count < 4; k += taken) {
+        taken = count == 3 || coin() ? g->k - k : 1 + below(g->k - k);
+        bool zero = below(4) == 0;
+        if (!zero) own[count] = operand(TN_DTYPE_BF16, g->b_transposed, taken, g->n);
+        for (int64_t i = 0; i < taken; i++)
+            for (int64_t col = 0; col < g->n; col++) {
+                int64_t from = g->b_transposed ? col * own[count].stride + i : i * own[count].stride + col;
+                int64_t to = g->b_transposed ? col * g->ldb + k + i : (k + i) * g->ldb + col;
+                tn_store(TN_DTYPE_BF16, t->b.bytes, to, zero ? 0 : tn_load(TN_DTYPE_BF16, own[count].bytes, from));
+            }
+        if (!zero) rows[count] = (tn_gemm_rows){own[count].bytes, k, taken, own[count].stride}, count++;
+    }
+    return count;
+}
+
+/* Columns `to` … of A must be D's product with columns `from` …, rounded. */
+static void check_columns(const trial *t, const tn_gemm_inner *inner, const grid *d) {
+    for (int64_t row = 0; row < t->gemm.m; row++)
+        for (int64_t j = 0; j < inner->r; j++) {
+            double sum = 0, size = 1;
+            for (int64_t k = 0; k < inner->k; k++) {
+                double product = at(&t->a, row, inner->from + k) * (inner->transposed ? at(d, j, k) : at(d, k, j));
+                sum += product, size += fabs(product);
+            }
+            assert_true(fabs(at(&t->a, row, inner->to + j) - sum) <= 2e-6 * size + fabs(sum) / 128);
+        }
+}
+
+/* Up to two runs of A's columns are made of those before them, as u and v are. */
+static int make_inners(const trial *t, tn_gemm_inner inners[2], grid d[2]) {
+    int64_t made = t->gemm.k / 3, from = 0, to = t->gemm.k - made;
+    int count = 0;
+    while (count < 2 && made > 0 && to > from && coin()) {
+        int64_t r = count == 1 || coin() ? made : 1 + below(made), k = 1 + below(t->gemm.k - t->gemm.k / 3 - from);
+        bool transposed = coin();
+        d[count] = operand(TN_DTYPE_BF16, transposed, k, r);
+        for (int64_t row = 0; row < t->gemm.m; row++)
+            for (int64_t j = 0; j < r; j++) tn_store(TN_DTYPE_BF16, t->a.bytes, row * t->a.stride + to + j, NAN);
+        inners[count] = (tn_gemm_inner){d[count].bytes, d[count].stride, from, k, to, r, transposed};
+        count++, to += r, made -= r;
+    }
+    return count;
+}
+
+static void try_stacked(void) {
+    for (int i = 0; i < CASES; i++) {
+        trial t = make_trial(TN_DTYPE_BF16);
+        grid before = copy_of(&t.c), own[4], d[2], a = t.a;
+        tn_gemm_rows rows[4];
+        tn_gemm_inner inners[2];
+        if (t.gemm.a_transposed) { /* not for a stacked B */
+            free(t.a.bytes);
+            t.gemm.a_transposed = false;
+            t.a = a = make_grid(TN_DTYPE_BF16, t.gemm.m, t.gemm.k);
+            t.gemm.lda = a.stride;
+        }
+        tn_gemm_stack stack = {rows, cut_rows(&t, own, rows), inners, make_inners(&t, inners, d)};
+        grid a_before = copy_of(&t.a);
+        assert_status(tn_gemm_stacked(&t.gemm, &stack, t.a.bytes, t.c.bytes, t.added.bytes, t.bias.bytes));
+        for (int j = 0; j < stack.inner_count; j++) check_columns(&t, &inners[j], &d[j]), free(d[j].bytes);
+        check(&t, &before, "stacked");
+        check_guards(&t.c, &before);
+        check_guards(&t.a, &a_before);
+        for (int j = 0; j < stack.count; j++) free(own[j].bytes);
+        free(a_before.bytes);
+        forget(&t, &before);
     }
 }
 
@@ -193,22 +257,36 @@ static void try_gradients(void) {
     free(l.bytes), free(x.bytes);
 }
 
-static void gradients_of_lora_agree(void **state) {
-    static const char *const kernels[] = {"amx", "avx512"};
+/* With every set of kernels this processor has. */
+static void with_kernels(const char *const names[], int count, bool hardware, void (*check_them)(void)) {
     const tn_gradient one = {16, 1, NULL, false};
-    (void)state;
-    for (int k = 0; k < 2; k++) {
-        setenv("TENON_CPU_KERNELS", kernels[k], 1);
-        bool here = tn_gemm_gradients_here(&one, 1);
-        if (!here) printf("skipped: %s, this processor does not multiply bf16\n", kernels[k]);
-        for (int i = 0; here && i < 60; i++) try_gradients();
+    for (int k = 0; k < count; k++) {
+        setenv("TENON_CPU_KERNELS", names[k], 1);
+        bool here = !hardware || tn_gemm_gradients_here(&one, 1);
+        if (here) check_them();
+        else printf("skipped: %s, this processor does not multiply bf16\n", names[k]);
     }
     unsetenv("TENON_CPU_KERNELS");
+}
+
+static void gradients(void) {
+    for (int i = 0; i < 60; i++) try_gradients();
+}
+
+static void gradients_of_lora_agree(void **state) {
+    static const char *const names[] = {"amx", "avx512"};
+    (void)state, with_kernels(names, 2, true, gradients);
+}
+
+static void stacked_products_agree(void **state) {
+    static const char *const names[] = {"amx", "avx512", "avx2", "base"};
+    (void)state, with_kernels(names, 4, false, try_stacked);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_of_lora_agree),
                                        cmocka_unit_test(products_of_fp32_agree),
-                                       cmocka_unit_test(products_of_bf16_agree)};
+                                       cmocka_unit_test(products_of_bf16_agree),
+                                       cmocka_unit_test(stacked_products_agree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,7 +171,7 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
     touched(a, document, origin, origin + count - 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
         int64_t place = (kv_head * w->kv_tiles + first_tile(a->host_cu_kv, document) + t) * tile_bytes(w);
-        w->kernels->panel[w->kind](T, T, d, q, d, w->keys + place, f->scores, T, false);
+        w->kernels->panel[w->kind](T, T, d, q, d, 0, w->keys + place, f->scores, T, false);
         for (int64_t i = 0; i < T; i++) {
             int64_t first = 0, last = 0;
             if (i < count) visible(a, document, origin + i, t * T, &first, &last);
@@ -180,7 +180,7 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
                                              &f->largest[i], f->total[i], (char *)f->p + i * T * w->size);
             if (shrink != 1) w->kernels->scale[0](w->width, shrink, sums + i * w->width, sums + i * w->width);
         }
-        w->kernels->panel[w->kind](T, w->width, T, f->p, T, w->values + place, sums, w->width, true);
+        w->kernels->panel[w->kind](T, w->width, T, f->p, T, 0, w->values + place, sums, w->width, true);
     }
     for (int64_t i = 0; i < count; i++) {
         float total = add_up(f->total[i]), inverse = total > 0 ? 1 / total : 0;
@@ -329,8 +329,8 @@ static void tile_pair(const work *w, int64_t document, int64_t query, int64_t t,
     int64_t d = a->head_dim, tile = first_tile(a->host_cu_kv, document) + t;
     int64_t place = (head / (a->heads / a->kv_heads) * w->kv_tiles + tile) * tile_bytes(w);
     int64_t sums = (head * w->kv_tiles + tile) * T * w->width, keys = documents_keys(a, document);
-    kernels->panel[w->kind](T, T, d, w->keys + place, d, q->q_transposed, b->scores, T, false);
-    kernels->panel[w->kind](T, T, d, w->values + place, d, q->d_o_transposed, b->dp, T, false);
+    kernels->panel[w->kind](T, T, d, w->keys + place, d, 0, q->q_transposed, b->scores, T, false);
+    kernels->panel[w->kind](T, T, d, w->values + place, d, 0, q->d_o_transposed, b->dp, T, false);
     for (int64_t j = 0; j < T; j++) {
         int64_t first = 0, last = 0;
         if (t * T + j < keys) seeing(a, document, t * T + j, query * T, &first, &last);
@@ -338,10 +338,10 @@ static void tile_pair(const work *w, int64_t document, int64_t query, int64_t t,
                                            b->lse, b->delta, (char *)b->p + j * T * w->size,
                                            (char *)b->ds + j * T * w->size);
     }
-    kernels->panel[w->kind](T, w->width, T, b->p, T, q->d_o, w->dv_sums + sums, w->width, true);
-    kernels->panel[w->kind](T, w->width, T, b->ds, T, q->q, w->dk_sums + sums, w->width, true);
+    kernels->panel[w->kind](T, w->width, T, b->p, T, 0, q->d_o, w->dv_sums + sums, w->width, true);
+    kernels->panel[w->kind](T, w->width, T, b->ds, T, 0, q->q, w->dk_sums + sums, w->width, true);
     kernels->pack[w->kind](T, T, T, b->ds, T, b->ds_packed);
-    kernels->panel[w->kind](d, T, T, w->keys_transposed + place, T, b->ds_packed, q->dq, T, true);
+    kernels->panel[w->kind](d, T, T, w->keys_transposed + place, T, 0, b->ds_packed, q->dq, T, true);
 }
 
 static void head_backward(const work *w, int64_t document, int64_t head, char *own) {

@@ -35,13 +35,13 @@ static void widen(const void *from, int64_t ld, int64_t row, int64_t col, int64_
         kernels->widen[1](cols, (const uint16_t *)from + (row + i) * ld + col, to + i * cols);
 }
 
-/* What the library would have done behind the sum, on the tile's row while it is in cache. */
+/* What the library would have done behind the sum. */
 static void finish_tile(const tn_gemm *g, int64_t row, int64_t col, int64_t rows, int64_t cols, void *c,
                         const void *added, const void *bias) {
     const tn_kernels *kernels = tn_cpu_kernels();
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; i++)
-        tn_gemm_finish_row(kernels, g, row + i, col, cols, tiles.c + i * cols, c, added, bias);
+        tn_gemm_finish(kernels, g, row + i, 1, col, cols, tiles.c + i * cols, cols, c, added, bias);
 }
 
 static tn_status tile(const tn_gemm *g, int64_t row, int64_t col, int64_t cols, bool a_ready, const void *a,
@@ -108,23 +108,26 @@ static bool suits_library(const tn_gemm *g) {
 
 tn_status tn_gemm_run(const tn_gemm *g, const void *a, const void *b, void *c, const void *added,
                       const void *bias) {
-    const tn_gemm_tail none = {0};
+    const tn_gemm_rows rows = {b, 0, g->k, g->ldb};
+    const tn_gemm_stack stack = {&rows, 1, NULL, 0};
     const bool hardware = tn_cpu_kernels()->panel[1] != NULL;
     if (g->in == TN_DTYPE_F32 || (hardware && suits_library(g)))
         return tn_gemm_library(g, a, b, c, added, bias);
     if (g->a_transposed) return in_tiles(g, a, b, c, added, bias);
-    return tn_gemm_joined(g, &none, a, b, c, added, bias);
+    return tn_gemm_stacked(g, &stack, (void *)(uintptr_t)a, c, added, bias); /* no inners: A is only read */
 }
 
-void tn_gemm_finish_row(const tn_kernels *kernels, const tn_gemm *g, int64_t row, int64_t col, int64_t cols,
-                        float *sums, void *c, const void *added, const void *bias) {
-    const int half = g->out == TN_DTYPE_BF16, added_half = g->added == TN_DTYPE_BF16;
+void tn_gemm_finish(const tn_kernels *kernels, const tn_gemm *g, int64_t row, int64_t rows, int64_t col,
+                    int64_t cols, float *sums, int64_t ld, void *c, const void *added, const void *bias) {
     tn_view to = {c, g->ldc}, from = {(void *)(uintptr_t)added, g->ld_added},
             biases = {(void *)(uintptr_t)bias, 0};
-    void *place = tn_at(g->out, to, row, col);
-    if (g->biased) kernels->accumulate[half](cols, tn_at(g->out, biases, 0, col), sums);
-    if (g->alpha != 1) kernels->scale[0](cols, g->alpha, sums, sums);
-    if (g->accumulate) kernels->accumulate[half](cols, place, sums);
-    if (g->ld_added) kernels->accumulate[added_half](cols, tn_at(g->added, from, row, col), sums);
-    kernels->narrow[half](cols, sums, place);
+    const tn_finish finish = {.alpha = g->alpha,
+                              .accumulate = g->accumulate,
+                              .to = tn_at(g->out, to, row, col),
+                              .ld = g->ldc,
+                              .bias = g->biased ? tn_at(g->out, biases, 0, col) : NULL,
+                              .added = g->ld_added ? tn_at(g->added, from, row, col) : NULL,
+                              .ld_added = g->ld_added,
+                              .added_half = g->added == TN_DTYPE_BF16};
+    kernels->finish[g->out == TN_DTYPE_BF16](rows, cols, sums, ld, &finish);
 }

@@ -22,18 +22,30 @@ typedef struct tn_gemm {
 tn_status tn_gemm_run(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                       const void *bias);
 
-/* A second, thin product of the same m and n that joins the first: alpha also scales it, behind `factor`. A and
- * B stand as the first product's do; k may be 0. */
-typedef struct tn_gemm_tail {
-    const void *a, *b;
-    int64_t k, lda, ldb;
-    float factor;
-} tn_gemm_tail;
+/* Rows at … at+k-1 of a B that is stacked from several matrices; rows that none of them holds are zero. */
+typedef struct tn_gemm_rows {
+    const void *b; /* [k, n], or [n, k] where B is transposed */
+    int64_t at, k, ld;
+} tn_gemm_rows;
 
-/* C = added + alpha·(A·B + factor·A₂·B₂ + bias), summed and rounded once. Of BF16 with A not transposed only.
- * (gemm_blocks.c) */
-tn_status tn_gemm_joined(const tn_gemm *gemm, const tn_gemm_tail *tail, const void *a, const void *b, void *c,
-                         const void *added, const void *bias);
+/* Columns of A that are made before it is multiplied: A[:, to … to+r-1] = A[:, from … from+k-1]·D, rounded. */
+typedef struct tn_gemm_inner {
+    const void *d; /* [k, r], or [r, k] if transposed */
+    int64_t ld, from, k, to, r;
+    bool transposed;
+} tn_gemm_inner;
+
+typedef struct tn_gemm_stack {
+    const tn_gemm_rows *rows;
+    int count;
+    const tn_gemm_inner *inners;
+    int inner_count;
+} tn_gemm_stack;
+
+/* C = added + alpha·(A·B + bias) for a stacked B; g.ldb is not read. Of BF16 with A not transposed only. With n = 0
+ * it only makes columns of A. (gemm_blocks.c) */
+tn_status tn_gemm_stacked(const tn_gemm *gemm, const tn_gemm_stack *stack, void *a, void *c, const void *added,
+                          const void *bias);
 
 /* A gradient that is Lᵀ·X: `r` columns of L give to [r, n], or [n, r] where it stands transposed. */
 typedef struct tn_gradient {
@@ -56,8 +68,9 @@ tn_status tn_gemm_gradients(const tn_gradient *parts, int count, int64_t rows, c
 tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                           const void *bias);
 
-/* What stands behind the sums of columns col … col+cols-1 of a row; `sums` is used up. */
-void tn_gemm_finish_row(const tn_kernels *kernels, const tn_gemm *gemm, int64_t row, int64_t col, int64_t cols,
-                        float *sums, void *c, const void *added, const void *bias);
+/* What stands behind the sums [rows, cols], `ld` apart, of the result's rows from `row` and columns from `col`; the
+ * sums are used up. */
+void tn_gemm_finish(const tn_kernels *kernels, const tn_gemm *gemm, int64_t row, int64_t rows, int64_t col,
+                    int64_t cols, float *sums, int64_t ld, void *c, const void *added, const void *bias);
 
 #endif

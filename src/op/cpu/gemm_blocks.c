@@ -1,12 +1,13 @@
 /* gemm_blocks.c: products of bf16 matrices through the small products of kernels.h: B is packed once into
  * strips of columns in the order the kernels read, A is read where it lies, and what stands behind the sum is
- * done on a block of the result while it is in cache. A second, thin product (LoRA) joins the first as one more
- * piece of k. Where bf16 is not multiplied in hardware, both operands are widened to floats on the way.
+ * done on a block of the result while it is in cache. LoRA costs a few more rows of B (gemm.h, a stacked B) and
+ * columns of A that a task makes of its rows before it multiplies them. Where bf16 is not multiplied in hardware,
+ * both operands are widened to floats on the way.
  *
  * A task is ROWS rows of A times a group of columns, so its rows of A stay in the core's second-level cache
  * while strips of B stream by. Where k does not fit DEPTH, the sums of HEIGHT x WIDTH results are kept between
- * passes. The packed B and the sums (at most 13 MiB) are taken on first use, a thread's block with the first
- * product of that many threads.
+ * passes. The packed B and the sums (at most 13 MiB) are taken on first use, what else is needed with the first
+ * product that needs as much.
  */
 #include <omp.h>
 #include <pthread.h>
@@ -20,161 +21,214 @@
 enum {
     ROWS = 128, /* of a block of the result */
     COLS = 128,
-    STRIP = 32,      /* columns of B packed together */
-    STEP = 32,       /* k of packed operands is padded to whole steps of AMX */
-    FULL = 16,       /* rows of A that the kernels take at a time */
-    CHUNK = 64,      /* of k packed at a time */
-    DEPTH = 2304,    /* of k packed at once */
-    WIDTH = 1024,    /* columns of B packed at once */
-    HEIGHT = 1024,   /* rows whose sums are kept between passes */
-    TASKS = 4,       /* wanted for each thread */
-    NEAR_BF16 = 384, /* steps of k of a strip that fill half the first-level cache: A needs the other half */
+    STRIP = 32,        /* columns of B packed together, or half as many where there are no more */
+    STEP = TN_STEP,    /* k of packed operands is padded to whole steps */
+    FULL = 16,         /* rows of A that the kernels take at a time */
+    CHUNK = 64,        /* of k packed at a time */
+    DEPTH = 4096,      /* of k multiplied in one pass */
+    WIDTH = 1024,      /* columns of B packed at once */
+    HEIGHT = 1024,     /* rows whose sums are kept between passes */
+    PACKED = 9 << 20,  /* bytes of packed B, */
+    CACHED = 5 << 18,  /* and of those that stay in the second-level cache beside rows of A */
+    TASKS = 4,         /* wanted for each thread */
+    NEAR_BF16 = 640,   /* steps of k of a strip that stay in the first-level cache while rows of A go by */
     NEAR_F32 = 128
 };
 
-/* A product, or its tail, or a part of either along k. */
-typedef struct piece {
-    const void *a, *b;
-    int64_t k, lda, ldb;
-    float after; /* what the sum so far is multiplied with behind this piece */
-} piece;
+/* Rows of a stacked B side by side with the columns of A they are multiplied with. */
+typedef struct operand {
+    const tn_gemm_rows *rows;
+    int count;
+    bool transposed;
+    int64_t k, n;
+} operand;
 
 static struct {
     pthread_mutex_t lock;
-    char *packed; /* [DEPTH, WIDTH] elements */
-    float *sums;  /* [HEIGHT/ROWS, WIDTH/COLS] blocks of [ROWS, COLS] */
-    char *own;    /* own_bytes of each thread: a block of sums, and rows of A that had to be copied */
-    int64_t own_capacity;
+    char *packed;      /* PACKED bytes */
+    float *sums;       /* [HEIGHT/ROWS, WIDTH/COLS] blocks of [ROWS, COLS] */
+    char *own;         /* own_bytes of each thread: a block of sums, and rows of A that had to be copied */
+    char *inner;       /* packed D of all inners */
+    int64_t own_capacity, inner_capacity;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* One product on its way. `kind` is 1 where elements are bf16, multiplied in hardware, else floats. */
 typedef struct work {
     const tn_gemm *g;
+    const tn_gemm_stack *stack;
     const tn_kernels *kernels;
     int kind;
     int64_t size; /* bytes of an element */
     int64_t near; /* NEAR_… of that kind */
     int64_t own_bytes;
-    void *c;
+    void *a, *c;
     const void *added, *bias;
 } work;
 
-/* What one pass multiplies: columns col … col+cols-1 and rows row … row+rows-1 of the result. */
+/* What one pass multiplies: columns col … col+cols-1 and rows row … row+rows-1 of the result, over k from …
+ * from+depth-1. */
 typedef struct pass {
-    const piece *pieces;
-    int count;
     bool first, last; /* of the passes over these results */
-    int64_t row, rows, col, cols;
+    bool inner;       /* makes the columns of A first */
+    int64_t row, rows, col, cols, from, depth;
 } pass;
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t parts_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 static int64_t up_to(int64_t count, int64_t step) { return parts_of(count, step) * step; }
 
-static int64_t padded(int64_t k) { return up_to(k, STEP); }
+/* ---- Packing B ------------------------------------------------------------------------------------------ */
 
-/* Element [row, col] of a bf16 matrix. */
-static const void *bf16_at(const void *matrix, int64_t ld, int64_t row, int64_t col) {
-    return (const uint16_t *)matrix + row * ld + col;
+static int64_t strip_width(int64_t n) { return n <= STRIP / 2 ? STRIP / 2 : STRIP; }
+
+/* Where the last step of k begins: it ends with k, so that A can be read where it lies, and what it repeats of
+ * the step before is zero in the packed B. */
+static int64_t last_step(int64_t k) { return k < STEP ? 0 : k - STEP; }
+static int64_t step_begin(int64_t k, int64_t step) { return smaller(step * STEP, last_step(k)); }
+
+static const uint16_t *row_of_b(const operand *b, const tn_gemm_rows *rows, int64_t k, int64_t col) {
+    int64_t row = k - rows->at;
+    return (const uint16_t *)rows->b + (b->transposed ? col * rows->ld + row : row * rows->ld + col);
 }
 
-/* [rows, cols] bf16 numbers to elements [to_rows, to_cols], zero behind them. */
-static void copy_block(const work *w, const void *from, int64_t ld, int64_t rows, int64_t cols, int64_t to_rows,
-                       int64_t to_cols, void *to) {
-    int64_t line = to_cols * w->size;
-    for (int64_t i = 0; i < rows; i++) {
-        char *place = (char *)to + i * line;
-        if (w->kind) memcpy(place, bf16_at(from, ld, i, 0), (size_t)cols * 2);
-        else w->kernels->widen[1](cols, bf16_at(from, ld, i, 0), (float *)(void *)place);
-        memset(place + cols * w->size, 0, (size_t)((to_cols - cols) * w->size));
+/* The rows of B that hold all of k … k+depth-1, or NULL. */
+static const tn_gemm_rows *rows_holding(const operand *b, int64_t k, int64_t depth) {
+    for (int i = 0; i < b->count; i++)
+        if (b->rows[i].at <= k && k + depth <= b->rows[i].at + b->rows[i].k) return &b->rows[i];
+    return NULL;
+}
+
+/* Elements of B in k first … k+depth-1 and columns col … col+cols-1 to `block`, which stands for k from `k` on:
+ * [width, depth] if B is transposed, else [depth, width], in elements of that kind. Others become zero. */
+static void gather(const work *w, const operand *b, int64_t k, int64_t depth, int64_t first, int64_t col,
+                   int64_t cols, int64_t width, void *block) {
+    memset(block, 0, (size_t)(depth * width * w->size));
+    for (int i = 0; i < b->count; i++) {
+        const tn_gemm_rows *rows = &b->rows[i];
+        int64_t from = larger(first, rows->at), to = smaller(k + depth, rows->at + rows->k);
+        if (from >= to) continue;
+        int64_t lines = b->transposed ? cols : to - from, count = b->transposed ? to - from : cols;
+        int64_t ld = b->transposed ? depth : width, place = b->transposed ? from - k : (from - k) * width;
+        for (int64_t line = 0; line < lines; line++) {
+            const uint16_t *source = row_of_b(b, rows, from, col) + line * rows->ld;
+            char *target = (char *)block + (place + line * ld) * w->size;
+            if (w->kind) memcpy(target, source, (size_t)count * 2);
+            else w->kernels->widen[1](count, source, (float *)(void *)target);
+        }
     }
-    memset((char *)to + rows * line, 0, (size_t)((to_rows - rows) * line));
 }
 
-/* Columns col … col+width-1 of B, `width` ≤ STRIP, in the kernels' order for B with n = STRIP: from where they
- * lie, or by way of a block that is widened, or zero where B ends. */
-static void pack_strip(const work *w, const piece *p, int64_t col, int64_t width, char *to) {
+/* Columns col … col+cols-1 of B, k from … from+depth-1, to a strip of `width` in the kernels' order. */
+static void pack_strip(const work *w, const operand *b, int64_t from, int64_t depth, int64_t col, int64_t cols,
+                       int64_t width, char *to) {
     float block[STRIP * CHUNK];
-    for (int64_t k = 0; k < padded(p->k); k += CHUNK) {
-        int64_t depth = smaller(CHUNK, padded(p->k) - k), there = smaller(depth, p->k - k);
-        bool turned = w->g->b_transposed, whole = w->kind && width == STRIP && there == depth;
-        const void *from = turned ? bf16_at(p->b, p->ldb, col, k) : bf16_at(p->b, p->ldb, k, col);
-        char *place = to + k * STRIP * w->size;
-        int64_t ld = p->ldb;
-        if (!whole && turned) copy_block(w, from, ld, width, there, STRIP, depth, block);
-        else if (!whole) copy_block(w, from, ld, there, width, depth, STRIP, block);
-        if (!whole) from = block, ld = turned ? depth : STRIP;
-        if (turned) w->kernels->pack_transposed[w->kind](STRIP, depth, from, ld, place);
-        else w->kernels->pack[w->kind](depth, STRIP, STRIP, from, ld, place);
+    for (int64_t k = 0, taken; k < up_to(depth, STEP); k += taken) {
+        taken = smaller(CHUNK, larger(depth / STEP * STEP - k, STEP));
+        int64_t begin = from + (taken == STEP ? step_begin(depth, k / STEP) : k), ld = b->transposed ? taken : width;
+        const tn_gemm_rows *rows = w->kind && cols == width && begin == from + k ? rows_holding(b, begin, taken) : NULL;
+        const void *source = block;
+        char *place = to + k * width * w->size;
+        if (rows) source = row_of_b(b, rows, begin, col), ld = rows->ld;
+        else gather(w, b, begin, taken, from + k, col, cols, width, block);
+        if (b->transposed) w->kernels->pack_transposed[w->kind](width, taken, source, ld, place);
+        else w->kernels->pack[w->kind](taken, width, width, source, ld, place);
     }
 }
 
-static int64_t packed_depth(const pass *s) {
-    int64_t depth = 0;
-    for (int i = 0; i < s->count; i++) depth += padded(s->pieces[i].k);
-    return depth;
+static operand stacked(const work *w) {
+    return (operand){w->stack->rows, w->stack->count, w->g->b_transposed, w->g->k, w->g->n};
 }
 
-/* Where a strip of columns begins; its pieces stand one behind the other. */
-static char *strip_at(const work *w, const pass *s, int64_t strip) {
-    return memory.packed + strip * packed_depth(s) * STRIP * w->size;
+static int64_t strip_bytes(const work *w, int64_t depth, int64_t width) {
+    return up_to(depth, STEP) * width * w->size;
 }
 
 static void pack(const work *w, const pass *s, int64_t strip) {
-    char *to = strip_at(w, s, strip);
-    for (int i = 0; i < s->count; i++) {
-        pack_strip(w, &s->pieces[i], s->col + strip * STRIP, smaller(STRIP, s->cols - strip * STRIP), to);
-        to += padded(s->pieces[i].k) * STRIP * w->size;
+    operand b = stacked(w);
+    int64_t width = strip_width(w->g->n), col = strip * width;
+    pack_strip(w, &b, s->from, s->depth, s->col + col, smaller(width, s->cols - col), width,
+               memory.packed + strip * strip_bytes(w, s->depth, width));
+}
+
+/* ---- Rows of A ------------------------------------------------------------------------------------------ */
+
+/* Rows of A as the kernels want them. */
+typedef struct left {
+    const char *data;
+    int64_t stride, rows;
+    int64_t back; /* columns that the last step of k begins before its place */
+} left;
+
+static uint16_t *row_of_a(const work *w, int64_t row, int64_t col) {
+    return (uint16_t *)w->a + row * w->g->lda + col;
+}
+
+static void copy_columns(const work *w, const uint16_t *from, int64_t count, char *to) {
+    if (w->kind) memcpy(to, from, (size_t)count * 2);
+    else w->kernels->widen[1](count, from, (float *)(void *)to);
+}
+
+/* Columns from … from+depth-1: in place, or copied to `buffer` as packed B has them, padded with zeros. */
+static left rows_of_a(const work *w, int64_t row, int64_t rows, int64_t from, int64_t depth, char *buffer) {
+    int64_t full = up_to(rows, FULL), stride = up_to(depth, STEP), last = last_step(depth);
+    if (w->kind && rows == full && depth >= STEP)
+        return (left){(const char *)row_of_a(w, row, from), w->g->lda, rows, stride - depth};
+    memset(buffer + rows * stride * w->size, 0, (size_t)((full - rows) * stride * w->size));
+    for (int64_t i = 0; i < rows; i++) {
+        char *line = buffer + i * stride * w->size, *end = line + (stride - STEP) * w->size;
+        int64_t there = depth - last;
+        copy_columns(w, row_of_a(w, row + i, from), stride - STEP, line);
+        copy_columns(w, row_of_a(w, row + i, from + last), there, end);
+        memset(end + there * w->size, 0, (size_t)((STEP - there) * w->size));
     }
+    return (left){buffer, stride, full, 0};
 }
 
-/* Rows of A as the kernels want them: in place, or copied to `buffer`. */
-static tn_view rows_of_a(const work *w, const piece *p, int64_t row, int64_t rows, void *buffer) {
-    const void *from = bf16_at(p->a, p->lda, row, 0);
-    if (w->kind && rows % FULL == 0 && p->k % STEP == 0) return (tn_view){(void *)(uintptr_t)from, p->lda};
-    copy_block(w, from, p->lda, rows, p->k, up_to(rows, FULL), padded(p->k), buffer);
-    return (tn_view){buffer, padded(p->k)};
-}
+/* ---- Multiplying ---------------------------------------------------------------------------------------- */
 
-/* Adds the pieces' products of one strip of columns to `block`, or sets it. A strip's k goes by in steps that
- * stay in the first-level cache while rows of A come and go. */
-static void multiply_strip(const work *w, const pass *s, const tn_view a[2], int64_t rows, const char *b,
+/* Adds the product of rows of A and a strip of columns to `block`, or sets it. */
+static void multiply_strip(const work *w, const left *a, int64_t depth, const char *b, int64_t width, bool add,
                            float *block) {
-    bool add = !s->first;
-    for (int i = 0; i < s->count; i++) {
-        const piece *p = &s->pieces[i];
-        int64_t depth = padded(p->k), near = up_to(parts_of(depth, parts_of(depth, w->near)), STEP);
-        for (int64_t k = 0; k < depth; k += near) {
-            int64_t step = smaller(near, depth - k);
-            w->kernels->panel[w->kind](rows, STRIP, step, (char *)a[i].data + k * w->size, a[i].stride, b,
-                                       block, COLS, add);
-            b += step * STRIP * w->size;
-            add = true;
-        }
-        for (int64_t line = 0; p->after != 1 && line < rows; line++)
-            w->kernels->scale[0](STRIP, p->after, block + line * COLS, block + line * COLS);
+    int64_t padded = up_to(depth, STEP), near = up_to(parts_of(padded, parts_of(padded, w->near)), STEP);
+    for (int64_t k = 0; k < padded; k += near) {
+        int64_t step = smaller(near, padded - k);
+        w->kernels->panel[w->kind](a->rows, width, step, a->data + k * w->size, a->stride,
+                                   k + step == padded ? a->back : 0, b + k * width * w->size, block, COLS,
+                                   add || k > 0);
     }
 }
 
-/* `rows` rows from `row` times columns from … to-1 of the pass; `own` is the thread's memory. */
-static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, int64_t from, int64_t to,
-                     char *own) {
-    tn_view a[2];
-    char *buffer = own + ROWS * COLS * 4;
-    for (int i = 0; i < s->count; i++) {
-        a[i] = rows_of_a(w, &s->pieces[i], s->row + row, rows, buffer);
-        buffer += ROWS * padded(s->pieces[i].k) * w->size;
+/* Makes the columns of A that come first, of `rows` rows from `row`; `own` is the thread's memory. */
+static void make_columns(const work *w, int64_t row, int64_t rows, char *own) {
+    const char *packed = memory.inner;
+    float *block = (float *)(void *)own;
+    for (int i = 0; i < w->stack->inner_count; i++) {
+        const tn_gemm_inner *inner = &w->stack->inners[i];
+        left a = rows_of_a(w, row, rows, inner->from, inner->k, own + ROWS * COLS * 4);
+        int64_t width = strip_width(inner->r), bytes = strip_bytes(w, inner->k, width);
+        for (int64_t col = 0; col < inner->r; col += COLS) {
+            int64_t cols = smaller(COLS, inner->r - col);
+            for (int64_t at = 0; at < cols; at += width, packed += bytes)
+                multiply_strip(w, &a, inner->k, packed, width, false, block + at);
+            for (int64_t line = 0; line < rows; line++)
+                w->kernels->narrow[1](cols, block + line * COLS, row_of_a(w, row + line, inner->to + col));
+        }
     }
+}
+
+/* `rows` rows from `row` times columns from … to-1 of the pass. */
+static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, int64_t from, int64_t to, char *own) {
+    left a = rows_of_a(w, s->row + row, rows, s->from, s->depth, own + ROWS * COLS * 4);
+    int64_t width = strip_width(w->g->n), bytes = strip_bytes(w, s->depth, width);
     for (int64_t col = from; col < to; col += COLS) {
-        int64_t cols = smaller(COLS, to - col), full = up_to(rows, FULL);
+        int64_t cols = smaller(COLS, to - col);
         float *block = (float *)(void *)own;
         if (!s->first || !s->last)
             block = memory.sums + (row / ROWS * (WIDTH / COLS) + col / COLS) * ROWS * COLS;
-        for (int64_t strip = col / STRIP, at = 0; at < cols; strip++, at += STRIP)
-            multiply_strip(w, s, a, full, strip_at(w, s, strip), block + at);
-        for (int64_t line = 0; s->last && line < rows; line++)
-            tn_gemm_finish_row(w->kernels, w->g, s->row + row + line, s->col + col, cols, block + line * COLS,
-                               w->c, w->added, w->bias);
+        for (int64_t at = 0; at < cols; at += width)
+            multiply_strip(w, &a, s->depth, memory.packed + (col + at) / width * bytes, width, !s->first, block + at);
+        if (s->last) tn_gemm_finish(w->kernels, w->g, s->row + row, rows, s->col + col, cols, block, COLS, w->c, w->added, w->bias);
     }
 }
 
@@ -186,78 +240,117 @@ static int64_t group_of(const pass *s) {
 }
 
 static void run_pass(const work *w, const pass *s) {
-    int64_t group = group_of(s), groups = parts_of(s->cols, group), strips = parts_of(s->cols, STRIP);
-    int64_t tasks = parts_of(s->rows, ROWS) * groups;
+    int64_t group = group_of(s), groups = parts_of(s->cols, group), strips = parts_of(s->cols, strip_width(w->g->n));
+    int64_t row_tasks = parts_of(s->rows, ROWS), tasks = row_tasks * groups;
+    bool apart = s->inner && groups > 1; /* else the task that reads the rows makes their columns */
 #pragma omp parallel
     {
         char *own = memory.own + omp_get_thread_num() * w->own_bytes;
 #pragma omp for schedule(static)
         for (int64_t strip = 0; strip < strips; strip++) pack(w, s, strip);
+        if (apart) {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t task = 0; task < row_tasks; task++)
+                make_columns(w, s->row + task * ROWS, smaller(ROWS, s->rows - task * ROWS), own);
+        }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++) {
-            int64_t row = task / groups * ROWS, col = task % groups * group;
-            multiply(w, s, row, smaller(ROWS, s->rows - row), col, smaller(col + group, s->cols), own);
+            int64_t row = task / groups * ROWS, rows = smaller(ROWS, s->rows - row), col = task % groups * group;
+            if (s->inner && !apart) make_columns(w, s->row + row, rows, own);
+            multiply(w, s, row, rows, col, smaller(col + group, s->cols), own);
         }
     }
 }
 
-/* The pieces one pass each in parts of at most DEPTH, with the sums kept between them. */
-static void run_deep(const work *w, const piece *pieces, int count, const pass *place) {
-    for (int i = 0; i < count; i++)
-        for (int64_t k = 0; k < pieces[i].k; k += DEPTH) {
-            piece part = pieces[i];
-            bool ends = part.k - k <= DEPTH;
-            part.a = bf16_at(part.a, part.lda, 0, k);
-            part.b = bf16_at(part.b, part.ldb, w->g->b_transposed ? 0 : k, w->g->b_transposed ? k : 0);
-            part.k = smaller(DEPTH, part.k - k);
-            if (!ends) part.after = 1;
-            pass s = *place;
-            s.pieces = &part, s.count = 1, s.first = i == 0 && k == 0, s.last = i == count - 1 && ends;
-            run_pass(w, &s);
-        }
+/* Columns of B packed at once. */
+static int64_t width_of(const work *w) {
+    int64_t column = strip_bytes(w, smaller(w->g->k, DEPTH), 1), room = w->kind ? CACHED : PACKED;
+    int64_t most = larger(COLS, smaller(WIDTH, room / column / COLS * COLS));
+    return smaller(most, up_to(parts_of(w->g->n, parts_of(w->g->n, most)), STRIP));
 }
 
-static void run(const work *w, const piece *pieces, int count) {
+static void run(const work *w) {
     const tn_gemm *g = w->g;
-    pass s = {pieces, count, true, true, 0, 0, 0, 0};
-    bool fits = packed_depth(&s) <= DEPTH;
-    int64_t height = fits ? g->m : HEIGHT;
-    for (s.col = 0; s.col < g->n; s.col += WIDTH)
-        for (s.row = 0; s.row < g->m; s.row += height) {
-            s.cols = smaller(WIDTH, g->n - s.col), s.rows = smaller(height, g->m - s.row);
-            if (fits) run_pass(w, &s);
-            else run_deep(w, pieces, count, &s);
-        }
+    const bool deep = g->k > DEPTH;
+    const int64_t height = deep ? HEIGHT : g->m, width = width_of(w);
+    for (int64_t col = 0; col < g->n; col += width)
+        for (int64_t row = 0; row < g->m; row += height)
+            for (int64_t k = 0; k < g->k; k += DEPTH) {
+                pass s = {.first = k == 0, .last = k + DEPTH >= g->k, .inner = col == 0 && k == 0,
+                          .row = row, .rows = smaller(height, g->m - row),
+                          .col = col, .cols = smaller(width, g->n - col),
+                          .from = k, .depth = smaller(DEPTH, g->k - k)};
+                run_pass(w, &s);
+            }
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------- */
+
+static tn_status grow(char **bytes, int64_t *capacity, int64_t needed, const char *what) {
+    if (needed <= *capacity) return TN_OK;
+    free(*bytes);
+    *bytes = NULL, *capacity = 0;
+    tn_status status = tn_alloc_aligned(bytes, needed, what);
+    if (status == TN_OK) *capacity = needed;
+    return status;
+}
+
+/* Bytes of packed D of all inners; the largest k of a copy of A's rows is raised to theirs. */
+static int64_t inner_bytes(const work *w, int64_t *depth) {
+    int64_t bytes = 0;
+    for (int i = 0; i < w->stack->inner_count; i++) {
+        const tn_gemm_inner *inner = &w->stack->inners[i];
+        int64_t width = strip_width(inner->r);
+        bytes += parts_of(inner->r, width) * strip_bytes(w, inner->k, width);
+        *depth = larger(*depth, inner->k);
+    }
+    return bytes;
 }
 
 static tn_status take_memory(work *w) {
     tn_status status = TN_OK;
-    w->own_bytes = ROWS * (COLS * 4 + (int64_t)(DEPTH + STEP) * 4);
-    int64_t own = omp_get_max_threads() * w->own_bytes;
-    if (!memory.packed) TN_TRY(tn_alloc_aligned(&memory.packed, (int64_t)DEPTH * WIDTH * 4, "packed weights"));
-    if (!memory.sums) TN_TRY(tn_alloc_aligned(&memory.sums, (int64_t)HEIGHT * WIDTH * 4, "sums of a product"));
-    if (own > memory.own_capacity) {
-        free(memory.own);
-        memory.own = NULL, memory.own_capacity = 0;
-        TN_TRY(tn_alloc_aligned(&memory.own, own, "blocks of a product"));
-        memory.own_capacity = own;
-    }
+    int64_t depth = smaller(w->g->k, DEPTH), inner = inner_bytes(w, &depth);
+    w->own_bytes = ROWS * (COLS * 4 + up_to(depth, STEP) * w->size);
+    if (!memory.packed) TN_TRY(tn_alloc_aligned(&memory.packed, PACKED, "packed weights"));
+    if (w->g->k > DEPTH && !memory.sums)
+        TN_TRY(tn_alloc_aligned(&memory.sums, (int64_t)HEIGHT * WIDTH * 4, "sums of a product"));
+    TN_TRY(grow(&memory.own, &memory.own_capacity, omp_get_max_threads() * w->own_bytes, "blocks of a product"));
+    status = grow(&memory.inner, &memory.inner_capacity, inner, "packed LoRA weights");
 done:
     return status;
 }
 
-tn_status tn_gemm_joined(const tn_gemm *g, const tn_gemm_tail *tail, const void *a, const void *b, void *c,
-                         const void *added, const void *bias) {
-    work w = {.g = g, .kernels = tn_cpu_kernels(), .c = c, .added = added, .bias = bias};
+static void pack_inners(const work *w) {
+    char *to = memory.inner;
+    for (int i = 0; i < w->stack->inner_count; i++) {
+        const tn_gemm_inner *inner = &w->stack->inners[i];
+        const tn_gemm_rows rows = {inner->d, 0, inner->k, inner->ld};
+        const operand d = {&rows, 1, inner->transposed, inner->k, inner->r};
+        int64_t width = strip_width(inner->r);
+        for (int64_t col = 0; col < inner->r; col += width, to += strip_bytes(w, inner->k, width))
+            pack_strip(w, &d, 0, inner->k, col, smaller(width, inner->r - col), width, to);
+    }
+}
+
+static void make_all_columns(const work *w) {
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t row = 0; row < w->g->m; row += ROWS)
+        make_columns(w, row, smaller(ROWS, w->g->m - row), memory.own + omp_get_thread_num() * w->own_bytes);
+}
+
+tn_status tn_gemm_stacked(const tn_gemm *g, const tn_gemm_stack *stack, void *a, void *c, const void *added,
+                          const void *bias) {
+    work w = {.g = g, .stack = stack, .kernels = tn_cpu_kernels(), .a = a, .c = c, .added = added, .bias = bias};
     w.kind = w.kernels->panel[1] != NULL;
     w.size = w.kind ? 2 : 4;
     w.near = w.kind ? NEAR_BF16 : NEAR_F32;
-    piece pieces[2] = {{tail->a, tail->b, tail->k, tail->lda, tail->ldb, tail->factor},
-                       {a, b, g->k, g->lda, g->ldb, 1}};
-    int skipped = tail->k == 0;
     pthread_mutex_lock(&memory.lock);
     tn_status status = take_memory(&w);
-    if (status == TN_OK) run(&w, pieces + skipped, 2 - skipped);
+    if (status == TN_OK) {
+        pack_inners(&w);
+        if (g->n > 0) run(&w);
+        else make_all_columns(&w);
+    }
     pthread_mutex_unlock(&memory.lock);
     return status;
 }

@@ -92,7 +92,7 @@ static void strip(const work *w, int64_t col, own *o) {
     int64_t cols = smaller(STRIP, w->n - col);
     for (int64_t row = 0, depth; row < w->rows; row += depth) {
         depth = pack(w, row, col, cols, o);
-        w->kernels->panel[1](w->width, STRIP, depth, w->turned + row, w->depth, o->packed, o->sums, STRIP,
+        w->kernels->panel[1](w->width, STRIP, depth, w->turned + row, w->depth, 0, o->packed, o->sums, STRIP,
                              row > 0);
     }
     give(w, col, cols, o->sums);

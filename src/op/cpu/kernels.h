@@ -10,7 +10,20 @@
 
 enum { TN_TILE = 64, TN_LANES = TN_TILE / 4 }; /* queries and keys of one tile of attention */
 
+enum { TN_STEP = 32 }; /* k of one step of AMX */
+
 enum { TN_MASK = 256 }; /* elements of a dropout mask made at a time */
+
+/* What becomes of sums: to = added + alpha·(sums + bias), or += . */
+typedef struct tn_finish {
+    float alpha;
+    bool accumulate;
+    void *to;
+    int64_t ld;
+    const void *bias, *added; /* NULL = none; bias is one row of the type of `to` */
+    int64_t ld_added;
+    bool added_half; /* `added` is bfloat16, else float */
+} tn_finish;
 
 typedef struct tn_kernels {
     /* Conversions of `count` numbers. */
@@ -19,6 +32,8 @@ typedef struct tn_kernels {
     void (*scale[2])(int64_t count, float factor, const float *from, void *to);
     void (*add[2])(int64_t count, const void *a, const void *b, void *to);
     void (*accumulate[2])(int64_t count, const void *from, float *to);
+    /* sums [rows, cols], `ld` apart, are used up; [2] is the type of `to`. */
+    void (*finish[2])(int64_t rows, int64_t cols, float *sums, int64_t ld, const tn_finish *finish);
     /* to += factor·from. */
     void (*add_scaled[2])(int64_t count, float factor, const void *from, float *to);
     /* Σ a·b. */
@@ -50,9 +65,10 @@ typedef struct tn_kernels {
 
     /* Small products (attention.c, gemm_blocks.c). Operands are "elements": floats, or bfloat16 where panel[1]
      * is not NULL. B stands packed: floats as [k, n]; bfloat16 as [k/2, n, 2], pairs of neighbouring k
-     * together. C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. */
-    void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, const void *b, float *c,
-                     int64_t ldc, bool add);
+     * together. C[m, n] = A[m, k]·B, or += ; m a multiple of 8, n of 16, k even. The last TN_STEP of k are read
+     * `back` columns of A further left than they stand (bfloat16 only; 0, or k is a multiple of TN_STEP). */
+    void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int64_t back, const void *b,
+                     float *c, int64_t ldc, bool add);
     /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. `ld` elements
      * from row to row of `from`. */
     void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, int64_t ld, void *to);

@@ -5,16 +5,15 @@
  *   v = scale·dy·B          into the border of dy
  *   dx = alpha·(dy·W + drop(v·A)),  dA += alpha·vᵀ·drop(x),  dB += alpha·scale·dyᵀ·u,  dW += alpha·dyᵀ·x
  *
- * Weights stay where they are (the mapped file, at best): a bordered copy [W|sB] would save the pass over y
- * that the LoRA product makes, but pays for it with the columns of the border (docs/speed.md). In BF16, where W
- * is packed for its product anyway, LoRA is packed behind it and joins it: both are rounded once. In F32 the
- * LoRA product runs first, so the rounding between the two hits the small summand.
- * dx is summed in fp32 and rounded once: in a scratch for BF16, where it stands for F32. Block weights are
- * decoded in tiles of rows right before their product. Up to FEW rows (generation) bypass the library: every
- * output is a dot product, decoded on the way.
+ * Weights stay where they are (the mapped file, at best). In BF16, where W is packed for its product anyway, the
+ * product is one of stacked matrices, [x|u]·[W|sB]ᵀ and [dy|v]·[W;A], summed in fp32 and rounded once, and u and v
+ * are made on the way, of rows that are in cache for it. In F32 they are products of their own, LoRA's before W's,
+ * so the rounding between the two hits the small summand.
+ * Block weights are decoded in tiles of rows right before their product, and dx is then summed in fp32: in a scratch
+ * for BF16. Up to FEW rows (generation) bypass the products: every output is a dot product, decoded on the way.
  *
- * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] and B [out, r] of each
- * part.
+ * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] of all parts, then sB [out, r]
+ * of each.
  */
 #include <stddef.h>
 
@@ -32,6 +31,9 @@ enum {
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* LoRA's products are joined to W's. */
+static bool joins(const tn_device *device) { return tn_is_bf16(device); }
+
 static bool drops(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
 
 static tn_view shifted(tn_dtype dtype, tn_view view, int64_t columns) {
@@ -40,21 +42,36 @@ static tn_view shifted(tn_dtype dtype, tn_view view, int64_t columns) {
 
 /* ---- Compute copies of A and B ---------------------------------------------------------------------- */
 
-static int64_t copy_bytes(const tn_device *device, const tn_linear *linear, int parts) {
-    int64_t bytes = 0;
-    for (int p = 0; p < parts && tn_is_bf16(device); p++)
-        bytes += tn_scratch_room(2 * linear->part[p].lora.r * (linear->in + linear->part[p].weight.rows));
-    return bytes;
+/* Ranks of the parts before part p. */
+static int64_t ranks_before(const tn_linear *linear, int p) {
+    int64_t ranks = 0;
+    while (p-- > 0) ranks += linear->part[p].lora.r;
+    return ranks;
 }
 
-/* A [r, in] and B [out, r] of the compute dtype. */
-static void lora_operands(const tn_device *device, const tn_linear *linear, int p, const void **a,
-                          const void **b) {
-    const tn_lora *lora = &linear->part[p].lora;
-    *a = lora->a, *b = lora->b;
-    if (!tn_is_bf16(device)) return;
-    const uint16_t *copy = (const uint16_t *)((const char *)linear->fused + copy_bytes(device, linear, p));
-    *a = copy, *b = copy + lora->r * linear->in;
+static int64_t copy_bytes(const tn_device *device, const tn_linear *linear, int parts) {
+    int64_t bytes = tn_scratch_room(2 * ranks_before(linear, linear->parts) * linear->in);
+    for (int p = 0; p < parts; p++)
+        bytes += tn_scratch_room(2 * linear->part[p].lora.r * linear->part[p].weight.rows);
+    return tn_is_bf16(device) ? bytes : 0;
+}
+
+/* A [r, in] of part p in the compute dtype; in BF16 those of all parts stand one behind the other. */
+static const void *a_of(const tn_device *device, const tn_linear *linear, int p) {
+    if (!tn_is_bf16(device)) return linear->part[p].lora.a;
+    return (const uint16_t *)linear->fused + ranks_before(linear, p) * linear->in;
+}
+
+/* B [out, r], in BF16 scale·B. */
+static const void *b_of(const tn_device *device, const tn_linear *linear, int p) {
+    if (!tn_is_bf16(device)) return linear->part[p].lora.b;
+    return (const char *)linear->fused + copy_bytes(device, linear, p);
+}
+
+static void scale_rounded(const tn_device *device, int64_t count, float factor, const float *from, void *to) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i += CHUNK)
+        tn_kernels_of(device)->scale[1](smaller(CHUNK, count - i), factor, from + i, (uint16_t *)to + i);
 }
 
 int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
@@ -73,14 +90,12 @@ tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
         int64_t rows = part->weight.rows, r = part->lora.r;
-        const void *a, *b;
         if (part->master && part->weight.data != part->master)
             tn_cpu_weight_refresh(device, rows * linear->in, part->master,
                                   (void *)(uintptr_t)part->weight.data);
-        lora_operands(device, linear, p, &a, &b);
-        if (a == part->lora.a) continue;
-        tn_cpu_weight_refresh(device, r * linear->in, part->lora.a, (void *)(uintptr_t)a);
-        tn_cpu_weight_refresh(device, rows * r, part->lora.b, (void *)(uintptr_t)b);
+        if (r == 0 || !tn_is_bf16(device)) continue;
+        tn_cpu_weight_refresh(device, r * linear->in, part->lora.a, (void *)(uintptr_t)a_of(device, linear, p));
+        scale_rounded(device, rows * r, part->lora.scale, part->lora.b, (void *)(uintptr_t)b_of(device, linear, p));
     }
     return TN_OK;
 }
@@ -246,9 +261,27 @@ static tn_status few_rows(tn_device *device, const tn_linear *linear, int64_t ro
 
 /* ---- Forward ------------------------------------------------------------------------------------- */
 
+/* u of all parts as columns to be made behind x. Without LoRA it has no columns. */
+static tn_gemm_inner inner_of_x(const tn_device *device, const tn_linear *linear) {
+    return (tn_gemm_inner){.d = a_of(device, linear, 0),
+                           .ld = linear->in,
+                           .k = linear->in,
+                           .to = linear->in,
+                           .r = ranks_before(linear, linear->parts),
+                           .transposed = true};
+}
+
+static tn_status make_u(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x) {
+    const tn_gemm_inner u = inner_of_x(device, linear);
+    const tn_gemm_stack stack = {NULL, 0, &u, u.r > 0};
+    const tn_gemm none = {.in = TN_DTYPE_BF16, .m = rows, .lda = x.stride};
+    return tn_gemm_stacked(&none, &stack, x.data, NULL, NULL, NULL);
+}
+
 tn_status tn_cpu_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                               const tn_dropout *dropout) {
     if (rows <= FEW) return tn_ref_linear_inner(device, linear, rows, x, dropout);
+    if (joins(device) && !drops(dropout)) return make_u(device, linear, rows, x);
     tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
     int64_t border = linear->in;
@@ -257,10 +290,8 @@ tn_status tn_cpu_linear_inner(tn_device *device, const tn_linear *linear, int64_
     TN_TRY(take_dropped(device, linear, rows, dropout, &scratch, &buffer));
     for (int p = 0; p < linear->parts; p++) {
         const tn_lora *lora = &linear->part[p].lora;
-        const void *a, *b;
         if (lora->r == 0) continue;
         tn_view from = lora_source(device, linear, p, rows, x, buffer, dropout);
-        lora_operands(device, linear, p, &a, &b);
         tn_gemm gemm = {.in = dtype,
                         .out = dtype,
                         .b_transposed = true,
@@ -271,7 +302,7 @@ tn_status tn_cpu_linear_inner(tn_device *device, const tn_linear *linear, int64_
                         .ldb = linear->in,
                         .ldc = x.stride,
                         .alpha = 1};
-        TN_TRY(tn_gemm_run(&gemm, from.data, a, tn_at(dtype, x, 0, border), NULL, NULL));
+        TN_TRY(tn_gemm_run(&gemm, from.data, a_of(device, linear, p), tn_at(dtype, x, 0, border), NULL, NULL));
         border += lora->r;
     }
 done:
@@ -283,16 +314,12 @@ typedef struct product {
     const tn_part *part;
     tn_view x, u, y, residual;
     float alpha;
+    bool makes_u; /* its first product makes u of all parts */
 } product;
 
-static bool joins(const tn_device *device) { return tn_is_bf16(device); }
-
-/* y = alpha·scale·u·Bᵀ, or added to it, where LoRA is not joined to the base product. */
-static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t rows,
-                            bool accumulate) {
+/* y = alpha·scale·u·Bᵀ, or added to it, where LoRA does not join the base product. */
+static tn_status lora_share(tn_device *device, const product *t, int64_t rows, bool accumulate) {
     const tn_lora *lora = &t->part->lora;
-    const void *a, *b;
-    lora_operands(device, linear, p, &a, &b);
     tn_gemm gemm = {.in = device->dtype,
                     .out = device->dtype,
                     .b_transposed = true,
@@ -304,19 +331,28 @@ static tn_status lora_share(tn_device *device, const tn_linear *linear, int p, c
                     .ldc = t->y.stride,
                     .alpha = t->alpha * lora->scale,
                     .accumulate = accumulate};
-    return tn_gemm_run(&gemm, t->u.data, b, t->y.data, NULL, NULL);
+    return tn_gemm_run(&gemm, t->u.data, lora->b, t->y.data, NULL, NULL);
 }
 
-/* Adds base product and bias, and LoRA's where it is joined, to columns n … n+count-1 of y, which hold what
+/* y = [x|u]·[W|sB]ᵀ. */
+static tn_status joined_share(tn_device *device, const tn_linear *linear, int p, const product *t, tn_gemm *gemm,
+                              int64_t n, tn_view rows_of_w, tn_view added, const void *bias) {
+    int64_t r = t->part->lora.r, border = linear->in + ranks_before(linear, p);
+    const tn_gemm_inner u = inner_of_x(device, linear);
+    const tn_gemm_rows rows[] = {{rows_of_w.data, 0, linear->in, rows_of_w.stride},
+                                 {(const uint16_t *)b_of(device, linear, p) + n * r, border, r, r}};
+    const tn_gemm_stack stack = {rows, r ? 2 : 1, &u, t->makes_u && n == 0};
+    if (r) gemm->k = border + r;
+    return tn_gemm_stacked(gemm, &stack, t->x.data, tn_at(device->dtype, t->y, 0, n), added.data, bias);
+}
+
+/* Adds base product and bias, and LoRA's where it joins, to columns n … n+count-1 of y, which hold what
  * `accumulate` says; `added` is one more summand. */
 static tn_status base_share(tn_device *device, const tn_linear *linear, int p, const product *t, int64_t rows,
                             int64_t n, tn_view rows_of_w, int64_t count, tn_view added, bool accumulate) {
     tn_dtype dtype = device->dtype;
-    int64_t size = tn_element_bytes(dtype);
     const tn_part *part = t->part;
-    const tn_lora *lora = &part->lora;
-    const void *bias = part->bias ? (const char *)part->bias + n * size : NULL, *a, *b;
-    void *y = tn_at(dtype, t->y, 0, n);
+    const void *bias = part->bias ? (const char *)part->bias + n * tn_element_bytes(dtype) : NULL;
     tn_gemm gemm = {.in = dtype,
                     .out = dtype,
                     .b_transposed = true,
@@ -331,16 +367,9 @@ static tn_status base_share(tn_device *device, const tn_linear *linear, int p, c
                     .biased = bias != NULL,
                     .added = dtype,
                     .ld_added = added.data ? added.stride : 0};
-    if (lora->r == 0 || !joins(device))
-        return tn_gemm_run(&gemm, t->x.data, rows_of_w.data, y, added.data, bias);
-    lora_operands(device, linear, p, &a, &b);
-    tn_gemm_tail tail = {.a = t->u.data,
-                         .b = (const char *)b + n * lora->r * size,
-                         .k = lora->r,
-                         .lda = t->u.stride,
-                         .ldb = lora->r,
-                         .factor = lora->scale};
-    return tn_gemm_joined(&gemm, &tail, t->x.data, rows_of_w.data, y, added.data, bias);
+    if (joins(device) && (part->lora.r || t->makes_u))
+        return joined_share(device, linear, p, t, &gemm, n, rows_of_w, added, bias);
+    return tn_gemm_run(&gemm, t->x.data, rows_of_w.data, tn_at(dtype, t->y, 0, n), added.data, bias);
 }
 
 static tn_status part_forward(tn_device *device, const tn_linear *linear, int p, int64_t rows, const product *t,
@@ -349,7 +378,7 @@ static tn_status part_forward(tn_device *device, const tn_linear *linear, int p,
     bool in_place = t->residual.data == t->y.data, apart = t->part->lora.r > 0 && !joins(device);
     tn_view none = {NULL, 0};
     tn_status status = TN_OK;
-    if (apart) TN_TRY(lora_share(device, linear, p, t, rows, in_place));
+    if (apart) TN_TRY(lora_share(device, t, rows, in_place));
     for (int64_t n = 0, step = step_of(w); n < w->rows; n += step) {
         int64_t count = smaller(step, w->rows - n);
         tn_view rows_of_w = weight_rows(device, w, n, count, tile);
@@ -366,9 +395,10 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
     tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
     int64_t output = 0, border = linear->in;
+    bool makes_u = joins(device) && !drops(dropout) && ranks_before(linear, linear->parts) > 0;
     void *tile;
-    tn_status status;
-    TN_TRY(tn_cpu_linear_inner(device, linear, rows, x, dropout));
+    tn_status status = TN_OK;
+    if (!makes_u) TN_TRY(tn_cpu_linear_inner(device, linear, rows, x, dropout));
     TN_TRY(take_tile(device, linear, &scratch, &tile));
     for (int p = 0; p < linear->parts; p++) {
         product t = {.part = &linear->part[p],
@@ -376,7 +406,8 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
                      .u = shifted(dtype, x, border),
                      .y = shifted(dtype, y, output),
                      .residual = residual.data ? shifted(dtype, residual, output) : residual,
-                     .alpha = alpha};
+                     .alpha = alpha,
+                     .makes_u = makes_u && p == 0};
         TN_TRY(part_forward(device, linear, p, rows, &t, tile));
         output += linear->part[p].weight.rows;
         border += linear->part[p].lora.r;
@@ -453,6 +484,20 @@ static void bias_gradient(const tn_device *device, int64_t rows, tn_view dy, int
     }
 }
 
+/* v = scale·dy·B of part p alone. */
+static tn_status make_v_of_part(tn_device *device, const tn_part *part, int64_t rows, tn_view dy, tn_view v) {
+    tn_gemm gemm = {.in = device->dtype,
+                    .out = device->dtype,
+                    .m = rows,
+                    .n = part->lora.r,
+                    .k = part->weight.rows,
+                    .lda = dy.stride,
+                    .ldb = part->lora.r,
+                    .ldc = v.stride,
+                    .alpha = part->lora.scale};
+    return tn_gemm_run(&gemm, dy.data, part->lora.b, v.data, NULL, NULL);
+}
+
 static tn_status parameter_gradients(tn_device *device, const tn_linear *linear, int p, int64_t rows, tn_view x,
                                      tn_view u, tn_view dy, tn_view v, float alpha, void *buffer,
                                      const tn_dropout *dropout) {
@@ -460,21 +505,7 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
     const tn_part *part = &linear->part[p];
     const tn_lora *lora = &part->lora;
     int64_t out = part->weight.rows, in = linear->in;
-    const void *a, *b;
     tn_status status = TN_OK;
-    if (lora->r) {
-        lora_operands(device, linear, p, &a, &b);
-        tn_gemm gemm = {.in = dtype,
-                        .out = dtype,
-                        .m = rows,
-                        .n = lora->r,
-                        .k = out,
-                        .lda = dy.stride,
-                        .ldb = lora->r,
-                        .ldc = v.stride,
-                        .alpha = lora->scale};
-        TN_TRY(tn_gemm_run(&gemm, dy.data, b, v.data, NULL, NULL));
-    }
     if (lora->da && drops(dropout)) {
         tn_view from = lora_source(device, linear, p, rows, x, buffer, dropout);
         tn_gradient da = {lora->r, alpha, lora->da, false};
@@ -488,6 +519,83 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
     if (part->dbias) bias_gradient(device, rows, dy, out, alpha, part->dbias);
 done:
     return status;
+}
+
+/* From dy and its border. */
+static tn_status all_gradients(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view dy,
+                               float alpha, void *buffer, const tn_dropout *dropout) {
+    tn_dtype dtype = device->dtype;
+    int64_t output = 0, border = 0;
+    tn_status status = TN_OK;
+    for (int p = 0; p < linear->parts; p++) {
+        TN_TRY(parameter_gradients(device, linear, p, rows, x, shifted(dtype, x, linear->in + border),
+                                   shifted(dtype, dy, output), shifted(dtype, dy, linear->out + border), alpha,
+                                   buffer, dropout));
+        output += linear->part[p].weight.rows;
+        border += linear->part[p].lora.r;
+    }
+    if (!drops(dropout))
+        status = shared_gradients(device, linear, rows, x, shifted(dtype, dy, linear->out), alpha);
+done:
+    return status;
+}
+
+/* v of every part as columns to be made behind dy; returns their number. */
+static int inners_of_dy(const tn_device *device, const tn_linear *linear, tn_gemm_inner inners[TN_MAX_PARTS]) {
+    int64_t output = 0, border = linear->out;
+    int count = 0;
+    for (int p = 0; p < linear->parts; p++) {
+        int64_t out = linear->part[p].weight.rows, r = linear->part[p].lora.r;
+        if (r) inners[count++] = (tn_gemm_inner){b_of(device, linear, p), r, output, out, border, r, false};
+        output += out, border += r;
+    }
+    return count;
+}
+
+static tn_status make_v(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy) {
+    tn_gemm_inner inners[TN_MAX_PARTS];
+    int64_t output = 0, border = linear->out;
+    tn_status status = TN_OK;
+    if (joins(device)) {
+        const tn_gemm_stack stack = {NULL, 0, inners, inners_of_dy(device, linear, inners)};
+        const tn_gemm none = {.in = TN_DTYPE_BF16, .m = rows, .lda = dy.stride};
+        return tn_gemm_stacked(&none, &stack, dy.data, NULL, NULL, NULL);
+    }
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_part *part = &linear->part[p];
+        if (part->lora.r)
+            TN_TRY(make_v_of_part(device, part, rows, shifted(device->dtype, dy, output),
+                                  shifted(device->dtype, dy, border)));
+        output += part->weight.rows, border += part->lora.r;
+    }
+done:
+    return status;
+}
+
+/* dx = alpha·[dy|v]·[W;A], which makes v. */
+static tn_status joined_input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
+                                       tn_view dx, bool accumulate, float alpha) {
+    tn_gemm_rows stacked[TN_MAX_PARTS + 1];
+    tn_gemm_inner inners[TN_MAX_PARTS];
+    int64_t ranks = ranks_before(linear, linear->parts), output = 0;
+    int count = 0;
+    for (int p = 0; p < linear->parts; p++) {
+        const tn_weight *w = &linear->part[p].weight;
+        stacked[count++] = (tn_gemm_rows){w->data, output, w->rows, w->stride};
+        output += w->rows;
+    }
+    if (ranks) stacked[count++] = (tn_gemm_rows){a_of(device, linear, 0), output, ranks, linear->in};
+    const tn_gemm_stack stack = {stacked, count, inners, inners_of_dy(device, linear, inners)};
+    const tn_gemm gemm = {.in = TN_DTYPE_BF16,
+                          .out = TN_DTYPE_BF16,
+                          .m = rows,
+                          .n = linear->in,
+                          .k = output + ranks,
+                          .lda = dy.stride,
+                          .ldc = dx.stride,
+                          .alpha = alpha,
+                          .accumulate = accumulate};
+    return tn_gemm_stacked(&gemm, &stack, dy.data, dx.data, NULL, NULL);
 }
 
 /* The fp32 sum of dx on its way: dx itself, or for a dx of BF16 a scratch, to which products are added until
@@ -510,9 +618,7 @@ static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear,
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts; p++) {
         const tn_lora *lora = &linear->part[p].lora;
-        const void *a, *b;
         if (lora->r == 0) continue;
-        lora_operands(device, linear, p, &a, &b);
         tn_gemm gemm = {.in = device->dtype,
                         .out = TN_DTYPE_F32,
                         .m = rows,
@@ -523,7 +629,8 @@ static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear,
                         .ldc = undropped ? linear->in : total->stride,
                         .alpha = alpha,
                         .accumulate = total->started && !undropped};
-        TN_TRY(tn_gemm_run(&gemm, tn_at(device->dtype, dy, 0, border), a, undropped ? undropped : total->values,
+        TN_TRY(tn_gemm_run(&gemm, tn_at(device->dtype, dy, 0, border), a_of(device, linear, p),
+                           undropped ? undropped : total->values,
                            NULL, NULL));
         if (undropped) {
             start_with_zero(device, rows, linear->in, total);
@@ -536,24 +643,10 @@ done:
     return status;
 }
 
-/* v·A of part p as a tail of dy·W. */
-static tn_gemm_tail gradient_tail(const tn_device *device, const tn_linear *linear, int p, tn_view dy,
-                                  int64_t border) {
-    const void *a, *b;
-    lora_operands(device, linear, p, &a, &b);
-    return (tn_gemm_tail){.a = tn_at(device->dtype, dy, 0, border),
-                          .b = a,
-                          .k = linear->part[p].lora.r,
-                          .lda = dy.stride,
-                          .ldb = linear->in,
-                          .factor = 1};
-}
-
-/* `joined`: LoRA's share is not in the sum yet. */
 static tn_status input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
-                                tn_view dx, bool accumulate, float alpha, bool joined, sum *total, void *tile) {
+                                tn_view dx, bool accumulate, float alpha, sum *total, void *tile) {
     tn_dtype dtype = device->dtype;
-    int64_t output = 0, border = linear->out, in = linear->in;
+    int64_t output = 0, in = linear->in;
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts; p++) {
         const tn_weight *w = &linear->part[p].weight;
@@ -576,49 +669,55 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
                             .ld_added = added ? total->stride : 0};
             const void *from = tn_at(dtype, dy, 0, output + n), *summed = added ? total->values : NULL;
             void *to = rounded ? dx.data : (void *)total->values;
-            tn_gemm_tail tail = gradient_tail(device, linear, p, dy, border);
-            if (joined && tail.k && n == 0)
-                TN_TRY(tn_gemm_joined(&gemm, &tail, from, rows_of_w.data, to, summed, NULL));
-            else TN_TRY(tn_gemm_run(&gemm, from, rows_of_w.data, to, summed, NULL));
+            TN_TRY(tn_gemm_run(&gemm, from, rows_of_w.data, to, summed, NULL));
             total->started = true;
         }
         output += w->rows;
-        border += linear->part[p].lora.r;
     }
 done:
     return status;
 }
 
+/* dx in steps: LoRA's share, then W's by tiles. */
+static tn_status summed_input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, tn_view dy,
+                                       tn_view dx, bool accumulate, float alpha, float *undropped,
+                                       const tn_dropout *dropout, tn_scratch *scratch) {
+    sum total = {dx.data, dx.stride, accumulate};
+    void *tile;
+    tn_status status = TN_OK;
+    if (tn_is_bf16(device)) {
+        total = (sum){NULL, linear->in, false};
+        TN_TRY(tn_scratch_take(scratch, rows * linear->in * 4, &total.values));
+    }
+    TN_TRY(take_tile(device, linear, scratch, &tile));
+    TN_TRY(lora_input_gradient(device, linear, rows, dy, alpha, &total, undropped, dropout));
+    status = input_gradient(device, linear, rows, dy, dx, accumulate, alpha, &total, tile);
+done:
+    return status;
+}
+
+/* One product makes dx where nothing has to be decoded or dropped on the way. */
+static bool joins_whole(const tn_device *device, const tn_linear *linear, const tn_dropout *dropout) {
+    bool whole = joins(device) && !drops(dropout);
+    for (int p = 0; p < linear->parts; p++) whole = whole && !tn_dtype_is_block(linear->part[p].weight.dtype);
+    return whole;
+}
+
 tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
                                  const tn_dropout *dropout) {
-    tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
-    int64_t output = 0, border = 0;
-    void *buffer, *tile;
-    sum total = {dx.data, dx.stride, accumulate};
+    bool whole = dx.data && joins_whole(device, linear, dropout);
     float *undropped = NULL;
+    void *buffer;
     tn_status status;
     TN_TRY(take_dropped(device, linear, rows, dropout, &scratch, &buffer));
-    for (int p = 0; p < linear->parts; p++) {
-        TN_TRY(parameter_gradients(device, linear, p, rows, x, shifted(dtype, x, linear->in + border),
-                                   shifted(dtype, dy, output), shifted(dtype, dy, linear->out + border), alpha,
-                                   buffer, dropout));
-        output += linear->part[p].weight.rows;
-        border += linear->part[p].lora.r;
-    }
-    if (!drops(dropout))
-        TN_TRY(shared_gradients(device, linear, rows, x, shifted(dtype, dy, linear->out), alpha));
-    if (!dx.data) return TN_OK;
-    if (tn_is_bf16(device)) {
-        total = (sum){NULL, linear->in, false};
-        TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &total.values));
-    }
+    if (whole) TN_TRY(joined_input_gradient(device, linear, rows, dy, dx, accumulate, alpha));
+    else TN_TRY(make_v(device, linear, rows, dy));
+    TN_TRY(all_gradients(device, linear, rows, x, dy, alpha, buffer, dropout));
+    if (!dx.data || whole) goto done;
     if (buffer) TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &undropped));
-    TN_TRY(take_tile(device, linear, &scratch, &tile));
-    bool joined = !undropped && joins(device);
-    if (!joined) TN_TRY(lora_input_gradient(device, linear, rows, dy, alpha, &total, undropped, dropout));
-    status = input_gradient(device, linear, rows, dy, dx, accumulate, alpha, joined, &total, tile);
+    status = summed_input_gradient(device, linear, rows, dy, dx, accumulate, alpha, undropped, dropout, &scratch);
 done:
     return status;
 }
