@@ -19,7 +19,7 @@
 #include "op/cpu/gemm.h"
 
 enum {
-    ROWS = 128, /* of a block of the result */
+    ROWS = 256, /* of a block of the result */
     COLS = 128,
     STRIP = 32,        /* columns of B packed together, or half as many where there are no more */
     STEP = TN_STEP,    /* k of packed operands is padded to whole steps */
@@ -29,7 +29,7 @@ enum {
     WIDTH = 1024,      /* columns of B packed at once */
     HEIGHT = 1024,     /* rows whose sums are kept between passes */
     PACKED = 9 << 20,  /* bytes of packed B, */
-    CACHED = 5 << 18,  /* and of those that stay in the second-level cache beside rows of A */
+    CACHED = 4 << 20,  /* and of those that stay in the second-level cache beside rows of A */
     TASKS = 4,         /* wanted for each thread */
     NEAR_BF16 = 640,   /* steps of k of a strip that stay in the first-level cache while rows of A go by */
     NEAR_F32 = 128
