@@ -163,7 +163,8 @@ static int cut_rows(const trial *t, grid own[4], tn_gemm_rows rows[4]) {
             for (int64_t col = 0; col < g->n; col++) {
                 int64_t from = g->b_transposed ? col * own[count].stride + i : i * own[count].stride + col;
                 int64_t to = g->b_transposed ? col * g->ldb + k + i : (k + i) * g->ldb + col;
-                tn_store(TN_DTYPE_BF16, t->b.bytes, to, zero ? 0 : tn_load(TN_DTYPE_BF16, own[count].bytes, from));
+                tn_store(TN_DTYPE_BF16, t->b.bytes, to,
+                         zero ? 0 : tn_load(TN_DTYPE_BF16, own[count].bytes, from));
             }
         if (!zero) rows[count] = (tn_gemm_rows){own[count].bytes, k, taken, own[count].stride}, count++;
     }
@@ -176,7 +177,8 @@ static void check_columns(const trial *t, const tn_gemm_inner *inner, const grid
         for (int64_t j = 0; j < inner->r; j++) {
             double sum = 0, size = 1;
             for (int64_t k = 0; k < inner->k; k++) {
-                double product = at(&t->a, row, inner->from + k) * (inner->transposed ? at(d, j, k) : at(d, k, j));
+                double product =
+                    at(&t->a, row, inner->from + k) * (inner->transposed ? at(d, j, k) : at(d, k, j));
                 sum += product, size += fabs(product);
             }
             assert_true(fabs(at(&t->a, row, inner->to + j) - sum) <= 2e-6 * size + fabs(sum) / 128);
@@ -188,11 +190,13 @@ static int make_inners(const trial *t, tn_gemm_inner inners[2], grid d[2]) {
     int64_t made = t->gemm.k / 3, from = 0, to = t->gemm.k - made;
     int count = 0;
     while (count < 2 && made > 0 && to > from && coin()) {
-        int64_t r = count == 1 || coin() ? made : 1 + below(made), k = 1 + below(t->gemm.k - t->gemm.k / 3 - from);
+        int64_t r = count == 1 || coin() ? made : 1 + below(made),
+                k = 1 + below(t->gemm.k - t->gemm.k / 3 - from);
         bool transposed = coin();
         d[count] = operand(TN_DTYPE_BF16, transposed, k, r);
         for (int64_t row = 0; row < t->gemm.m; row++)
-            for (int64_t j = 0; j < r; j++) tn_store(TN_DTYPE_BF16, t->a.bytes, row * t->a.stride + to + j, NAN);
+            for (int64_t j = 0; j < r; j++)
+                tn_store(TN_DTYPE_BF16, t->a.bytes, row * t->a.stride + to + j, NAN);
         inners[count] = (tn_gemm_inner){d[count].bytes, d[count].stride, from, k, to, r, transposed};
         count++, to += r, made -= r;
     }
@@ -284,9 +288,8 @@ static void stacked_products_agree(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_of_lora_agree),
-                                       cmocka_unit_test(products_of_fp32_agree),
-                                       cmocka_unit_test(products_of_bf16_agree),
-                                       cmocka_unit_test(stacked_products_agree)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_of_lora_agree), cmocka_unit_test(products_of_fp32_agree),
+        cmocka_unit_test(products_of_bf16_agree), cmocka_unit_test(stacked_products_agree)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

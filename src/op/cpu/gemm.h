@@ -42,8 +42,8 @@ typedef struct tn_gemm_stack {
     int inner_count;
 } tn_gemm_stack;
 
-/* C = added + alpha·(A·B + bias) for a stacked B; g.ldb is not read. Of BF16 with A not transposed only. With n = 0
- * it only makes columns of A. (gemm_blocks.c) */
+/* C = added + alpha·(A·B + bias) for a stacked B; g.ldb is not read. Of BF16 with A not transposed only. With n
+ * = 0 it only makes columns of A. (gemm_blocks.c) */
 tn_status tn_gemm_stacked(const tn_gemm *gemm, const tn_gemm_stack *stack, void *a, void *c, const void *added,
                           const void *bias);
 
@@ -68,8 +68,8 @@ tn_status tn_gemm_gradients(const tn_gradient *parts, int count, int64_t rows, c
 tn_status tn_gemm_library(const tn_gemm *gemm, const void *a, const void *b, void *c, const void *added,
                           const void *bias);
 
-/* What stands behind the sums [rows, cols], `ld` apart, of the result's rows from `row` and columns from `col`; the
- * sums are used up. */
+/* What stands behind the sums [rows, cols], `ld` apart, of the result's rows from `row` and columns from `col`;
+ * the sums are used up. */
 void tn_gemm_finish(const tn_kernels *kernels, const tn_gemm *gemm, int64_t row, int64_t rows, int64_t col,
                     int64_t cols, float *sums, int64_t ld, void *c, const void *added, const void *bias);
 

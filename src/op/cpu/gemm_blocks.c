@@ -1,8 +1,8 @@
 /* gemm_blocks.c: products of bf16 matrices through the small products of kernels.h: B is packed once into
  * strips of columns in the order the kernels read, A is read where it lies, and what stands behind the sum is
  * done on a block of the result while it is in cache. LoRA costs a few more rows of B (gemm.h, a stacked B) and
- * columns of A that a task makes of its rows before it multiplies them. Where bf16 is not multiplied in hardware,
- * both operands are widened to floats on the way.
+ * columns of A that a task makes of its rows before it multiplies them. Where bf16 is not multiplied in
+ * hardware, both operands are widened to floats on the way.
  *
  * A task is ROWS rows of A times a group of columns, so its rows of A stay in the core's second-level cache
  * while strips of B stream by. Where k does not fit DEPTH, the sums of HEIGHT x WIDTH results are kept between
@@ -21,17 +21,17 @@
 enum {
     ROWS = 256, /* of a block of the result */
     COLS = 128,
-    STRIP = 32,        /* columns of B packed together, or half as many where there are no more */
-    STEP = TN_STEP,    /* k of packed operands is padded to whole steps */
-    FULL = 16,         /* rows of A that the kernels take at a time */
-    CHUNK = 64,        /* of k packed at a time */
-    DEPTH = 4096,      /* of k multiplied in one pass */
-    WIDTH = 1024,      /* columns of B packed at once */
-    HEIGHT = 1024,     /* rows whose sums are kept between passes */
-    PACKED = 9 << 20,  /* bytes of packed B, */
-    CACHED = 4 << 20,  /* and of those that stay in the second-level cache beside rows of A */
-    TASKS = 4,         /* wanted for each thread */
-    NEAR_BF16 = 640,   /* steps of k of a strip that stay in the first-level cache while rows of A go by */
+    STRIP = 32,       /* columns of B packed together, or half as many where there are no more */
+    STEP = TN_STEP,   /* k of packed operands is padded to whole steps */
+    FULL = 16,        /* rows of A that the kernels take at a time */
+    CHUNK = 64,       /* of k packed at a time */
+    DEPTH = 4096,     /* of k multiplied in one pass */
+    WIDTH = 1024,     /* columns of B packed at once */
+    HEIGHT = 1024,    /* rows whose sums are kept between passes */
+    PACKED = 9 << 20, /* bytes of packed B, */
+    CACHED = 4 << 20, /* and of those that stay in the second-level cache beside rows of A */
+    TASKS = 4,        /* wanted for each thread */
+    NEAR_BF16 = 640,  /* k of a strip that stays in the first-level cache while rows of A go by */
     NEAR_F32 = 128
 };
 
@@ -45,10 +45,10 @@ typedef struct operand {
 
 static struct {
     pthread_mutex_t lock;
-    char *packed;      /* PACKED bytes */
-    float *sums;       /* [HEIGHT/ROWS, WIDTH/COLS] blocks of [ROWS, COLS] */
-    char *own;         /* own_bytes of each thread: a block of sums, and rows of A that had to be copied */
-    char *inner;       /* packed D of all inners */
+    char *packed; /* PACKED bytes */
+    float *sums;  /* [HEIGHT/ROWS, WIDTH/COLS] blocks of [ROWS, COLS] */
+    char *own;    /* own_bytes of each thread */
+    char *inner;  /* packed D of all inners */
     int64_t own_capacity, inner_capacity;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -60,7 +60,8 @@ typedef struct work {
     int kind;
     int64_t size; /* bytes of an element */
     int64_t near; /* NEAR_… of that kind */
-    int64_t own_bytes;
+    int64_t sum_bytes,
+        own_bytes; /* a thread's: blocks of sums, and those and rows of A that had to be copied */
     void *a, *c;
     const void *added, *bias;
 } work;
@@ -125,8 +126,10 @@ static void pack_strip(const work *w, const operand *b, int64_t from, int64_t de
     float block[STRIP * CHUNK];
     for (int64_t k = 0, taken; k < up_to(depth, STEP); k += taken) {
         taken = smaller(CHUNK, larger(depth / STEP * STEP - k, STEP));
-        int64_t begin = from + (taken == STEP ? step_begin(depth, k / STEP) : k), ld = b->transposed ? taken : width;
-        const tn_gemm_rows *rows = w->kind && cols == width && begin == from + k ? rows_holding(b, begin, taken) : NULL;
+        int64_t begin = from + (taken == STEP ? step_begin(depth, k / STEP) : k),
+                ld = b->transposed ? taken : width;
+        const tn_gemm_rows *rows =
+            w->kind && cols == width && begin == from + k ? rows_holding(b, begin, taken) : NULL;
         const void *source = block;
         char *place = to + k * width * w->size;
         if (rows) source = row_of_b(b, rows, begin, col), ld = rows->ld;
@@ -169,17 +172,24 @@ static void copy_columns(const work *w, const uint16_t *from, int64_t count, cha
     else w->kernels->widen[1](count, from, (float *)(void *)to);
 }
 
-/* Columns from … from+depth-1: in place, or copied to `buffer` as packed B has them, padded with zeros. */
-static left rows_of_a(const work *w, int64_t row, int64_t rows, int64_t from, int64_t depth, char *buffer) {
-    int64_t full = up_to(rows, FULL), stride = up_to(depth, STEP), last = last_step(depth);
-    if (w->kind && rows == full && depth >= STEP)
-        return (left){(const char *)row_of_a(w, row, from), w->g->lda, rows, stride - depth};
+/* Some of the columns that B's rows are multiplied with. */
+typedef struct span {
+    int64_t from, depth; /* all of them */
+    int64_t k, taken; /* those from+k … from+k+taken-1; k is whole steps, and so is `taken` but for the last */
+} span;
+
+/* In place unless `copies`, or copied to `buffer` as packed B has them, padded with zeros. */
+static left rows_of_a(const work *w, int64_t row, int64_t rows, const span *s, bool copies, char *buffer) {
+    int64_t full = up_to(rows, FULL), stride = up_to(s->taken, STEP), whole = stride - STEP;
+    bool ends = s->k + s->taken == s->depth;
+    int64_t last = ends ? last_step(s->depth) : s->k + whole, there = smaller(STEP, s->depth);
+    if (!copies && w->kind && rows == full && s->depth >= STEP)
+        return (left){(const char *)row_of_a(w, row, s->from + s->k), w->g->lda, rows, stride - s->taken};
     memset(buffer + rows * stride * w->size, 0, (size_t)((full - rows) * stride * w->size));
     for (int64_t i = 0; i < rows; i++) {
-        char *line = buffer + i * stride * w->size, *end = line + (stride - STEP) * w->size;
-        int64_t there = depth - last;
-        copy_columns(w, row_of_a(w, row + i, from), stride - STEP, line);
-        copy_columns(w, row_of_a(w, row + i, from + last), there, end);
+        char *line = buffer + i * stride * w->size, *end = line + whole * w->size;
+        copy_columns(w, row_of_a(w, row + i, s->from + s->k), whole, line);
+        copy_columns(w, row_of_a(w, row + i, s->from + last), there, end);
         memset(end + there * w->size, 0, (size_t)((STEP - there) * w->size));
     }
     return (left){buffer, stride, full, 0};
@@ -187,16 +197,19 @@ static left rows_of_a(const work *w, int64_t row, int64_t rows, int64_t from, in
 
 /* ---- Multiplying ---------------------------------------------------------------------------------------- */
 
-/* Adds the product of rows of A and a strip of columns to `block`, or sets it. */
-static void multiply_strip(const work *w, const left *a, int64_t depth, const char *b, int64_t width, bool add,
-                           float *block) {
-    int64_t padded = up_to(depth, STEP), near = up_to(parts_of(padded, parts_of(padded, w->near)), STEP);
-    for (int64_t k = 0; k < padded; k += near) {
-        int64_t step = smaller(near, padded - k);
-        w->kernels->panel[w->kind](a->rows, width, step, a->data + k * w->size, a->stride,
-                                   k + step == padded ? a->back : 0, b + k * width * w->size, block, COLS,
-                                   add || k > 0);
-    }
+/* Steps of k taken at a time, about as many as each other. */
+static int64_t near_of(const work *w, int64_t depth) {
+    int64_t padded = up_to(depth, STEP);
+    return up_to(parts_of(padded, parts_of(padded, w->near)), STEP);
+}
+
+/* Adds the product of rows of A and `cols` columns to `block`, or sets it; their strips begin at `b`, `bytes`
+ * apart. */
+static void multiply_strips(const work *w, const left *a, int64_t depth, const char *b, int64_t bytes,
+                            int64_t width, int64_t cols, bool add, float *block) {
+    for (int64_t at = 0; at < cols; at += width, b += bytes)
+        w->kernels->panel[w->kind](a->rows, width, up_to(depth, STEP), a->data, a->stride, a->back, b,
+                                   block + at, COLS, add);
 }
 
 /* Makes the columns of A that come first, of `rows` rows from `row`; `own` is the thread's memory. */
@@ -205,30 +218,46 @@ static void make_columns(const work *w, int64_t row, int64_t rows, char *own) {
     float *block = (float *)(void *)own;
     for (int i = 0; i < w->stack->inner_count; i++) {
         const tn_gemm_inner *inner = &w->stack->inners[i];
-        left a = rows_of_a(w, row, rows, inner->from, inner->k, own + ROWS * COLS * 4);
         int64_t width = strip_width(inner->r), bytes = strip_bytes(w, inner->k, width);
-        for (int64_t col = 0; col < inner->r; col += COLS) {
-            int64_t cols = smaller(COLS, inner->r - col);
-            for (int64_t at = 0; at < cols; at += width, packed += bytes)
-                multiply_strip(w, &a, inner->k, packed, width, false, block + at);
+        int64_t near = near_of(w, inner->k);
+        for (int64_t col = 0, cols; col < inner->r; col += COLS, packed += parts_of(cols, width) * bytes) {
+            cols = smaller(COLS, inner->r - col);
+            for (int64_t k = 0; k < inner->k; k += near) {
+                const span columns = {inner->from, inner->k, k, smaller(near, inner->k - k)};
+                left a = rows_of_a(w, row, rows, &columns, false, own + w->sum_bytes);
+                multiply_strips(w, &a, columns.taken, packed + k * width * w->size, bytes, width, cols, k > 0,
+                                block);
+            }
             for (int64_t line = 0; line < rows; line++)
                 w->kernels->narrow[1](cols, block + line * COLS, row_of_a(w, row + line, inner->to + col));
         }
     }
 }
 
-/* `rows` rows from `row` times columns from … to-1 of the pass. */
-static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, int64_t from, int64_t to, char *own) {
-    left a = rows_of_a(w, s->row + row, rows, s->from, s->depth, own + ROWS * COLS * 4);
-    int64_t width = strip_width(w->g->n), bytes = strip_bytes(w, s->depth, width);
-    for (int64_t col = from; col < to; col += COLS) {
-        int64_t cols = smaller(COLS, to - col);
-        float *block = (float *)(void *)own;
-        if (!s->first || !s->last)
-            block = memory.sums + (row / ROWS * (WIDTH / COLS) + col / COLS) * ROWS * COLS;
-        for (int64_t at = 0; at < cols; at += width)
-            multiply_strip(w, &a, s->depth, memory.packed + (col + at) / width * bytes, width, !s->first, block + at);
-        if (s->last) tn_gemm_finish(w->kernels, w->g, s->row + row, rows, s->col + col, cols, block, COLS, w->c, w->added, w->bias);
+/* The sums of rows from `row` and columns from `col` of the pass; the task's columns begin at `from`. */
+static float *block_of(const work *w, const pass *s, int64_t row, int64_t col, int64_t from, char *own) {
+    if (!s->first || !s->last) return memory.sums + (row / ROWS * (WIDTH / COLS) + col / COLS) * ROWS * COLS;
+    return (float *)(void *)own + (s->depth > w->near ? (col - from) * ROWS : 0);
+}
+
+/* `rows` rows from `row` times columns from … to-1 of the pass. Where k is taken in several steps, rows of A
+ * are copied for each: they lie closer together then, on fewer pages. */
+static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, int64_t from, int64_t to,
+                     char *own) {
+    int64_t width = strip_width(w->g->n), bytes = strip_bytes(w, s->depth, width), near = near_of(w, s->depth);
+    for (int64_t k = 0; k < s->depth; k += near) {
+        const span columns = {s->from, s->depth, k, smaller(near, s->depth - k)};
+        bool last = s->last && k + near >= s->depth;
+        left a = rows_of_a(w, s->row + row, rows, &columns, near < s->depth, own + w->sum_bytes);
+        for (int64_t col = from; col < to; col += COLS) {
+            int64_t cols = smaller(COLS, to - col);
+            float *block = block_of(w, s, row, col, from, own);
+            const char *b = memory.packed + col / width * bytes + k * width * w->size;
+            multiply_strips(w, &a, columns.taken, b, bytes, width, cols, !s->first || k > 0, block);
+            if (last)
+                tn_gemm_finish(w->kernels, w->g, s->row + row, rows, s->col + col, cols, block, COLS, w->c,
+                               w->added, w->bias);
+        }
     }
 }
 
@@ -240,7 +269,8 @@ static int64_t group_of(const pass *s) {
 }
 
 static void run_pass(const work *w, const pass *s) {
-    int64_t group = group_of(s), groups = parts_of(s->cols, group), strips = parts_of(s->cols, strip_width(w->g->n));
+    int64_t group = group_of(s), groups = parts_of(s->cols, group),
+            strips = parts_of(s->cols, strip_width(w->g->n));
     int64_t row_tasks = parts_of(s->rows, ROWS), tasks = row_tasks * groups;
     bool apart = s->inner && groups > 1; /* else the task that reads the rows makes their columns */
 #pragma omp parallel
@@ -255,7 +285,8 @@ static void run_pass(const work *w, const pass *s) {
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++) {
-            int64_t row = task / groups * ROWS, rows = smaller(ROWS, s->rows - row), col = task % groups * group;
+            int64_t row = task / groups * ROWS, rows = smaller(ROWS, s->rows - row),
+                    col = task % groups * group;
             if (s->inner && !apart) make_columns(w, s->row + row, rows, own);
             multiply(w, s, row, rows, col, smaller(col + group, s->cols), own);
         }
@@ -276,10 +307,15 @@ static void run(const work *w) {
     for (int64_t col = 0; col < g->n; col += width)
         for (int64_t row = 0; row < g->m; row += height)
             for (int64_t k = 0; k < g->k; k += DEPTH) {
-                pass s = {.first = k == 0, .last = k + DEPTH >= g->k, .inner = col == 0 && k == 0,
-                          .row = row, .rows = smaller(height, g->m - row),
-                          .col = col, .cols = smaller(width, g->n - col),
-                          .from = k, .depth = smaller(DEPTH, g->k - k)};
+                pass s = {.first = k == 0,
+                          .last = k + DEPTH >= g->k,
+                          .inner = col == 0 && k == 0,
+                          .row = row,
+                          .rows = smaller(height, g->m - row),
+                          .col = col,
+                          .cols = smaller(width, g->n - col),
+                          .from = k,
+                          .depth = smaller(DEPTH, g->k - k)};
                 run_pass(w, &s);
             }
 }
@@ -295,27 +331,27 @@ static tn_status grow(char **bytes, int64_t *capacity, int64_t needed, const cha
     return status;
 }
 
-/* Bytes of packed D of all inners; the largest k of a copy of A's rows is raised to theirs. */
-static int64_t inner_bytes(const work *w, int64_t *depth) {
+static int64_t inner_bytes(const work *w) {
     int64_t bytes = 0;
     for (int i = 0; i < w->stack->inner_count; i++) {
         const tn_gemm_inner *inner = &w->stack->inners[i];
         int64_t width = strip_width(inner->r);
         bytes += parts_of(inner->r, width) * strip_bytes(w, inner->k, width);
-        *depth = larger(*depth, inner->k);
     }
     return bytes;
 }
 
 static tn_status take_memory(work *w) {
     tn_status status = TN_OK;
-    int64_t depth = smaller(w->g->k, DEPTH), inner = inner_bytes(w, &depth);
-    w->own_bytes = ROWS * (COLS * 4 + up_to(depth, STEP) * w->size);
+    bool deep = w->g->k > DEPTH, blocks = !deep && w->g->k > w->near;
+    w->sum_bytes = ROWS * 4 * (blocks ? smaller(WIDTH, up_to(w->g->n, COLS)) : COLS);
+    w->own_bytes = w->sum_bytes + ROWS * w->near * w->size;
     if (!memory.packed) TN_TRY(tn_alloc_aligned(&memory.packed, PACKED, "packed weights"));
-    if (w->g->k > DEPTH && !memory.sums)
+    if (deep && !memory.sums)
         TN_TRY(tn_alloc_aligned(&memory.sums, (int64_t)HEIGHT * WIDTH * 4, "sums of a product"));
-    TN_TRY(grow(&memory.own, &memory.own_capacity, omp_get_max_threads() * w->own_bytes, "blocks of a product"));
-    status = grow(&memory.inner, &memory.inner_capacity, inner, "packed LoRA weights");
+    TN_TRY(
+        grow(&memory.own, &memory.own_capacity, omp_get_max_threads() * w->own_bytes, "blocks of a product"));
+    status = grow(&memory.inner, &memory.inner_capacity, inner_bytes(w), "packed LoRA weights");
 done:
     return status;
 }
@@ -340,7 +376,8 @@ static void make_all_columns(const work *w) {
 
 tn_status tn_gemm_stacked(const tn_gemm *g, const tn_gemm_stack *stack, void *a, void *c, const void *added,
                           const void *bias) {
-    work w = {.g = g, .stack = stack, .kernels = tn_cpu_kernels(), .a = a, .c = c, .added = added, .bias = bias};
+    work w = {
+        .g = g, .stack = stack, .kernels = tn_cpu_kernels(), .a = a, .c = c, .added = added, .bias = bias};
     w.kind = w.kernels->panel[1] != NULL;
     w.size = w.kind ? 2 : 4;
     w.near = w.kind ? NEAR_BF16 : NEAR_F32;

@@ -16,7 +16,7 @@
 #include "op/cpu/gemm.h"
 
 enum {
-    STRIP = 192,  /* columns of X of a task */
+    STRIP = 192, /* columns of X of a task */
     DEPTH = 192, /* rows of X packed at a time */
     STEP = 32,   /* rows are padded to whole steps of AMX */
     FULL = 16    /* columns of L are padded to what the kernels take at a time */

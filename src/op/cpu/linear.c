@@ -5,15 +5,15 @@
  *   v = scale·dy·B          into the border of dy
  *   dx = alpha·(dy·W + drop(v·A)),  dA += alpha·vᵀ·drop(x),  dB += alpha·scale·dyᵀ·u,  dW += alpha·dyᵀ·x
  *
- * Weights stay where they are (the mapped file, at best). In BF16, where W is packed for its product anyway, the
- * product is one of stacked matrices, [x|u]·[W|sB]ᵀ and [dy|v]·[W;A], summed in fp32 and rounded once, and u and v
- * are made on the way, of rows that are in cache for it. In F32 they are products of their own, LoRA's before W's,
- * so the rounding between the two hits the small summand.
- * Block weights are decoded in tiles of rows right before their product, and dx is then summed in fp32: in a scratch
- * for BF16. Up to FEW rows (generation) bypass the products: every output is a dot product, decoded on the way.
+ * Weights stay where they are (the mapped file, at best). In BF16, where W is packed for its product anyway,
+ * the product is one of stacked matrices, [x|u]·[W|sB]ᵀ and [dy|v]·[W;A], summed in fp32 and rounded once, and
+ * u and v are made on the way, of rows that are in cache for it. In F32 they are products of their own, LoRA's
+ * before W's, so the rounding between the two hits the small summand. Block weights are decoded in tiles of
+ * rows right before their product, and dx is then summed in fp32: in a scratch for BF16. Up to FEW rows
+ * (generation) bypass the products: every output is a dot product, decoded on the way.
  *
- * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] of all parts, then sB [out, r]
- * of each.
+ * In BF16 the products want A and B in bf16: `fused` points to those copies, A [r, in] of all parts, then sB
+ * [out, r] of each.
  */
 #include <stddef.h>
 
@@ -95,7 +95,8 @@ tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
                                   (void *)(uintptr_t)part->weight.data);
         if (r == 0 || !tn_is_bf16(device)) continue;
         tn_cpu_weight_refresh(device, r * linear->in, part->lora.a, (void *)(uintptr_t)a_of(device, linear, p));
-        scale_rounded(device, rows * r, part->lora.scale, part->lora.b, (void *)(uintptr_t)b_of(device, linear, p));
+        scale_rounded(device, rows * r, part->lora.scale, part->lora.b,
+                      (void *)(uintptr_t)b_of(device, linear, p));
     }
     return TN_OK;
 }
@@ -335,8 +336,8 @@ static tn_status lora_share(tn_device *device, const product *t, int64_t rows, b
 }
 
 /* y = [x|u]·[W|sB]ᵀ. */
-static tn_status joined_share(tn_device *device, const tn_linear *linear, int p, const product *t, tn_gemm *gemm,
-                              int64_t n, tn_view rows_of_w, tn_view added, const void *bias) {
+static tn_status joined_share(tn_device *device, const tn_linear *linear, int p, const product *t,
+                              tn_gemm *gemm, int64_t n, tn_view rows_of_w, tn_view added, const void *bias) {
     int64_t r = t->part->lora.r, border = linear->in + ranks_before(linear, p);
     const tn_gemm_inner u = inner_of_x(device, linear);
     const tn_gemm_rows rows[] = {{rows_of_w.data, 0, linear->in, rows_of_w.stride},
@@ -630,8 +631,7 @@ static tn_status lora_input_gradient(tn_device *device, const tn_linear *linear,
                         .alpha = alpha,
                         .accumulate = total->started && !undropped};
         TN_TRY(tn_gemm_run(&gemm, tn_at(device->dtype, dy, 0, border), a_of(device, linear, p),
-                           undropped ? undropped : total->values,
-                           NULL, NULL));
+                           undropped ? undropped : total->values, NULL, NULL));
         if (undropped) {
             start_with_zero(device, rows, linear->in, total);
             add_dropped(device, linear, p, rows, undropped, total->values, total->stride, dropout);
@@ -717,7 +717,8 @@ tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int
     TN_TRY(all_gradients(device, linear, rows, x, dy, alpha, buffer, dropout));
     if (!dx.data || whole) goto done;
     if (buffer) TN_TRY(tn_scratch_take(&scratch, rows * linear->in * 4, &undropped));
-    status = summed_input_gradient(device, linear, rows, dy, dx, accumulate, alpha, undropped, dropout, &scratch);
+    status =
+        summed_input_gradient(device, linear, rows, dy, dx, accumulate, alpha, undropped, dropout, &scratch);
 done:
     return status;
 }
