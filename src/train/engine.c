@@ -74,7 +74,8 @@ static tn_status open_model(tn_engine *e, bool weights, const tn_json **config) 
 /* rope_scaling: the key, else what the adapter's run recorded, else the model's own. */
 static tn_status find_rope_scaling(tn_engine *e, const tn_json **scaling) {
     *scaling = e->settings->rope_scaling;
-    if (*scaling || !e->adapter_directory) return TN_OK;
+    if (*scaling) return tn_rope_check_key(*scaling);
+    if (!e->adapter_directory) return TN_OK;
     const char *path = tn_path_join(&e->arena, e->adapter_directory, "run.json");
     const tn_json *run;
     if (!path || !tn_is_file(path)) return TN_OK;
@@ -147,6 +148,16 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         if (stored && tn_dtype_is_float(stored->dtype)) p->dtype = stored->dtype;
     }
     return status;
+}
+
+/* Known only now that targets and modules_to_save have met the model. */
+static tn_status check_embedding_rate(const tn_engine *e) {
+    int64_t trained =
+        tn_adapter_group_count(e->adapter, TN_GROUP_EMBED) + tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
+    if (e->use != TN_USE_TRAIN || trained > 0) return TN_OK;
+    const char *reason = e->adapter->full ? "full_finetuning trains every weight at learning_rate"
+                                          : "neither embed_tokens nor lm_head is in modules_to_save";
+    return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
 static tn_status open_adapter(tn_engine *e) {
@@ -227,6 +238,7 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_arch(e, config, use, weights, adapter));
     TN_TRY(open_device(e));
     TN_TRY(open_adapter(e));
+    TN_TRY(check_embedding_rate(e));
     TN_TRY(open_chat(e));
     status = set_template(e);
 done:

@@ -297,6 +297,12 @@ static void broken_settings(void **state) {
         {"", TRAIN "--layers_to_transform 0,2", 0, "names layer 2, and the model's last is 1"},
         {"", TRAIN "--learning_rate 0 --min_lr 0 --lr_scheduler_type cosine_with_min_lr", 0, "lr 0.00e+00"},
         {"", TRAIN "--rope_scaling '{\"type\"'", 2, "rope_scaling"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"facter\":4}'", 2, "did you mean 'factor'?"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"factor\":\"4\"}'", 2, "factor is a string"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"factor\":0}'", 2, "a positive number"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"linear\"}'", 2, "linear without a factor"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"original_max_position_embeddings\":32}'", 0,
+         "step 1/1"},
         {"", TRAIN "--memory_limit 1KB", 4, "available by memory_limit"},
         {"", TRAIN "--memory_limit 9999999999999GB --lora_r 3", 2, "memory_limit"},
         {"printf 'model: [m\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
@@ -313,6 +319,41 @@ static void broken_settings(void **state) {
          "g: [*f,*f,*f,*f,*f,*f,*f,*f]\\n' >x.yaml",
          "train x.yaml", 2, "x.yaml"},
         {"mkdir x.yaml", "train x.yaml", 2, "x.yaml"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* Given as a flag it is a mistake; in a file that several runs may share it is said; the default says nothing.
+ */
+static void keys_without_effect(void **state) {
+    static const row rows[] = {
+        {"", TRAIN "--override lora_alpha=16", 2, "override has no effect: "},
+        {"echo 'override: {lora_alpha: 16}' >x.yaml", TRAIN "x.yaml", 0, "warning: override has no effect"},
+        {"echo 'override: {lora_alpha: 16}' >x.yaml", TRAIN "x.yaml --adapter a", 0, "step 1/1"},
+        {"", TRAIN "--adapter a --override lora_alpha=16", 0, "step 1/1"},
+        {"", TRAIN "--embedding_learning_rate 1e-5", 2, "neither embed_tokens nor lm_head"},
+        {"", TRAIN "--embedding_learning_rate 1e-5 --full_finetuning", 2, "trains every weight"},
+        {"echo 'embedding_lr: 1e-5' >x.yaml", TRAIN "x.yaml", 0, "warning: embedding_learning_rate has no"},
+        {"", TRAIN "--embedding_learning_rate 1e-5 --modules_to_save lm_head", 0, "rate 1e-05"},
+        {"", TRAIN "--optim sgd --adam_beta1 0.8", 2, "adam_beta1 has no effect: optim is sgd"},
+        {"", TRAIN "--optim sgd --adam_beta2 0.8", 2, "adam_beta2 has no effect: optim is sgd"},
+        {"", TRAIN "--optim lion --adam_epsilon 1e-6", 2, "adam_epsilon has no effect: optim is lion"},
+        {"", TRAIN "--optim lion --adam_beta2 0.99 --adam_epsilon 1e-8", 0, "step 1/1"},
+        {"printf 'adam_beta1: 0.8\noptim: sgd\n' >x.yaml", TRAIN "x.yaml", 0, "warning: adam_beta1 has no"},
+        {"", TRAIN "--lora_r 8 --lora_r 4", 0, "warning: --lora_r is given twice: 4 counts, and not 8"},
+        {"", TRAIN "--adapter ''", 2, "adapter: the value is empty"},
+        {"", TRAIN "--adapter=", 2, "adapter: the value is empty"},
+        {"", TRAIN "--max_length ''", 2, "max_length: the value is empty"},
+        {"", TRAIN "--eval_steps ' '", 2, "a whole number of at least 1, or none"},
+        {"", TRAIN "--eval_dataset ''", 2, "eval_dataset: the value is empty"},
+        {"", TRAIN "--modules_to_save ''", 2, "modules_to_save: the value is empty"},
+        {"", TRAIN "--chat_template ''", 2, "chat_template: the value is empty"},
+        {"", TRAIN "--adapter none --modules_to_save none", 0, "step 1/1"},
+        {"printf 'adapter: "
+         "\nlora_model_dir:\n' >x.yaml",
+         TRAIN "x.yaml", 0, "step 1/1"},
+        {"", "generate --model t --prompt '' --max_new_tokens 1", 2, "the prompt"},
     };
     (void)state;
     RUN(rows);
@@ -574,6 +615,7 @@ int main(void) {
         cmocka_unit_test(broken_tokenizers),
         cmocka_unit_test(broken_datasets),
         cmocka_unit_test(broken_settings),
+        cmocka_unit_test(keys_without_effect),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(places_that_cannot_be_written),

@@ -409,8 +409,8 @@ static void every_real_reads_back_the_same(void **state) {
     }
 }
 
-/* A locale with a decimal comma; where none is installed one is compiled into a directory of our own, whose name
- * `made` gets. */
+/* A locale with a decimal comma; where none is installed one is compiled into a directory of our own, whose
+ * name `made` gets. */
 static bool set_comma_locale(char made[32]) {
     static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "ru_RU.UTF-8"};
     char command[128];
