@@ -115,6 +115,26 @@ done:
 
 /* ---- Opening ---- */
 
+const char *const tn_chat_file_names[TN_CHAT_FILES] = {"tokenizer.json", "tokenizer_config.json",
+                                                       "special_tokens_map.json"};
+
+static tn_status keep_files(tn_chat *chat, const char *directory) {
+    tn_map map = {0};
+    tn_status status = TN_OK;
+    for (int i = 0; i < TN_CHAT_FILES; i++) {
+        const char *path = tn_path_join(&chat->arena, directory, tn_chat_file_names[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (!tn_is_file(path)) continue;
+        TN_TRY(tn_map_open(path, &map));
+        chat->files[i].text = tn_arena_text(&chat->arena, (const char *)map.data, map.bytes);
+        chat->files[i].length = map.bytes;
+        tn_map_close(&map);
+        if (!chat->files[i].text) return tn_fail_memory(chat->files[i].length, tn_chat_file_names[i]);
+    }
+done:
+    return status;
+}
+
 /* The JSON file `name` of a directory, NULL where it is not there. */
 static tn_status read_json(tn_chat *chat, const char *directory, const char *name, const tn_json **root) {
     const char *path = tn_path_join(&chat->arena, directory, name);
@@ -126,11 +146,10 @@ static tn_status read_json(tn_chat *chat, const char *directory, const char *nam
 static tn_status open_directory(tn_chat *chat, const char *directory) {
     tn_status status = TN_OK;
     const tn_json *map, *processor;
-    chat->directory = tn_arena_text(&chat->arena, directory, (int64_t)strlen(directory));
-    if (!chat->directory) TN_THROW(TN_FAILED, "out of memory for a path");
     const char *tokenizer = tn_path_join(&chat->arena, directory, "tokenizer.json");
     if (!tokenizer) TN_THROW(TN_FAILED, "out of memory for a path");
     TN_TRY(tn_text_from_json(tokenizer, &chat->text));
+    TN_TRY(keep_files(chat, directory));
     TN_TRY(read_json(chat, directory, "tokenizer_config.json", &chat->config));
     TN_TRY(read_json(chat, directory, "special_tokens_map.json", &map));
     TN_TRY(read_json(chat, directory, "chat_template.json", &processor));
@@ -199,14 +218,10 @@ static bool asks_for_date(const tn_chat *chat) {
 
 static tn_status hash_all(tn_chat *chat) {
     tn_status status = TN_OK;
-    tn_map map = {0};
     tn_hasher hasher;
     int64_t length;
     const char *json = tn_text_json(chat->text, &length);
-    if (!json) {
-        TN_TRY(tn_map_open(tn_path_join(&chat->arena, chat->directory, "tokenizer.json"), &map));
-        json = (const char *)map.data, length = map.bytes;
-    }
+    if (!json) json = chat->files[TN_CHAT_TOKENIZER].text, length = chat->files[TN_CHAT_TOKENIZER].length;
     TN_TRY(tn_hash_begin(&hasher));
     tn_hash_add(&hasher, &length, sizeof length);
     tn_hash_add(&hasher, json, length);
@@ -228,7 +243,6 @@ static tn_status hash_all(tn_chat *chat) {
     if (asks_for_date(chat)) tn_hash_add(&hasher, chat->date, sizeof chat->date);
     tn_hash_end(&hasher, chat->digits);
 done:
-    tn_map_close(&map);
     return status;
 }
 

@@ -117,6 +117,19 @@ static tn_status open_device(tn_engine *e) {
     return status;
 }
 
+const char *const tn_base_config_names[TN_BASE_CONFIGS] = {"config.json", "generation_config.json"};
+
+static tn_status keep_base_configs(tn_engine *e) {
+    tn_status status = TN_OK;
+    for (int i = 0; i < TN_BASE_CONFIGS; i++) {
+        const char *path = tn_path_join(&e->arena, e->settings->model, tn_base_config_names[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (tn_is_file(path)) TN_TRY(tn_read_file(path, INT64_MAX, &e->base_configs[i]));
+    }
+done:
+    return status;
+}
+
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
  * is saved in the dtype it came in, whatever the config says (`dtype`). */
 static tn_status open_full(tn_engine *e, tn_dtype dtype) {
@@ -141,7 +154,8 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
+    status = keep_base_configs(e);
+    if (status == TN_OK) status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
     for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
         tn_param *p = &e->adapter->params[i];
         const tn_tensor_info *stored = tn_model_files_find(e->files, p->name);
@@ -273,6 +287,7 @@ void tn_engine_close(tn_engine *e) {
     tn_chat_free(e->chat);
     tn_device_close(e->device);
     tn_model_files_close(e->files);
+    for (int i = 0; i < TN_BASE_CONFIGS; i++) tn_str_free(&e->base_configs[i]);
     tn_arena_free(&e->arena);
     *e = (tn_engine){0};
 }

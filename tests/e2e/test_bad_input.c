@@ -471,6 +471,14 @@ static void places_that_cannot_be_written(void **state) {
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x", 2, "x is a file"},
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x/y", 2, "x is a file"},
         {"", "train --model m --dataset d.jsonl --output_dir /proc/nowhere/x", 2, "/proc/nowhere"},
+        {"mkdir -p x/adapter_model.safetensors", TRAIN_X, 2, "x/adapter_model.safetensors is a directory"},
+        {"mkdir -p x/tokenizer.json", TRAIN_X " --model t", 2, "x/tokenizer.json is a directory"},
+        {"mkdir -p x/train_log.jsonl", TRAIN_X, 2, "x/train_log.jsonl is a directory"},
+        {"mkdir x; echo kept >x/checkpoint-1", TRAIN_X, 2, "x/checkpoint-1 is a file"},
+        {"mkdir x; echo kept >x/checkpoint-1", TRAIN_X " --overwrite_output_dir", 2,
+         "x/checkpoint-1 is a file"},
+        {"cp -r a x; echo kept >x/checkpoint-6", RESUME("auto"), 2, "x/checkpoint-6 is a file"},
+        {"mkdir x; echo kept >x/checkpoints", TRAIN_X, 0, "saved x/checkpoint-1"},
         {"ln -s x x", "train --model m --dataset d.jsonl --output_dir x", 2, "x"},
         {"cp -r m x", TRAIN_X, 2, "x already holds a model"},
         {"mkdir x; echo >x/model.safetensors.index.json", TRAIN_X, 2, "x already holds a model"},
@@ -554,6 +562,54 @@ static void a_checkpoint_holds_every_template(void **state) {
     assert_non_null(strstr(tn_str_text(&output), "tool_use.jinja is damaged"));
 }
 
+/* A run that goes on until it is told to stop, and what happens to its files when it has begun. */
+#define UNDER_A_RUN(train, happening)                                                                          \
+    train " --max_steps 99999999 >x.log 2>&1 & until test -s x/train_log.jsonl; do sleep 0.05; done; " happening \
+          "; kill $!; wait $! || cat x.log; "
+
+/* What is handed on with the weights is what the run began with. */
+static void a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was(void **state) {
+    (void)state;
+    assert_int_equal(
+        shell_line("cp -r t x.t",
+                   UNDER_A_RUN("$TRAIN --model x.t",
+                               "rm x.t/tokenizer.json") "cmp x/checkpoint-*/tokenizer.json tokenizer"),
+        0);
+    assert_int_equal(
+        shell_line("cp -r t x.t",
+                   UNDER_A_RUN(
+                       "$TRAIN --model x.t --full_finetuning",
+                       "echo '{}' >x.t/tokenizer.json; rm x.t/config.json") "cmp x/checkpoint-*/tokenizer.json "
+                                                                            "tokenizer && "
+                                                                            "cmp x/checkpoint-*/config.json "
+                                                                            "t/config.json"),
+        0);
+    /* the tokenizer of a run that is taken up comes from a checkpoint, which the next one pushes out */
+    assert_int_equal(
+        shell_line("",
+                   "$TRAIN --model t --save_total_limit 1 && $TRAIN --model t --save_total_limit 1 "
+                   "--max_steps 2 --resume_from_checkpoint auto && test ! -e x/checkpoint-1 && "
+                   "cmp x/checkpoint-2/tokenizer.json tokenizer && cmp x/tokenizer.json tokenizer"),
+        0);
+}
+
+static void an_output_dir_that_goes_under_a_run_is_made_anew_and_said(void **state) {
+    static const char *const ways[] = {"mv x x.moved", "rm -r x || true", "rm x/train_log.jsonl"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        tn_str line = {0};
+        tn_str_printf(&line,
+                      UNDER_A_RUN("$TRAIN", "%s; until test -s x/train_log.jsonl; do sleep 0.05; done")
+                      "\"$TENON\" inspect --model x/checkpoint-*[0-9] && test -s x/config.resolved.yaml && "
+                      "$TRAIN --max_steps 1 --resume_from_checkpoint auto",
+                      ways[i]);
+        int code = shell_line("", tn_str_text(&line));
+        tn_str_free(&line);
+        if (code != 0 || !strstr(tn_str_text(&output), "was moved or removed under the run"))
+            fail_msg("%s: %d: %s", ways[i], code, tn_str_text(&output));
+    }
+}
+
 static void write_gguf(void) {
     static const float zeros[64 * 32];
     static const char *const keys[] = {"context_length",       "embedding_length",
@@ -623,6 +679,8 @@ int main(void) {
         cmocka_unit_test(closed_streams_write_into_no_file),
         cmocka_unit_test(two_runs_in_one_directory_are_kept_apart),
         cmocka_unit_test(a_checkpoint_holds_every_template),
+        cmocka_unit_test(a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was),
+        cmocka_unit_test(an_output_dir_that_goes_under_a_run_is_made_anew_and_said),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }
