@@ -41,6 +41,22 @@ void tn_label_responses(const tn_markers *m, const int32_t *ids, int64_t count, 
     }
 }
 
+bool tn_label_silence(const tn_markers *m, const int32_t *ids, int64_t whole, int64_t count, const bool *silent,
+                      int64_t answers, int32_t *labels) {
+    bool quiet = false;
+    int64_t answer = 0;
+    for (int64_t at = 0; at < whole; at++) {
+        if (stands_at(&m->assistant_ids, ids, whole, at)) {
+            if (answer == answers) return false;
+            quiet = silent[answer++];
+        } else if (stands_at(&m->user_ids, ids, whole, at)) {
+            quiet = false;
+        }
+        if (quiet && at < count) labels[at] = TN_NO_LABEL;
+    }
+    return answer == answers;
+}
+
 void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends,
                      const int32_t *ids, int64_t count, int32_t *labels) {
     for (int64_t i = 0, r = 0; i < count; i++) {

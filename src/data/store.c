@@ -54,8 +54,8 @@ static bool read_trailer(const char *bytes, int64_t length, const char *key, tra
 
 /* Points the store into the bytes. The format's name is copied to the constant it came from. */
 static bool attach(tn_store *store, const char *bytes, int64_t length, const char *key) {
-    static const char *const formats[] = {"messages",        "conversations", "alpaca",   "prompt_completion",
-                                          "question_answer", "text",          "input_ids"};
+    static const char *const formats[] = {"messages",        "conversations", "alpaca",    "prompt_completion",
+                                          "question_answer", "text",          "input_ids", "alpaca_prompt"};
     trailer t;
     char digits[33];
     if (!read_trailer(bytes, length, key, &t)) return false;

@@ -17,7 +17,7 @@
 #include "data/dataset.h"
 
 /* Raised whenever the rules of reading, templates or labels change: older caches are then left alone. */
-enum { TN_STORE_VERSION = 1 };
+enum { TN_STORE_VERSION = 2 };
 
 typedef struct tn_store {
     tn_map map;   /* of the cached file */

@@ -564,8 +564,9 @@ static void a_checkpoint_holds_every_template(void **state) {
 
 /* A run that goes on until it is told to stop, and what happens to its files when it has begun. */
 #define UNDER_A_RUN(train, happening)                                                                          \
-    train " --max_steps 99999999 >x.log 2>&1 & until test -s x/train_log.jsonl; do sleep 0.05; done; " happening \
-          "; kill $!; wait $! || cat x.log; "
+    train                                                                                                      \
+        " --max_steps 99999999 >x.log 2>&1 & until test -s x/train_log.jsonl; do sleep 0.05; done; " happening \
+        "; kill $!; wait $! || cat x.log; "
 
 /* What is handed on with the weights is what the run began with. */
 static void a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was(void **state) {
