@@ -13,7 +13,7 @@ static const char magic[8] = "tnTOKENS";
 /* The last bytes of a file of samples; all fields little-endian, no padding. */
 typedef struct trailer {
     char magic[8];
-    int64_t version, records, samples, tokens, labelled, cut, unlabelled, longest;
+    int64_t version, records, samples, tokens, labelled, cut, mended, repeated, unlabelled, longest;
     char format[32], key[40], content_hash[40];
     char hash[40]; /* of the fields above */
 } trailer;
@@ -68,6 +68,8 @@ static bool attach(tn_store *store, const char *bytes, int64_t length, const cha
                                       .tokens = t.tokens,
                                       .labelled = t.labelled,
                                       .cut = t.cut,
+                                      .mended = t.mended,
+                                      .repeated = t.repeated,
                                       .unlabelled = t.unlabelled,
                                       .longest = t.longest,
                                       .format = ""};
@@ -138,7 +140,8 @@ static void write_trailer(tn_store_writer *w, const char *key) {
     memcpy(t.magic, magic, sizeof magic);
     t.version = TN_STORE_VERSION;
     t.records = s->records, t.samples = s->samples, t.tokens = s->tokens, t.labelled = s->labelled;
-    t.cut = s->cut, t.unlabelled = s->unlabelled, t.longest = s->longest;
+    t.cut = s->cut, t.mended = s->mended, t.repeated = s->repeated;
+    t.unlabelled = s->unlabelled, t.longest = s->longest;
     snprintf(t.format, sizeof t.format, "%s", s->format);
     snprintf(t.key, sizeof t.key, "%s", key);
     tn_hash_end(&w->hasher, t.content_hash);

@@ -43,7 +43,7 @@ typedef struct tn_store_writer {
 } tn_store_writer;
 /* `path` NULL: in memory. */
 tn_status tn_store_begin(const char *path, tn_store_writer *writer);
-/* Appends a sample and counts it; `stats.records` and `stats.cut` are the caller's to count. */
+/* Appends a sample and counts it; what `stats` says of records is the caller's to count. */
 tn_status tn_store_add(tn_store_writer *writer, tn_sample sample);
 /* Writes offsets and trailer and opens what was written. */
 tn_status tn_store_finish(tn_store_writer *writer, const char *key, tn_store *store);

@@ -9,6 +9,7 @@ typedef struct chat_template {
     const char *source; /* NULL where there is none */
     int64_t length;
     tn_template *compiled;
+    const char *name;  /* where it came from */
     const char *error; /* why it did not compile, else NULL */
 } chat_template;
 

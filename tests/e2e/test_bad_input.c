@@ -210,6 +210,46 @@ static void broken_tokenizers(void **state) {
          "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}' >x.jsonl",
          "tokenize --model x --dataset x.jsonl", 3, "chat_template"},
         {"printf '{\"text\":\"\\377\"}\\n' >x.jsonl", "tokenize --model t --dataset x.jsonl", 3, "x.jsonl"},
+        {"printf '\\377\\376{\\0}\\0' >x.json; cp -r t x; cp x.json x/tokenizer_config.json", TOKENIZE, 3,
+         "iconv -f UTF-16"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* x/ has this template; x.jsonl is a chat and q.json a question. */
+#define TEMPLATE(text)                                                \
+    "cp -r t x; printf '%s' '" text "' >x/chat_template.jinja; " CHAT \
+    "; "                                                              \
+    "echo '[{\"role\":\"user\",\"content\":\"a\"}]' >x.q.json"
+#define CHAT                                                      \
+    "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}," \
+    "{\"role\":\"assistant\",\"content\":\"b\"}]}' >x.jsonl"
+#define DATA_X "data --model x --dataset x.jsonl"
+#define ASK_X "generate --model x --messages x.q.json --device cpu --max_new_tokens 1"
+#define FAULT "the fault is in the chat template"
+#define ALTERNATES "{{ raise_exception(\"nothing pleases me\") }}"
+
+static void broken_templates(void **state) {
+    static const row rows[] = {
+        {TEMPLATE("{{ messages"), DATA_X, 3, "x/chat_template.jinja, line 1: expected 'end of print"},
+        {TEMPLATE("{{ messages"), DATA_X, 3, FAULT},
+        {TEMPLATE("{{ messages"), ASK_X, 3, FAULT},
+        {TEMPLATE("{{ messages"), "tokenize --model x --dataset x.jsonl", 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), DATA_X, 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), ASK_X, 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), "tokenize --model x --dataset x.jsonl", 0,
+         "{\"error\": \"x/chat_template.jinja"},
+        {TEMPLATE(ALTERNATES), DATA_X, 3,
+         "x/chat_template.jinja: the chat template rejects a plain conversation"},
+        {TEMPLATE(ALTERNATES), DATA_X, 3, "turns are found: nothing pleases me"},
+        {TEMPLATE(ALTERNATES), DATA_X " --train_on_responses_only false", 3, "x.jsonl:1: nothing pleases me"},
+        {TEMPLATE(ALTERNATES), DATA_X " --train_on_responses_only false", 3, "look at its roles"},
+        {TEMPLATE(ALTERNATES), ASK_X, 3, "look at its roles"},
+        {TEMPLATE("hello"), DATA_X, 3, "x/chat_template.jinja: cannot tell the assistant's turns"},
+        {"cp -r t x; echo '{\"chat_template\":\"{{ a\"}' >x/tokenizer_config.json; " CHAT, DATA_X, 3,
+         "x/tokenizer_config.json: chat_template, line 1"},
+        {"cp -r t x; " CHAT, DATA_X " --chat_template '{{ a'", 3, FAULT},
     };
     (void)state;
     RUN(rows);
@@ -239,6 +279,19 @@ static void broken_datasets(void **state) {
         {DATA("{\"input_ids\":[1,2],\"labels\":[-100,-100]}"), EVAL_DATA, 3, "carries a loss"},
         {DATA("{\"input_ids\":[]}"), EVAL_DATA, 3, "carries a loss"},
         {DATA("{\"poem\":1}"), EVAL_DATA, 3, "x.jsonl:1"},
+        {"printf '\\377\\376{\\0}\\0' >x.jsonl", EVAL_DATA, 3, "iconv -f UTF-16"},
+        {"printf '\\376\\377\\0{\\0}' >x.json", "eval --model m --dataset x.json", 3, "iconv -f UTF-16"},
+        {"printf 'text\\n\\344\\n' >x.csv", "eval --model t --dataset x.csv", 3, "iconv -f WINDOWS-1252"},
+        {DATA("{\"text\":\"ab\"}\\n{\"text\":\"ab\\\\ud83d\"}\\n"), "data --model t --dataset x.jsonl", 0,
+         "1 of 2 records have half of a surrogate pair"},
+        {DATA("{\"text\":\"ab\"}\\n{\"text\":\"ab\\\\udc00 b\"}\\n"), "data --model t --dataset x.jsonl", 0,
+         "(the first is x.jsonl:2)"},
+        {DATA("{\"text\":\"ab\",\"text\":\"aba\"}\\n{\"text\":\"a\"}\\n"), "data --model t --dataset x.jsonl",
+         0, "1 of 2 records have a key twice in one object: the last one counts (the first is x.jsonl:1)"},
+        {DATA("{\"text\":\"ab\",\"text\":\"aba\"}\\n{\"text\":\"a\"}\\n") "; \"$TENON\" data --model t "
+                                                                          "--dataset x.jsonl", /* and again from
+                                                                                                  the cache */
+         "data --model t --dataset x.jsonl", 0, "have a key twice"},
         {DATA("{\"text\":\"a\"}"), EVAL_DATA, 2, "tokenizer"},
         {DATA("{\"messages\":[{\"role\":\"user\"}]}"), "eval --model t --dataset x.jsonl", 2,
          "needs a chat template"},
@@ -670,6 +723,7 @@ int main(void) {
         cmocka_unit_test(broken_weights),
         cmocka_unit_test(broken_gguf_files),
         cmocka_unit_test(broken_tokenizers),
+        cmocka_unit_test(broken_templates),
         cmocka_unit_test(broken_datasets),
         cmocka_unit_test(broken_settings),
         cmocka_unit_test(keys_without_effect),
