@@ -88,6 +88,8 @@ const char *tn_config_given(const struct tn_config *config, const char *key, tn_
 /* Notes what became of a key in this run ("auto" became "cpu"): the write functions show it, nothing else
  * changes. */
 tn_status tn_config_used(struct tn_config *config, const char *key, const char *value);
+/* A key whose path is not UTF-8, so that no JSON or YAML can hold it; NULL where there is none. */
+const char *tn_config_unwritable(const struct tn_config *config);
 /* Every key with the value used, as YAML (config.resolved.yaml); as a JSON object (run.json). */
 tn_status tn_config_write_yaml(const struct tn_config *config, tn_str *out);
 void tn_config_write_json(const struct tn_config *config, tn_json_writer *w);

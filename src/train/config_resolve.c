@@ -228,6 +228,14 @@ static void put_value(const tn_config *config, int row, tn_json_writer *w) {
     else tn_json_put_string(w, text, length);
 }
 
+const char *tn_config_unwritable(const tn_config *config) {
+    for (int i = 0; i < tn_config_key_count; i++) {
+        const char *text = tn_config_keys[i].verbs & config->verb_bit ? used_text(config, i) : NULL;
+        if (text && !tn_utf8_valid(text, (int64_t)strlen(text))) return tn_config_keys[i].name;
+    }
+    return NULL;
+}
+
 void tn_config_write_json(const tn_config *config, tn_json_writer *w) {
     tn_json_begin(w, '{');
     for (int i = 0; i < tn_config_key_count; i++) {

@@ -235,7 +235,7 @@ static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool wei
     tn_status status;
     *e = (tn_engine){.config = config, .use = use};
     TN_TRY(tn_config_resolve(config, &e->settings));
-    tn_threads_set((int)e->settings->threads);
+    TN_TRY(tn_threads_set((int)e->settings->threads));
     TN_TRY(check_supported(e->settings));
     e->adapter_directory = adapter ? adapter : e->settings->adapter;
     TN_TRY(open_model(e, weights, &tree));

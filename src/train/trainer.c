@@ -178,6 +178,10 @@ static tn_status write_resolved(trainer *t) {
     TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));
     TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
     TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
+    const char *odd = tn_config_unwritable(t->e.config);
+    if (odd)
+        tn_warn("%s: the path is not UTF-8, so a checkpoint cannot hold it: give --%s again to resume this run",
+                odd, odd);
     TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
     status = tn_save_text(tn_path_join(&t->arena, s->output_dir, "config.resolved.yaml"), tn_str_text(&yaml),
                           yaml.length);

@@ -23,7 +23,8 @@ static tn_str output;
 static int shell(const char *make, const char *words) {
     tn_str command = {0};
     tn_str_printf(&command,
-                  "cd '%s' && { set -e; export LC_ALL=C OMP_NUM_THREADS=1; rm -rf x x.* p; %s\n} >log 2>&1 || "
+                  "cd '%s' && { set -e; export LC_ALL=C OMP_NUM_THREADS=1 XDG_CACHE_HOME=\"$PWD/x.cache\"; rm "
+                  "-rf x x.* p; %s\n} >log 2>&1 || "
                   "exit 99; timeout 60 \"$TENON\" %s >log 2>&1 </dev/null",
                   scratch(""), make, words);
     int status = system(tn_str_text(&command));
@@ -329,6 +330,8 @@ static void broken_settings(void **state) {
         {"", TRAIN "--gradient_accumulation_steps 9223372036854775807", 2, "gradient_accumulation_steps"},
         {"", TRAIN "--save_total_limit 9223372036854775807", 2, "save_total_limit"},
         {"", TRAIN "--threads 100000", 2, "threads"},
+        {"test \"$OMP_NUM_THREADS\" = 1; export OMP_NUM_THREADS=100000", TRAIN, 2,
+         "100000 threads are asked for by OMP"},
         {"", TRAIN "--num_train_epochs 1e300", 2, "num_train_epochs"},
         {"", TRAIN "--rank_pattern q_proj=2.5", 2, "\"q_proj\" is not a rank"},
         {"", TRAIN "--rank_pattern q_proj=1e12", 2, "\"q_proj\" is not a rank"},
@@ -473,6 +476,12 @@ static void broken_adapters(void **state) {
 #define ON_OWN_BASE \
     "train --dataset d.jsonl --output_dir x/run --max_steps 2 --device cpu --resume_from_checkpoint auto"
 
+/* Latin 1, which no JSON holds. */
+#define ODD_PATH "cp d.jsonl \"$(printf 'x.\\344.jsonl')\"; "
+#define ODD_RUN \
+    "train --model m --dataset \"$(printf 'x.\\344.jsonl')\" --output_dir x --max_steps 1 --device cpu"
+#define ODD_TRAIN "\"$TENON\" " ODD_RUN
+
 static void broken_checkpoints(void **state) {
     static const row rows[] = {
         {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
@@ -510,6 +519,10 @@ static void broken_checkpoints(void **state) {
         {"cp -r a x", RESUME("a/checkpoint-2"), 2, "not that of a/checkpoint-2"},
         {"cp -r a x; echo '{\"step\":' >x/train_log.jsonl", RESUME("auto"), 0, "saved x/checkpoint-6"},
         {"cp -r a x.link; ln -s x.link x", RESUME("x.link/checkpoint-4/"), 0, "saved x/checkpoint-6"},
+        {ODD_PATH ODD_TRAIN, ODD_RUN " --max_steps 2 --resume_from_checkpoint auto", 0, "saved x/checkpoint-2"},
+        {ODD_PATH "rm -rf x", ODD_RUN, 0, "dataset: the path is not UTF-8"},
+        {ODD_PATH ODD_TRAIN, TRAIN_X " --max_steps 2 --resume_from_checkpoint auto", 2,
+         "dataset is d.jsonl here"},
         {FULL, RESUME("auto --lora_r 5"), 2, "lora_r"},
         {FULL, RESUME("auto --full_finetuning false"), 2, "from this model with --model x/checkpoint-1"},
         {FULL, RESUME("auto --adapter a"), 0, "the given --adapter a is ignored"},

@@ -151,7 +151,7 @@ static void the_number_of_threads_changes_nothing(void **state) {
     (void)state;
     tn_dataset *dataset;
     for (int threads = 1; threads <= 4; threads++) {
-        tn_threads_set(threads);
+        must(tn_threads_set(threads));
         tn_dataset_options options = options_for(write_many(true));
         must_fail(tn_dataset_open(&options, NULL, &dataset), TN_BAD_DATA, "many.jsonl:700"); /* the first one */
         options = options_for(write_many(false));
@@ -160,7 +160,7 @@ static void the_number_of_threads_changes_nothing(void **state) {
         for (int32_t i = 0; i < 1500; i++) assert_int_equal(tn_dataset_at(dataset, i).ids[0], i + 1);
         tn_dataset_free(dataset);
     }
-    tn_threads_set(0);
+    must(tn_threads_set(0));
 }
 
 static void nothing_to_train_on_is_refused(void **state) {
