@@ -253,6 +253,7 @@ static tn_status open_store(building *b, const tn_chat *chat, tn_store *store) {
     if (path) TN_TRY(tn_store_open(path, key, store, &found));
     if (found) goto done;
     status = build(b, path, key, store);
+    if (status == TN_OK && path) tn_store_trim(path, tn_store_limit(path));
     if (status == TN_STORAGE && path) {
         tn_warn("the token cache could not be written, the samples stay in memory: %s", tn_error_message());
         TN_TRY(open_readers(b));

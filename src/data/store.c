@@ -24,6 +24,7 @@ static void seal(const trailer *t, char digits[33]) { tn_hash_memory(t, offsetof
 
 void tn_store_close(tn_store *store) {
     tn_map_close(&store->map);
+    if (store->held) fclose(store->held);
     free(store->memory);
     *store = (tn_store){0};
 }
@@ -89,7 +90,10 @@ tn_status tn_store_open(const char *path, const char *key, tn_store *store, bool
     }
     *found = attach(store, (const char *)store->map.data, store->map.bytes, key);
     store->stats.from_cache = *found;
-    if (*found) return TN_OK;
+    if (*found) {
+        tn_store_hold(store, path);
+        return TN_OK;
+    }
     tn_warn("the token cache %s is damaged and is made again", path);
     tn_store_close(store);
     return TN_OK;
@@ -177,6 +181,7 @@ tn_status tn_store_finish(tn_store_writer *w, const char *key, tn_store *store) 
     if (status == TN_OK) status = tn_map_open(path, &store->map);
     if (status == TN_OK && !attach(store, (const char *)store->map.data, store->map.bytes, key))
         status = tn_fail(TN_STORAGE, "%s does not hold what was just written to it", path);
+    if (status == TN_OK) tn_store_hold(store, path);
     tn_arena_free(&arena);
 done:
     tn_store_abort(w);
