@@ -306,6 +306,10 @@ static void broken_datasets(void **state) {
 
 #define TRAIN "train --model m --dataset d.jsonl --output_dir p --max_steps 1 --device cpu "
 
+#define TRAINS_FILE                                                                                            \
+    "printf 'model: m\\ndataset: d.jsonl\\nlora_r: 4\\nbatch_size: 2\\nlearning_rate: 1e-4\\noutput_dir: p\\n" \
+    "device: cpu\\nneat_packing: false\\n' >x.yaml; "
+
 static void broken_settings(void **state) {
     static const row rows[] = {
         {"", "train --model m --dataset d.jsonl --output_dir p --device cuda:99", 2, "device cuda"},
@@ -375,6 +379,15 @@ static void broken_settings(void **state) {
          "g: [*f,*f,*f,*f,*f,*f,*f,*f]\\n' >x.yaml",
          "train x.yaml", 2, "x.yaml"},
         {"mkdir x.yaml", "train x.yaml", 2, "x.yaml"},
+        {TRAINS_FILE, "eval x.yaml --adapter a", 0,
+         "ignored: lora_r, batch_size, learning_rate, output_dir (keys of"},
+        {TRAINS_FILE, "eval x.yaml --adapter a", 0, "over 11 labelled tokens of 2 records"},
+        {TRAINS_FILE, "generate x.yaml --model t --prompt ab --max_new_tokens 1", 0,
+         "ignored: dataset, lora_r"},
+        {TRAINS_FILE "echo 'lora_rnk: 3' >>x.yaml", "eval x.yaml", 2, "unknown key 'lora_rnk'"},
+        {TRAINS_FILE "echo 'prompt: a' >>x.yaml", "eval x.yaml", 2, "'prompt' is not a key of eval"},
+        {"", "eval --model m --dataset d.jsonl --lora_r 4", 2, "'lora_r' is not a key of eval"},
+        {TRAINS_FILE, "plan x.yaml", 0, "dataset: not read; the plan is for full rows"},
     };
     (void)state;
     RUN(rows);
