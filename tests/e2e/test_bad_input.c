@@ -641,11 +641,12 @@ static void a_checkpoint_holds_every_template(void **state) {
     assert_non_null(strstr(tn_str_text(&output), "tool_use.jinja is damaged"));
 }
 
+/* Waits for a run's first line, a minute at most. */
+#define HAS_BEGUN "n=0; until test -s x/train_log.jsonl; do sleep 0.05; n=$((n + 1)); test $n -lt 1200; done; "
 /* A run that goes on until it is told to stop, and what happens to its files when it has begun. */
-#define UNDER_A_RUN(train, happening)                                                                          \
-    train                                                                                                      \
-        " --max_steps 99999999 >x.log 2>&1 & until test -s x/train_log.jsonl; do sleep 0.05; done; " happening \
-        "; kill $!; wait $! || cat x.log; "
+#define UNDER_A_RUN(train, happening)                                               \
+    "timeout 120 " train " --max_steps 99999999 >x.log 2>&1 & " HAS_BEGUN happening \
+    " kill $!; wait $! || cat x.log; "
 
 /* What is handed on with the weights is what the run began with. */
 static void a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was(void **state) {
@@ -653,16 +654,17 @@ static void a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was(void
     assert_int_equal(
         shell_line("cp -r t x.t",
                    UNDER_A_RUN("$TRAIN --model x.t",
-                               "rm x.t/tokenizer.json") "cmp x/checkpoint-*/tokenizer.json tokenizer"),
+                               "rm x.t/tokenizer.json;") "cmp x/checkpoint-*/tokenizer.json tokenizer"),
         0);
     assert_int_equal(
-        shell_line("cp -r t x.t",
-                   UNDER_A_RUN(
-                       "$TRAIN --model x.t --full_finetuning",
-                       "echo '{}' >x.t/tokenizer.json; rm x.t/config.json") "cmp x/checkpoint-*/tokenizer.json "
-                                                                            "tokenizer && "
-                                                                            "cmp x/checkpoint-*/config.json "
-                                                                            "t/config.json"),
+        shell_line(
+            "cp -r t x.t",
+            UNDER_A_RUN(
+                "$TRAIN --model x.t --full_finetuning",
+                "echo '{}' >x.t/tokenizer.json; rm x.t/config.json;") "cmp x/checkpoint-*/tokenizer.json "
+                                                                      "tokenizer && "
+                                                                      "cmp x/checkpoint-*/config.json "
+                                                                      "t/config.json"),
         0);
     /* the tokenizer of a run that is taken up comes from a checkpoint, which the next one pushes out */
     assert_int_equal(
@@ -679,7 +681,7 @@ static void an_output_dir_that_goes_under_a_run_is_made_anew_and_said(void **sta
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         tn_str line = {0};
         tn_str_printf(&line,
-                      UNDER_A_RUN("$TRAIN", "%s; until test -s x/train_log.jsonl; do sleep 0.05; done")
+                      UNDER_A_RUN("$TRAIN", "%s; " HAS_BEGUN)
                       "\"$TENON\" inspect --model x/checkpoint-*[0-9] && test -s x/config.resolved.yaml && "
                       "$TRAIN --max_steps 1 --resume_from_checkpoint auto",
                       ways[i]);
