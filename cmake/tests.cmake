@@ -1,4 +1,5 @@
 # Threads wait passively: spinning ones starve each other where tests share the machine with something else.
+# Token caches stay in the build folder.
 # Every tests/*/test_NAME.c becomes one program and one ctest of that name, run from the source folder.
 pkg_check_modules(CMOCKA REQUIRED cmocka)
 add_library(tenon-test-objects STATIC $<TARGET_OBJECTS:tenon-objects>)
@@ -13,7 +14,7 @@ foreach(source ${TEST_SOURCES})
                         ${DNNL_LIBRARY} OpenMP::OpenMP_C m dl pthread)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon;TOOLS=${CMAKE_BINARY_DIR}/tools;OMP_WAIT_POLICY=passive" SKIP_RETURN_CODE 77)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "TENON=${CMAKE_BINARY_DIR}/tenon;TOOLS=${CMAKE_BINARY_DIR}/tools;OMP_WAIT_POLICY=passive;XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/cache" SKIP_RETURN_CODE 77)
 endforeach()
 foreach(test test_islands test_pretrain)
   add_dependencies(${test} tenon-world tenon-bpe)
@@ -22,7 +23,7 @@ endforeach()
 # The header, the pkg-config file and the example, as somebody outside sees them.
 add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_install PROPERTIES ENVIRONMENT
-  "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:-fsanitize=address,undefined>")
+  "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/cache;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:-fsanitize=address,undefined>")
 
 # bench/tokenizer_speed.sh runs it.
 add_executable(tokenizer_speed EXCLUDE_FROM_ALL bench/tokenizer_speed.c)

@@ -29,6 +29,7 @@ typedef struct parser {
     bool keyed; /* the top entry is a key that waits for its value */
     char *strings;
     int64_t strings_used;
+    tn_json_notes *notes; /* may be NULL */
     tn_status status;
 } parser;
 
@@ -135,12 +136,14 @@ static int open_container(parser *p, tn_json_type type) {
     return 1;
 }
 
-/* A key that stands twice is named with the place where its object ends. */
-static bool keys_differ(parser *p, const tn_member *members, int64_t count) {
+/* A key that stands twice is noted, or named with the place where its object ends. */
+static bool check_keys(parser *p, const tn_member *members, int64_t count) {
     tn_key_set keys;
     p->status = tn_key_set_begin(&keys, members, count);
     for (int64_t i = 0; i < count && p->status == TN_OK; i++) {
         if (tn_key_set_add(&keys, i)) continue;
+        if (p->notes) p->notes->repeated_key = true;
+        if (!(p->flags & TN_JSON_UNIQUE_KEYS)) continue;
         stop(p, "a key stands twice in the object that ends here");
         p->status = tn_context(p->status, "key \"%s\"", members[i].key);
     }
@@ -170,7 +173,7 @@ static int close_object(void *context) {
     tn_member *members = tn_arena_take(p->arena, count * (int64_t)sizeof *members);
     if (!members) return p->status = tn_fail_memory(count * (int64_t)sizeof *members, "a JSON object"), 0;
     if (count > 0) memcpy(members, value + 1, (size_t)count * sizeof *members);
-    if ((p->flags & TN_JSON_UNIQUE_KEYS) && !keys_differ(p, members, count)) return 0;
+    if (((p->flags & TN_JSON_UNIQUE_KEYS) || p->notes) && !check_keys(p, members, count)) return 0;
     p->entries = p->open + 1;
     p->open = value->count;
     p->depth--;
@@ -227,6 +230,7 @@ static tn_status mend_surrogates(parser *p) {
             char *copy = writable(p);
             if (!copy) return p->status;
             memcpy(copy + at + 2, "fffd", 4);
+            if (p->notes) p->notes->lone_surrogate = true;
             at += 6;
         }
     }
@@ -284,6 +288,11 @@ static tn_status scan(parser *p) {
 
 tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int flags, const char *name,
                         const tn_json **root) {
+    return tn_json_parse_noting(arena, text, length, flags, name, NULL, root);
+}
+
+tn_status tn_json_parse_noting(tn_arena *arena, const char *text, int64_t length, int flags, const char *name,
+                               tn_json_notes *notes, const tn_json **root) {
     static const yajl_callbacks callbacks = {
         .yajl_null = on_null,
         .yajl_boolean = on_boolean,
@@ -302,12 +311,14 @@ tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int f
                 .mended = text,
                 .length = length,
                 .flags = flags,
-                .open = -1};
+                .open = -1,
+                .notes = notes};
     tn_status status;
     *root = NULL;
     int64_t valid = tn_utf8_valid_prefix(text, length);
     if (valid < length) {
         status = fail_at(&p, valid, "bytes that are not UTF-8");
+        tn_remedy("%s", tn_utf8_remedy(text, length));
         goto done;
     }
     TN_TRY(mend_surrogates(&p));

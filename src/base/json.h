@@ -54,6 +54,13 @@ enum { TN_JSON_MAX_DEPTH = 256 };
  * Errors: TN_BAD_DATA with position and reason. */
 tn_status tn_json_parse(tn_arena *arena, const char *text, int64_t length, int flags, const char *name,
                         const tn_json **root);
+/* The same, noting what was read all the same: a \uD800 … \uDFFF without its other half, for which U+FFFD
+ * stands, and a key twice in one object. */
+typedef struct tn_json_notes {
+    bool lone_surrogate, repeated_key;
+} tn_json_notes;
+tn_status tn_json_parse_noting(tn_arena *arena, const char *text, int64_t length, int flags, const char *name,
+                               tn_json_notes *notes, const tn_json **root);
 tn_status tn_json_read_file(tn_arena *arena, const char *path, int flags, const tn_json **root);
 /* The same tree from YAML (of one document). Plain scalars resolve by YAML 1.2's core rules, which
  * are JSON's plus ~, True/False and .inf/.nan, plus 2e-4 style reals; anchors and aliases are expanded within

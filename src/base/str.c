@@ -133,6 +133,12 @@ int64_t tn_utf8_valid_prefix(const char *text, int64_t length) {
 
 bool tn_utf8_valid(const char *text, int64_t length) { return tn_utf8_valid_prefix(text, length) == length; }
 
+const char *tn_utf8_remedy(const char *text, int64_t length) {
+    bool marked = length >= 2 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0);
+    return marked ? "the file is UTF-16, as Windows writes it; convert it: iconv -f UTF-16 -t UTF-8 old > new"
+                  : "convert the file to UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 old > new";
+}
+
 void tn_utf8_lossy(tn_str *out, const char *text, int64_t length) {
     uint32_t c;
     int prefix;

@@ -36,6 +36,8 @@ int tn_utf8_decode(const char *text, int64_t length, uint32_t *code_point);
 bool tn_utf8_valid(const char *text, int64_t length);
 /* Bytes before the first one that is not UTF-8; `length` where all are. */
 int64_t tn_utf8_valid_prefix(const char *text, int64_t length);
+/* What to do about a file that is not UTF-8, by how it begins. */
+const char *tn_utf8_remedy(const char *text, int64_t length);
 /* Appends `text` with each maximal invalid part replaced by U+FFFD, as Python and Rust do it. */
 void tn_utf8_lossy(tn_str *out, const char *text, int64_t length);
 /* Bytes at the end of `text` that begin a character whose rest is missing (0 to 3). */

@@ -24,8 +24,31 @@ static int missing_value(const cli_run *run, const char *key, const char *next) 
                      "--%s needs a value, and '%s' looks like a key", key, next);
 }
 
+/* Does `key` stand among the words as a flag? Values that begin with -- are behind a '=', so these are keys. */
+static bool stands_in(int count, char **words, const char *key) {
+    size_t length = strlen(key);
+    for (int i = 0; i < count; i++)
+        if (strncmp(words[i], "--", 2) == 0 && strncmp(words[i] + 2, key, length) == 0 &&
+            (!words[i][2 + length] || words[i][2 + length] == '='))
+            return true;
+    return false;
+}
+
+/* The later of two equal flags counts, which is how a script's settings are changed by words behind them. The
+ * configuration file is not read yet: what is in force was given by flags. */
+static tn_status set_key(cli_run *run, const char *key, const char *value, bool again) {
+    const char *before = again ? tn_config_get(run->config, key) : NULL;
+    tn_status status = tn_config_set(run->config, key, value);
+    const char *now = status == TN_OK ? tn_config_get(run->config, key) : before;
+    if (before && now && strcmp(before, now) != 0)
+        fprintf(stderr, "warning: --%s is given twice: %s counts, and not %s\n", key, *now ? now : "none",
+                *before ? before : "none");
+    return status;
+}
+
 /* One key at words[*at]; moves *at to its last word. */
 static int read_key(cli_run *run, int count, char **words, int *at) {
+    const int first = *at;
     const char *word = words[*at] + 2, *equals = strchr(word, '='), *value;
     char key[LONGEST_KEY];
     size_t length = equals ? (size_t)(equals - word) : strlen(word);
@@ -48,7 +71,7 @@ static int read_key(cli_run *run, int count, char **words, int *at) {
         value = known ? next : "";
         *at += known;
     }
-    tn_status status = tn_config_set(run->config, key, value);
+    tn_status status = set_key(run, key, value, stands_in(first, words, key));
     return status == TN_OK ? CLI_OK : cli_fail(run->json, status);
 }
 

@@ -3,6 +3,7 @@
  * shape. */
 #include "data/dataset.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,7 @@ enum { BATCH_RECORDS = 512, BATCH_BYTES = 4 << 20 };
 typedef struct job {
     tn_slice slice;
     tn_encoding encoding;
+    tn_json_notes notes;
     tn_status status;
 } job;
 
@@ -32,6 +34,7 @@ typedef struct building {
     tn_reader **readers; /* [options->count] */
     job *jobs;           /* [BATCH_RECORDS] */
     tn_store_writer writer;
+    char first_mended[256], first_repeated[256]; /* places, " (first FILE:LINE)"; "" where the cache is read */
 } building;
 
 /* ---- One batch of records ---- */
@@ -39,7 +42,9 @@ typedef struct building {
 static tn_status encode_slice(const building *b, const tn_reader *reader, tn_shape shape, job *j) {
     tn_arena arena = {0};
     const tn_json *record;
-    tn_status status = tn_reader_parse(reader, j->slice, &arena, &record); /* names file and line itself */
+    j->notes = (tn_json_notes){0};
+    /* names file and line itself */
+    tn_status status = tn_reader_parse(reader, j->slice, &arena, &j->notes, &record);
     if (status == TN_OK) {
         status = tn_encode(&b->encoder, &arena, record, shape, &j->encoding);
         tn_context(status, "%s:%lld", tn_reader_path(reader), (long long)j->slice.line);
@@ -65,6 +70,17 @@ static tn_status store_record(building *b, const tn_encoding *e) {
     return TN_OK;
 }
 
+static void count_note(bool noted, const tn_reader *reader, int64_t line, int64_t *count, char first[256]) {
+    if (noted && (*count)++ == 0)
+        snprintf(first, 256, " (the first is %s:%lld)", tn_reader_path(reader), (long long)line);
+}
+
+static void count_notes(building *b, const tn_reader *reader, const job *j) {
+    tn_dataset_stats *s = &b->writer.stats;
+    count_note(j->notes.lone_surrogate, reader, j->slice.line, &s->mended, b->first_mended);
+    count_note(j->notes.repeated_key, reader, j->slice.line, &s->repeated, b->first_repeated);
+}
+
 static tn_status encode_batch(building *b, const tn_reader *reader, tn_shape shape, int64_t count) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(tn_threads())
     for (int64_t i = 0; i < count; i++) b->jobs[i].status = encode_slice(b, reader, shape, &b->jobs[i]);
@@ -74,6 +90,7 @@ static tn_status encode_batch(building *b, const tn_reader *reader, tn_shape sha
         tn_status status = b->jobs[i].status == TN_OK ? TN_OK : encode_slice(b, reader, shape, &b->jobs[i]);
         if (status == TN_OK) status = store_record(b, &b->jobs[i].encoding);
         if (status != TN_OK) return status;
+        count_notes(b, reader, &b->jobs[i]);
     }
     return TN_OK;
 }
@@ -87,7 +104,7 @@ static tn_status find_shape(building *b, const tn_reader *reader, tn_slice first
     if (b->options->format && b->options->format[0]) {
         TN_TRY(tn_shape_from_name(b->options->format, shape));
     } else {
-        TN_TRY(tn_reader_parse(reader, first, &arena, &record));
+        TN_TRY(tn_reader_parse(reader, first, &arena, NULL, &record));
         status = tn_context(tn_shape_detect(record, shape), "%s:%lld", tn_reader_path(reader),
                             (long long)first.line);
         if (status != TN_OK) goto done;
@@ -209,6 +226,14 @@ static void warn_of_losses(const building *b, const tn_dataset_stats *s) {
             "the tokenizer has no chat template: prompt and completion are joined with nothing between them");
     if ((plain || text) && chat && tn_chat_eos(chat) < 0)
         tn_warn("the tokenizer names no eos_token: the samples end without one");
+    if (s->mended > 0)
+        tn_warn(
+            "%lld of %lld records have half of a surrogate pair (\\ud83d without its other half), which is no "
+            "character: U+FFFD stands for it%s",
+            (long long)s->mended, (long long)s->records, b->first_mended);
+    if (s->repeated > 0)
+        tn_warn("%lld of %lld records have a key twice in one object: the last one counts%s",
+                (long long)s->repeated, (long long)s->records, b->first_repeated);
     if (s->unlabelled > 0 && s->labelled > 0)
         tn_warn("%lld of %lld samples have no token with a loss: training leaves them out",
                 (long long)s->unlabelled, (long long)s->samples);
@@ -228,6 +253,7 @@ static tn_status open_store(building *b, const tn_chat *chat, tn_store *store) {
     if (path) TN_TRY(tn_store_open(path, key, store, &found));
     if (found) goto done;
     status = build(b, path, key, store);
+    if (status == TN_OK && path) tn_store_trim(path, tn_store_limit(path));
     if (status == TN_STORAGE && path) {
         tn_warn("the token cache could not be written, the samples stay in memory: %s", tn_error_message());
         TN_TRY(open_readers(b));

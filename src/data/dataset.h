@@ -44,6 +44,8 @@ typedef struct tn_dataset_stats {
     int64_t records, samples, tokens;
     int64_t labelled;   /* tokens with a loss: label ≥ 0 at positions ≥ 1 */
     int64_t cut;        /* records cut to max_length */
+    int64_t mended;     /* records with half of a surrogate pair, for which U+FFFD stands */
+    int64_t repeated;   /* records with a key twice in one object, the last of which counts */
     int64_t unlabelled; /* samples with no label, which training leaves out */
     int64_t longest;    /* tokens of the longest sample */
     bool from_cache;

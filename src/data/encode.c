@@ -125,6 +125,28 @@ static tn_status encode_completion(const tn_encoder *e, const tn_record *record,
     return status;
 }
 
+/* Messages that carry no loss can be told only where the template shows each of the assistant's once. */
+static tn_status fail_silence(const tn_encoder *e, int64_t answers) {
+    if (!e->options->train_on_responses_only) {
+        tn_fail(TN_BAD_DATA, "a message is marked to carry no loss, and train_on_responses_only is false");
+        return tn_remedy("leave out the mark (weight, train), or train_on_responses_only: false");
+    }
+    tn_fail(TN_BAD_DATA,
+            "a message is marked to carry no loss, and the %lld of the assistant are not told apart in the "
+            "rendered "
+            "conversation",
+            (long long)answers);
+    return tn_remedy("split the conversation where the loss ends, or give ids with labels");
+}
+
+/* Leaves out the ranges of silent messages. */
+static int64_t drop_silent(tn_text_range *ranges, int64_t count, const bool *silent) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (!silent[i]) ranges[kept++] = ranges[i];
+    return kept;
+}
+
 static tn_status encode_chat(const tn_encoder *e, const tn_record *record, tn_encoding *out) {
     bool by_blocks = e->options->train_on_responses_only && e->markers.generation;
     tn_text_range *ranges = NULL;
@@ -135,12 +157,19 @@ static tn_status encode_chat(const tn_encoder *e, const tn_record *record, tn_en
     TN_TRY(tn_text_encode(tn_chat_text(e->chat), tn_str_text(&out->text), out->text.length, false, &out->ids,
                           by_blocks ? &out->spans : NULL));
     TN_TRY(check_ids(e, &out->ids));
+    int64_t whole = out->ids.count;
+    bool told = !record->silent || (by_blocks && range_count == record->answers);
     cut(e, out);
     TN_TRY(make_labels(out));
-    if (by_blocks)
+    if (by_blocks) {
+        if (record->silent && told) range_count = drop_silent(ranges, range_count, record->silent);
         tn_label_ranges(ranges, range_count, out->spans.starts_ends, out->ids.ids, out->ids.count, out->labels);
-    else if (e->options->train_on_responses_only)
+    } else if (e->options->train_on_responses_only) {
         tn_label_responses(&e->markers, out->ids.ids, out->ids.count, out->labels);
+        told = told || tn_label_silence(&e->markers, out->ids.ids, whole, out->ids.count, record->silent,
+                                        record->answers, out->labels);
+    }
+    if (!told) status = fail_silence(e, record->answers);
 done:
     free(ranges);
     return status;

@@ -6,6 +6,7 @@
  * stands between question and answer, less what follows a question that has no answer yet. */
 #include "data/labels.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,22 @@ void tn_label_responses(const tn_markers *m, const int32_t *ids, int64_t count, 
         if (end == count - 1) at = end = count;
         for (int64_t i = start; i < end; i++) labels[i] = ids[i];
     }
+}
+
+bool tn_label_silence(const tn_markers *m, const int32_t *ids, int64_t whole, int64_t count, const bool *silent,
+                      int64_t answers, int32_t *labels) {
+    bool quiet = false;
+    int64_t answer = 0;
+    for (int64_t at = 0; at < whole; at++) {
+        if (stands_at(&m->assistant_ids, ids, whole, at)) {
+            if (answer == answers) return false;
+            quiet = silent[answer++];
+        } else if (stands_at(&m->user_ids, ids, whole, at)) {
+            quiet = false;
+        }
+        if (quiet && at < count) labels[at] = TN_NO_LABEL;
+    }
+    return answer == answers;
 }
 
 void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends,
@@ -169,14 +186,31 @@ static tn_status encode_marker(const tn_chat *chat, const tn_str *marker, tn_ids
     return tn_text_encode(tn_chat_text(chat), tn_str_text(marker), marker->length, false, ids, NULL);
 }
 
-static tn_status fail_markers(const tn_markers *m) {
-    tn_fail(TN_BAD_DATA,
-            "cannot tell the assistant's turns from the chat template: the texts \"%s\" and \"%s\" do not part "
-            "a probe conversation",
-            tn_str_text(&m->user), tn_str_text(&m->assistant));
+static tn_status remedy_markers(void) {
     return tn_remedy(
         "put {%% generation %%} ... {%% endgeneration %%} around the assistant's content in the chat template, "
         "or train on every token with train_on_responses_only false");
+}
+
+static tn_status fail_markers(const tn_chat *chat, const tn_markers *m) {
+    tn_fail(
+        TN_BAD_DATA,
+        "%s: cannot tell the assistant's turns from the chat template: the texts \"%s\" and \"%s\" do not part "
+        "a probe conversation",
+        tn_chat_template_name(chat), tn_str_text(&m->user), tn_str_text(&m->assistant));
+    return remedy_markers();
+}
+
+/* The template's own words say nothing of the probe, which is no record of the user's. */
+static tn_status fail_probe(const tn_chat *chat) {
+    char reason[512];
+    snprintf(reason, sizeof reason, "%s", tn_error_message());
+    tn_fail(TN_BAD_DATA,
+            "%s: the chat template rejects a plain conversation of two questions and answers, by which the "
+            "assistant's "
+            "turns are found: %s",
+            tn_chat_template_name(chat), reason);
+    return remedy_markers();
 }
 
 static tn_status prove_markers(const tn_chat *chat, probing *p, tn_markers *m) {
@@ -192,7 +226,7 @@ static tn_status prove_markers(const tn_chat *chat, probing *p, tn_markers *m) {
         TN_TRY(encode_marker(chat, &m->assistant, &m->assistant_ids));
         if (proves(p, m, labels)) goto done;
     }
-    status = fail_markers(m);
+    status = fail_markers(chat, m);
 done:
     free(labels);
     return status;
@@ -201,13 +235,16 @@ done:
 tn_status tn_markers_find(const tn_chat *chat, tn_markers *m) {
     probing p = {0};
     int64_t generated = 0;
+    bool rejected = false;
     tn_status status;
     *m = (tn_markers){0};
-    TN_TRY(render(chat, probe, &p.text, NULL, &generated));
+    status = render(chat, probe, &p.text, &rejected, &generated);
+    if (rejected) status = fail_probe(chat);
+    if (status != TN_OK) goto done;
     m->generation = generated > 0;
     if (m->generation) goto done;
     if (!find_words(&p)) {
-        status = fail_markers(m);
+        status = fail_markers(chat, m);
         goto done;
     }
     TN_TRY(cut_markers(chat, &p, m));

@@ -24,6 +24,11 @@ void tn_markers_free(tn_markers *markers);
 
 /* labels[i] = ids[i] from behind each assistant marker to the next user marker or the end, else -100. */
 void tn_label_responses(const tn_markers *markers, const int32_t *ids, int64_t count, int32_t *labels);
+/* Takes the labels of the assistant's messages that are silent [answers], each of which begins with a marker in
+ * the ids [whole]; labels has the first `count` of them. False where there are not as many markers as messages.
+ */
+bool tn_label_silence(const tn_markers *markers, const int32_t *ids, int64_t whole, int64_t count,
+                      const bool *silent, int64_t answers, int32_t *labels);
 /* labels[i] = ids[i] for tokens whose bytes overlap one of the ranges, else -100. starts_ends: as tn_spans. */
 void tn_label_ranges(const tn_text_range *ranges, int64_t range_count, const int64_t *starts_ends,
                      const int32_t *ids, int64_t count, int32_t *labels);

@@ -315,25 +315,27 @@ static tn_status check_utf8(const tn_reader *r, tn_slice slice) {
     tn_fail(TN_BAD_DATA, "%s:%lld: not UTF-8 at byte %lld of the file (0x%02X)", r->path,
             (long long)(slice.line + count_lines(text, at)), (long long)(text + at - (const char *)r->map.data),
             (unsigned)(unsigned char)text[at]);
-    return tn_remedy("convert the file to UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 old > new");
+    return tn_remedy("%s", tn_utf8_remedy((const char *)r->map.data, r->map.bytes));
 }
 
-static tn_status parse_json(const tn_reader *r, tn_slice slice, tn_arena *arena, const tn_json **record) {
+static tn_status parse_json(const tn_reader *r, tn_slice slice, tn_arena *arena, tn_json_notes *notes,
+                            const tn_json **record) {
     char *name = tn_arena_printf(arena, "%s:%lld", r->path, (long long)slice.line);
     if (!name) return tn_fail_memory(256, "a file name");
-    tn_status status =
-        tn_json_parse(arena, r->text + slice.start, slice.length, TN_JSON_EXTENSIONS, name, record);
+    tn_status status = tn_json_parse_noting(arena, r->text + slice.start, slice.length, TN_JSON_EXTENSIONS,
+                                            name, notes, record);
     if (status == TN_BAD_DATA && slice.start + slice.length == r->length)
         tn_remedy("it is the last record: the file may be cut off");
     return status;
 }
 
-tn_status tn_reader_parse(const tn_reader *r, tn_slice slice, tn_arena *arena, const tn_json **record) {
+tn_status tn_reader_parse(const tn_reader *r, tn_slice slice, tn_arena *arena, tn_json_notes *notes,
+                          const tn_json **record) {
     tn_status status = check_utf8(r, slice);
     if (status != TN_OK) return status;
     if (r->kind == CSV) return parse_row(r, slice, arena, record);
     if (r->kind == TEXT) return parse_text(r, slice, arena, record);
-    return parse_json(r, slice, arena, record);
+    return parse_json(r, slice, arena, notes, record);
 }
 
 tn_status tn_reader_next(tn_reader *r, tn_slice *slice, bool *found) {

@@ -30,8 +30,10 @@ tn_status tn_reader_open_memory(const char *path, const void *bytes, int64_t len
 void tn_reader_free(tn_reader *reader);
 /* The next record; *found is false behind the last. Errors: TN_BAD_DATA with file and line. */
 tn_status tn_reader_next(tn_reader *reader, tn_slice *slice, bool *found);
-/* The record as a tree in the arena; safe from several threads. Errors: TN_BAD_DATA with file and line. */
-tn_status tn_reader_parse(const tn_reader *reader, tn_slice slice, tn_arena *arena, const tn_json **record);
+/* The record as a tree in the arena; safe from several threads. `notes` (may be NULL): as in json.h. Errors:
+ * TN_BAD_DATA with file and line. */
+tn_status tn_reader_parse(const tn_reader *reader, tn_slice slice, tn_arena *arena, tn_json_notes *notes,
+                          const tn_json **record);
 const char *tn_reader_path(const tn_reader *reader);
 /* The mapped bytes, for hashing, and what else decides how they are read. */
 tn_map tn_reader_bytes(const tn_reader *reader);

@@ -2,6 +2,7 @@
  * they were made from; only what is new is allocated, in the arena of the record. */
 #include "data/records.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,6 +125,7 @@ static tn_status get_string(const tn_json *record, const char *key, const tn_jso
 typedef struct dialogue {
     tn_arena *arena;
     tn_json *messages; /* [capacity], in the arena */
+    bool *silent;      /* [capacity] the message says itself that it carries no loss */
     int64_t count, capacity, calls /* tool calls so far */;
     char call_id[16]; /* of the last one: an observation answers it */
 } dialogue;
@@ -131,7 +133,8 @@ typedef struct dialogue {
 static tn_status open_dialogue(dialogue *d, tn_arena *arena, int64_t capacity) {
     *d = (dialogue){.arena = arena, .capacity = capacity};
     d->messages = tn_arena_take(arena, capacity * (int64_t)sizeof *d->messages);
-    return d->messages ? TN_OK : fail_room();
+    d->silent = tn_arena_take(arena, capacity * (int64_t)sizeof *d->silent);
+    return d->messages && d->silent ? TN_OK : fail_room();
 }
 
 static tn_status say(dialogue *d, const char *role, tn_json content) {
@@ -226,6 +229,31 @@ static tn_status say_sharegpt(dialogue *d, const tn_json *turn, int64_t number) 
     return strcmp(role, "tool") == 0 ? say_observation(d, *value) : say(d, role, *value);
 }
 
+static bool is_answer(const tn_json *message) {
+    return tn_json_is_string(tn_json_get(message, "role"), "assistant");
+}
+
+/* What a message says itself of the loss of the one that was just made of it. Only the assistant's have one. */
+static tn_status read_mark(dialogue *d, const tn_json *given, int64_t number) {
+    static const char *const switches[] = {"train", "training", "loss"}, *const parts = "train_detail";
+    const tn_json *weight = tn_json_get(given, "weight"), *detail = tn_json_get(given, parts);
+    bool *silent = &d->silent[d->count - 1];
+    if (!is_answer(&d->messages[d->count - 1])) return TN_OK;
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
+        if (!tn_json_boolean(tn_json_get(given, switches[i]), true)) *silent = true;
+    if (detail && detail->type == TN_JSON_ARRAY && detail->count > 0) {
+        tn_fail(TN_BAD_DATA, "message %lld has \"%s\", and parts of a message cannot be left out",
+                (long long)number, parts);
+        return tn_remedy("\"train\": false leaves out the whole message; ids with labels can say every token");
+    }
+    if (tn_json_is_null(weight)) return TN_OK;
+    double value = weight->type == TN_JSON_BOOLEAN ? weight->boolean : tn_json_number(weight, NAN);
+    if (value == 0) *silent = true;
+    if (value == 0 || value == 1) return TN_OK;
+    tn_fail(TN_BAD_DATA, "the \"weight\" of message %lld is neither 0 nor 1", (long long)number);
+    return tn_remedy("a message carries its loss (1) or none (0); leave the key out otherwise");
+}
+
 /* Messages of either spelling. OpenAI's pass as they are, whatever else they carry. */
 static tn_status say_all(dialogue *d, const tn_json *list) {
     tn_status status = TN_OK;
@@ -236,6 +264,7 @@ static tn_status say_all(dialogue *d, const tn_json *list) {
                            tn_json_type_name(message));
         if (!has(message, "role")) {
             status = say_sharegpt(d, message, i + 1);
+            if (status == TN_OK) status = read_mark(d, message, i + 1);
             continue;
         }
         if (!tn_json_string(tn_json_get(message, "role"), NULL))
@@ -243,6 +272,7 @@ static tn_status say_all(dialogue *d, const tn_json *list) {
         if (!tn_json_get(message, "content") && !has(message, "tool_calls"))
             return tn_fail(TN_BAD_DATA, "message %lld has no \"content\"", (long long)i + 1);
         d->messages[d->count++] = *message;
+        status = read_mark(d, message, i + 1);
     }
     return status;
 }
@@ -270,6 +300,17 @@ static tn_status refuse_images(const tn_json *record) {
     return TN_OK;
 }
 
+/* The marks of the assistant's messages alone, in place; none where every one carries its loss. */
+static void give_marks(dialogue *d, tn_record *out) {
+    bool any = false;
+    for (int64_t i = 0; i < d->count; i++) {
+        if (!is_answer(&d->messages[i])) continue;
+        any |= d->silent[i];
+        d->silent[out->answers++] = d->silent[i];
+    }
+    if (any) out->silent = d->silent;
+}
+
 /* The object for tn_chat_render. */
 static tn_status finish_chat(dialogue *d, const tn_json *record, tn_record *out) {
     static const char *const names[][2] = {{"tools", "tools"},
@@ -291,6 +332,7 @@ static tn_status finish_chat(dialogue *d, const tn_json *record, tn_record *out)
     }
     *chat = (tn_json){.type = TN_JSON_OBJECT, .count = count, .members = members};
     *out = (tn_record){.kind = TN_RECORD_CHAT, .chat = chat};
+    give_marks(d, out);
     return TN_OK;
 }
 
@@ -446,17 +488,49 @@ static tn_status convert_text(const tn_json *record, tn_record *out) {
     return status;
 }
 
+/* Places [*from, *to) of the tokens that are none of the padding, which lies at the ends. */
+static tn_status find_padding(const tn_json *mask, int64_t *from, int64_t *to) {
+    if (mask->count != *to)
+        return tn_fail(TN_BAD_DATA, "%lld input_ids, but an attention_mask of %lld", (long long)*to,
+                       (long long)mask->count);
+    while (*from < *to && tn_json_integer(&mask->items[*from], -1) == 0) ++*from;
+    while (*to > *from && tn_json_integer(&mask->items[*to - 1], -1) == 0) --*to;
+    for (int64_t i = *from; i < *to; i++) {
+        if (tn_json_integer(&mask->items[i], -1) == 1) continue;
+        tn_fail(TN_BAD_DATA, "attention_mask[%lld] is not 1 between tokens that are no padding", (long long)i);
+        return tn_remedy(
+            "0 marks padding, at the ends alone; records that were packed before come apart, one a line");
+    }
+    return TN_OK;
+}
+
+static tn_status slice(tn_arena *arena, const tn_json **list, int64_t from, int64_t to) {
+    tn_json *part = tn_arena_take(arena, sizeof *part);
+    if (!part) return fail_room();
+    *part = (tn_json){.type = TN_JSON_ARRAY, .count = to - from, .items = (*list)->items + from};
+    *list = part;
+    return TN_OK;
+}
+
 static tn_status convert_ids(tn_arena *arena, const tn_json *record, tn_record *out) {
     static const tn_json none = {.type = TN_JSON_ARRAY};
+    const tn_json *mask;
+    tn_status status;
     *out = (tn_record){.kind = TN_RECORD_IDS};
-    tn_status status = get_list(arena, record, "input_ids", &out->ids);
-    if (status == TN_OK) status = get_list(arena, record, "labels", &out->labels);
-    if (status != TN_OK) return status;
+    TN_TRY(get_list(arena, record, "input_ids", &out->ids));
+    TN_TRY(get_list(arena, record, "labels", &out->labels));
+    TN_TRY(get_list(arena, record, "attention_mask", &mask));
     if (!out->ids) out->ids = &none;
     if (out->labels && out->labels->count != out->ids->count)
-        return tn_fail(TN_BAD_DATA, "%lld input_ids, but %lld labels", (long long)out->ids->count,
-                       (long long)out->labels->count);
-    return TN_OK;
+        TN_THROW(TN_BAD_DATA, "%lld input_ids, but %lld labels", (long long)out->ids->count,
+                 (long long)out->labels->count);
+    if (!mask) goto done;
+    int64_t from = 0, to = out->ids->count;
+    TN_TRY(find_padding(mask, &from, &to));
+    TN_TRY(slice(arena, &out->ids, from, to));
+    if (out->labels) TN_TRY(slice(arena, &out->labels, from, to));
+done:
+    return status;
 }
 
 tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,

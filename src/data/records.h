@@ -11,11 +11,13 @@
  *   prompt_completion  {"prompt", "completion"}: strings, or lists of messages
  *   question_answer    {"question", "answer"}
  *   text               {"text"}
- *   input_ids          {"input_ids"} and perhaps {"labels"}
+ *   input_ids          {"input_ids"} and perhaps {"labels"}; what "attention_mask" marks as padding (0) is left
+ *                      out
  *
  * Beside a conversation may stand "system" (a string), "tools", "documents" and "kwargs" (or
- * "chat_template_kwargs"). Lists and objects may also be strings that hold JSON, as in a CSV file. Other keys
- * are ignored.
+ * "chat_template_kwargs"). A message of the assistant's carries no loss where its own "weight" is 0 (OpenAI),
+ * or "train", "training" (axolotl) or "loss" (ms-swift) is false. Lists and objects may also be strings that
+ * hold JSON, as in a CSV file. Other keys are ignored.
  */
 #ifndef TN_DATA_RECORDS_H
 #define TN_DATA_RECORDS_H
@@ -44,12 +46,14 @@ typedef enum tn_record_kind {
     TN_RECORD_TEXT,       /* `text` */
     TN_RECORD_COMPLETION, /* `text`: prompt and completion one behind the other; the first `prompt_bytes` are
                              the prompt */
-    TN_RECORD_IDS,        /* `ids`, and `labels` or NULL: arrays of integers */
+    TN_RECORD_IDS,        /* `ids`, and `labels` or NULL: arrays of integers, without padding */
 } tn_record_kind;
 
 typedef struct tn_record {
     tn_record_kind kind;
     const tn_json *chat;
+    const bool *silent; /* CHAT: [answers] which of the assistant's messages carry no loss; NULL: all do */
+    int64_t answers;
     const char *text; /* [bytes], not terminated */
     int64_t bytes, prompt_bytes;
     const tn_json *ids, *labels;

@@ -13,7 +13,7 @@ static const char magic[8] = "tnTOKENS";
 /* The last bytes of a file of samples; all fields little-endian, no padding. */
 typedef struct trailer {
     char magic[8];
-    int64_t version, records, samples, tokens, labelled, cut, unlabelled, longest;
+    int64_t version, records, samples, tokens, labelled, cut, mended, repeated, unlabelled, longest;
     char format[32], key[40], content_hash[40];
     char hash[40]; /* of the fields above */
 } trailer;
@@ -24,6 +24,7 @@ static void seal(const trailer *t, char digits[33]) { tn_hash_memory(t, offsetof
 
 void tn_store_close(tn_store *store) {
     tn_map_close(&store->map);
+    if (store->held) fclose(store->held);
     free(store->memory);
     *store = (tn_store){0};
 }
@@ -54,8 +55,8 @@ static bool read_trailer(const char *bytes, int64_t length, const char *key, tra
 
 /* Points the store into the bytes. The format's name is copied to the constant it came from. */
 static bool attach(tn_store *store, const char *bytes, int64_t length, const char *key) {
-    static const char *const formats[] = {"messages",        "conversations", "alpaca",   "prompt_completion",
-                                          "question_answer", "text",          "input_ids"};
+    static const char *const formats[] = {"messages",        "conversations", "alpaca",    "prompt_completion",
+                                          "question_answer", "text",          "input_ids", "alpaca_prompt"};
     trailer t;
     char digits[33];
     if (!read_trailer(bytes, length, key, &t)) return false;
@@ -68,6 +69,8 @@ static bool attach(tn_store *store, const char *bytes, int64_t length, const cha
                                       .tokens = t.tokens,
                                       .labelled = t.labelled,
                                       .cut = t.cut,
+                                      .mended = t.mended,
+                                      .repeated = t.repeated,
                                       .unlabelled = t.unlabelled,
                                       .longest = t.longest,
                                       .format = ""};
@@ -87,7 +90,10 @@ tn_status tn_store_open(const char *path, const char *key, tn_store *store, bool
     }
     *found = attach(store, (const char *)store->map.data, store->map.bytes, key);
     store->stats.from_cache = *found;
-    if (*found) return TN_OK;
+    if (*found) {
+        tn_store_hold(store, path);
+        return TN_OK;
+    }
     tn_warn("the token cache %s is damaged and is made again", path);
     tn_store_close(store);
     return TN_OK;
@@ -138,7 +144,8 @@ static void write_trailer(tn_store_writer *w, const char *key) {
     memcpy(t.magic, magic, sizeof magic);
     t.version = TN_STORE_VERSION;
     t.records = s->records, t.samples = s->samples, t.tokens = s->tokens, t.labelled = s->labelled;
-    t.cut = s->cut, t.unlabelled = s->unlabelled, t.longest = s->longest;
+    t.cut = s->cut, t.mended = s->mended, t.repeated = s->repeated;
+    t.unlabelled = s->unlabelled, t.longest = s->longest;
     snprintf(t.format, sizeof t.format, "%s", s->format);
     snprintf(t.key, sizeof t.key, "%s", key);
     tn_hash_end(&w->hasher, t.content_hash);
@@ -174,6 +181,7 @@ tn_status tn_store_finish(tn_store_writer *w, const char *key, tn_store *store) 
     if (status == TN_OK) status = tn_map_open(path, &store->map);
     if (status == TN_OK && !attach(store, (const char *)store->map.data, store->map.bytes, key))
         status = tn_fail(TN_STORAGE, "%s does not hold what was just written to it", path);
+    if (status == TN_OK) tn_store_hold(store, path);
     tn_arena_free(&arena);
 done:
     tn_store_abort(w);

@@ -17,10 +17,11 @@
 #include "data/dataset.h"
 
 /* Raised whenever the rules of reading, templates or labels change: older caches are then left alone. */
-enum { TN_STORE_VERSION = 1 };
+enum { TN_STORE_VERSION = 2 };
 
 typedef struct tn_store {
     tn_map map;   /* of the cached file */
+    FILE *held;   /* the same, open and locked while it is in use */
     char *memory; /* or the bytes themselves */
     const int32_t *samples;
     const int64_t *offsets;
@@ -43,11 +44,19 @@ typedef struct tn_store_writer {
 } tn_store_writer;
 /* `path` NULL: in memory. */
 tn_status tn_store_begin(const char *path, tn_store_writer *writer);
-/* Appends a sample and counts it; `stats.records` and `stats.cut` are the caller's to count. */
+/* Appends a sample and counts it; what `stats` says of records is the caller's to count. */
 tn_status tn_store_add(tn_store_writer *writer, tn_sample sample);
 /* Writes offsets and trailer and opens what was written. */
 tn_status tn_store_finish(tn_store_writer *writer, const char *key, tn_store *store);
 void tn_store_abort(tn_store_writer *writer);
+
+/* Marks the cached file that the store has mapped as in use, until it is closed. */
+void tn_store_hold(tn_store *store, const char *path);
+/* What the token cache may take of the disk that `path` is on: 4 GiB, or a tenth of it where that is less. */
+int64_t tn_store_limit(const char *path);
+/* Removes entries beside `path`, those used longest ago first, until all of them take no more than `limit`
+ * bytes; never `path` itself, and none that is in use. What cannot be done is left undone. */
+void tn_store_trim(const char *path, int64_t limit);
 
 /* Path of the cache file of `key` in the arena, its directory made; NULL where nothing can be cached (a
  * warning). */

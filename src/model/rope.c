@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/str.h"
+
 static const double pi = 3.14159265358979323846;
 
 static const struct {
@@ -89,6 +91,73 @@ tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *d
     status = check(rope, name);
 done:
     return status;
+}
+
+/* Members of the key; those of multimodal models are known, and have no effect here. */
+static const struct {
+    const char *name;
+    enum { NUMBER, POSITIVE, BOOLEAN, TEXT, LIST } type;
+} members[] = {
+    {"rope_type", TEXT},          {"type", TEXT},
+    {"factor", POSITIVE},         {"original_max_position_embeddings", POSITIVE},
+    {"rope_theta", POSITIVE},     {"partial_rotary_factor", POSITIVE},
+    {"low_freq_factor", NUMBER},  {"high_freq_factor", NUMBER},
+    {"beta_fast", NUMBER},        {"beta_slow", NUMBER},
+    {"attention_factor", NUMBER}, {"mscale", NUMBER},
+    {"mscale_all_dim", NUMBER},   {"truncate", BOOLEAN},
+    {"long_factor", LIST},        {"short_factor", LIST},
+    {"mrope_section", LIST},      {"mrope_interleaved", BOOLEAN},
+};
+enum { MEMBERS = sizeof members / sizeof *members };
+
+static tn_status fail_member(const char *name) {
+    const char *nearest = NULL;
+    int best = (int)strlen(name) / 2 + 2;
+    for (int i = 0; i < MEMBERS; i++) {
+        int distance = tn_edit_distance(name, members[i].name);
+        if (distance < best) best = distance, nearest = members[i].name;
+    }
+    tn_fail(TN_USAGE, "rope_scaling: unknown member '%s'%s%s%s", name, nearest ? "; did you mean '" : "",
+            nearest ? nearest : "", nearest ? "'?" : "");
+    return tn_remedy("its members are those of rope_scaling in config.json: rope_type, factor and the like");
+}
+
+static tn_status check_member(const tn_member *m) {
+    static const char *const expected[] = {"a number", "a positive number", "true or false", "a text",
+                                           "a list of numbers"};
+    const tn_json *value = &m->value;
+    double number = tn_json_number(value, NAN);
+    int i = 0;
+    while (i < MEMBERS && strcmp(m->key, members[i].name) != 0) i++;
+    if (i == MEMBERS) return fail_member(m->key);
+    bool fits = members[i].type == NUMBER     ? isfinite(number)
+                : members[i].type == POSITIVE ? isfinite(number) && number > 0
+                : members[i].type == BOOLEAN  ? value->type == TN_JSON_BOOLEAN
+                : members[i].type == TEXT     ? value->type == TN_JSON_STRING
+                                              : value->type == TN_JSON_ARRAY;
+    if (fits || value->type == TN_JSON_NULL) return TN_OK;
+    tn_fail(TN_USAGE, "rope_scaling: %s is %s, %s was expected", m->key, tn_json_type_name(value),
+            expected[members[i].type]);
+    return tn_remedy("for example --rope_scaling '{\"rope_type\":\"yarn\",\"factor\":4}'");
+}
+
+tn_status tn_rope_check_key(const tn_json *scaling) {
+    static const char *const by_factor[] = {"linear", "dynamic", "llama3", "yarn"};
+    const tn_json *type = tn_json_get(scaling, "rope_type");
+    if (tn_json_is_null(type)) type = tn_json_get(scaling, "type");
+    bool other_says = tn_json_is_string(type, "yarn") &&
+                      !tn_json_is_null(tn_json_get(scaling, "original_max_position_embeddings"));
+    for (int64_t i = 0; i < scaling->count; i++) {
+        tn_status status = check_member(&scaling->members[i]);
+        if (status != TN_OK) return status;
+    }
+    for (size_t i = 0; i < sizeof by_factor / sizeof *by_factor; i++) {
+        if (!tn_json_is_string(type, by_factor[i]) || other_says) continue;
+        if (!tn_json_is_null(tn_json_get(scaling, "factor"))) continue;
+        tn_fail(TN_USAGE, "rope_scaling: %s without a factor stretches nothing", by_factor[i]);
+        return tn_remedy("for example --rope_scaling '{\"rope_type\":\"%s\",\"factor\":4}'", by_factor[i]);
+    }
+    return TN_OK;
 }
 
 bool tn_rope_by_length(const tn_rope *rope) {

@@ -34,6 +34,9 @@ typedef struct tn_rope {
 tn_status tn_rope_read(tn_arena *arena, const tn_json *scaling, const tn_json *divisors, double theta,
                        int64_t head_dim, int64_t original_length, int64_t max_positions, const char *name,
                        tn_rope *rope);
+/* What a user gives as rope_scaling, an object, is held to more than what comes with a model: TN_USAGE for an
+ * unknown member, a value of the wrong type, or a kind without the factor that it needs. */
+tn_status tn_rope_check_key(const tn_json *scaling);
 /* Does the table depend on the document's length? */
 bool tn_rope_by_length(const tn_rope *rope);
 /* inv_freq [half] for a document of `length` tokens. */

@@ -44,13 +44,14 @@ static tn_status encode(const tn_tokenizer *tokenizer, const char *text, int64_t
     return status;
 }
 
-/* A conversation that the template cannot render is an answer, not a failure: the error of its line. */
+/* A conversation that the template cannot render is an answer, not a failure: the error of its line. A template
+ * that cannot render any is none. */
 static tn_status encode_chat(const tn_tokenizer *tokenizer, const tn_json *record, tn_json_writer *w) {
     tn_str text = {0};
     tn_status status = tn_chat_render(tokenizer->chat, record, &text, NULL, NULL, NULL);
     if (status == TN_OK) {
         status = encode(tokenizer, tn_str_text(&text), text.length, false, w);
-    } else if (status == TN_BAD_DATA) {
+    } else if (status == TN_BAD_DATA && !tn_chat_template_broken(tokenizer->chat, record)) {
         tn_json_string_member(w, "error", tn_error_message());
         status = TN_OK;
     }

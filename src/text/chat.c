@@ -75,7 +75,8 @@ static int32_t special_id(const tn_chat *chat, const char *name) {
 static tn_status set_template(tn_chat *chat, chat_template *template, const tn_json *source, const char *name) {
     if (!source || source->type != TN_JSON_STRING || template->source) return TN_OK;
     template->source = tn_arena_text(&chat->arena, source->string, source->count);
-    if (!template->source) return tn_fail_memory(source->count, "chat template");
+    template->name = tn_arena_text(&chat->arena, name, (int64_t)strlen(name));
+    if (!template->source || !template->name) return tn_fail_memory(source->count, "chat template");
     template->length = source->count;
     tn_status status = tn_template_compile(source->string, source->count, name, &template->compiled);
     if (status != TN_BAD_DATA) return status;
@@ -83,9 +84,12 @@ static tn_status set_template(tn_chat *chat, chat_template *template, const tn_j
     return template->error ? TN_OK : tn_fail_memory(1, "chat template");
 }
 
-/* The value of "chat_template": one template, or a list of named ones. */
-static tn_status set_templates(tn_chat *chat, const tn_json *node, const char *name) {
+/* The value of "chat_template" in the JSON file `file`: one template, or a list of named ones. */
+static tn_status set_templates(tn_chat *chat, const tn_json *node, const char *directory, const char *file) {
     tn_status status = TN_OK;
+    const char *path = tn_path_join(&chat->arena, directory, file);
+    const char *name = path ? tn_arena_printf(&chat->arena, "%s: chat_template", path) : NULL;
+    if (!name) return tn_fail_memory(1, "path");
     TN_TRY(set_template(chat, &chat->standard, node, name));
     for (int64_t i = 0; node && node->type == TN_JSON_ARRAY && i < node->count; i++) {
         const tn_json *source = tn_json_get(&node->items[i], "template"),
@@ -115,6 +119,26 @@ done:
 
 /* ---- Opening ---- */
 
+const char *const tn_chat_file_names[TN_CHAT_FILES] = {"tokenizer.json", "tokenizer_config.json",
+                                                       "special_tokens_map.json"};
+
+static tn_status keep_files(tn_chat *chat, const char *directory) {
+    tn_map map = {0};
+    tn_status status = TN_OK;
+    for (int i = 0; i < TN_CHAT_FILES; i++) {
+        const char *path = tn_path_join(&chat->arena, directory, tn_chat_file_names[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (!tn_is_file(path)) continue;
+        TN_TRY(tn_map_open(path, &map));
+        chat->files[i].text = tn_arena_text(&chat->arena, (const char *)map.data, map.bytes);
+        chat->files[i].length = map.bytes;
+        tn_map_close(&map);
+        if (!chat->files[i].text) return tn_fail_memory(chat->files[i].length, tn_chat_file_names[i]);
+    }
+done:
+    return status;
+}
+
 /* The JSON file `name` of a directory, NULL where it is not there. */
 static tn_status read_json(tn_chat *chat, const char *directory, const char *name, const tn_json **root) {
     const char *path = tn_path_join(&chat->arena, directory, name);
@@ -126,11 +150,10 @@ static tn_status read_json(tn_chat *chat, const char *directory, const char *nam
 static tn_status open_directory(tn_chat *chat, const char *directory) {
     tn_status status = TN_OK;
     const tn_json *map, *processor;
-    chat->directory = tn_arena_text(&chat->arena, directory, (int64_t)strlen(directory));
-    if (!chat->directory) TN_THROW(TN_FAILED, "out of memory for a path");
     const char *tokenizer = tn_path_join(&chat->arena, directory, "tokenizer.json");
     if (!tokenizer) TN_THROW(TN_FAILED, "out of memory for a path");
     TN_TRY(tn_text_from_json(tokenizer, &chat->text));
+    TN_TRY(keep_files(chat, directory));
     TN_TRY(read_json(chat, directory, "tokenizer_config.json", &chat->config));
     TN_TRY(read_json(chat, directory, "special_tokens_map.json", &map));
     TN_TRY(read_json(chat, directory, "chat_template.json", &processor));
@@ -139,8 +162,9 @@ static tn_status open_directory(tn_chat *chat, const char *directory) {
     TN_TRY(read_template_file(chat, directory, "chat_template.jinja", &chat->standard));
     TN_TRY(read_template_file(chat, directory, "additional_chat_templates/tool_use.jinja", &chat->tool_use));
     if (!chat->standard.source)
-        TN_TRY(set_templates(chat, tn_json_get(chat->config, "chat_template"), "tokenizer_config.json"));
-    TN_TRY(set_templates(chat, tn_json_get(processor, "chat_template"), "chat_template.json"));
+        TN_TRY(set_templates(chat, tn_json_get(chat->config, "chat_template"), directory,
+                             "tokenizer_config.json"));
+    TN_TRY(set_templates(chat, tn_json_get(processor, "chat_template"), directory, "chat_template.json"));
     chat->bos = special_id(chat, "bos_token");
     chat->eos = special_id(chat, "eos_token");
     chat->pad = special_id(chat, "pad_token");
@@ -199,14 +223,10 @@ static bool asks_for_date(const tn_chat *chat) {
 
 static tn_status hash_all(tn_chat *chat) {
     tn_status status = TN_OK;
-    tn_map map = {0};
     tn_hasher hasher;
     int64_t length;
     const char *json = tn_text_json(chat->text, &length);
-    if (!json) {
-        TN_TRY(tn_map_open(tn_path_join(&chat->arena, chat->directory, "tokenizer.json"), &map));
-        json = (const char *)map.data, length = map.bytes;
-    }
+    if (!json) json = chat->files[TN_CHAT_TOKENIZER].text, length = chat->files[TN_CHAT_TOKENIZER].length;
     TN_TRY(tn_hash_begin(&hasher));
     tn_hash_add(&hasher, &length, sizeof length);
     tn_hash_add(&hasher, json, length);
@@ -228,7 +248,6 @@ static tn_status hash_all(tn_chat *chat) {
     if (asks_for_date(chat)) tn_hash_add(&hasher, chat->date, sizeof chat->date);
     tn_hash_end(&hasher, chat->digits);
 done:
-    tn_map_close(&map);
     return status;
 }
 
@@ -277,6 +296,9 @@ void tn_chat_free(tn_chat *chat) {
 const tn_text *tn_chat_text(const tn_chat *chat) { return chat->text; }
 bool tn_chat_has_template(const tn_chat *chat) { return chat->standard.source != NULL; }
 const char *tn_chat_template_source(const tn_chat *chat) { return chat->standard.source; }
+const char *tn_chat_template_name(const tn_chat *chat) {
+    return chat->standard.name ? chat->standard.name : "the chat template";
+}
 void tn_chat_hash(const tn_chat *chat, char digits[33]) { memcpy(digits, chat->digits, sizeof chat->digits); }
 int32_t tn_chat_bos(const tn_chat *chat) { return chat->bos; }
 int32_t tn_chat_eos(const tn_chat *chat) { return chat->eos; }
@@ -292,6 +314,9 @@ static bool read_date(const char *text, struct tm *day) {
     return strftime(again, sizeof again, "%Y-%m-%d", day) == 10 && strcmp(again, text) == 0;
 }
 
+static const char template_remedy[] =
+    "the fault is in the chat template: correct it, or give another one (chat_template: FILE.jinja)";
+
 tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length, const char *name) {
     tn_json node = {.type = TN_JSON_STRING, .count = length, .string = source};
     tn_template_free(chat->standard.compiled);
@@ -299,7 +324,10 @@ tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length
     chat->standard = chat->tool_use = (chat_template){0};
     tn_status status = set_template(chat, &chat->standard, &node, name);
     if (status != TN_OK) return status;
-    if (chat->standard.error) return tn_fail(TN_BAD_DATA, "%s", chat->standard.error);
+    if (chat->standard.error) {
+        tn_fail(TN_BAD_DATA, "%s", chat->standard.error);
+        return tn_remedy("%s", template_remedy);
+    }
     return hash_all(chat);
 }
 
@@ -315,6 +343,15 @@ tn_status tn_chat_set_date(tn_chat *chat, const char *date) {
 
 /* ---- Rendering ---- */
 
+static const chat_template *template_for(const tn_chat *chat, const tn_json *record) {
+    bool tools = !tn_json_is_null(tn_json_get(record, "tools"));
+    return tools && chat->tool_use.source ? &chat->tool_use : &chat->standard;
+}
+
+bool tn_chat_template_broken(const tn_chat *chat, const tn_json *record) {
+    return template_for(chat, record)->error != NULL;
+}
+
 static void put_member(tn_member *members, int64_t *count, const char *key, const tn_json *value) {
     static const tn_json null = {.type = TN_JSON_NULL};
     members[(*count)++] = (tn_member){key, (int64_t)strlen(key), value ? *value : null};
@@ -329,9 +366,9 @@ tn_status tn_chat_render(const tn_chat *chat, const tn_json *record, tn_str *out
     const tn_json *messages = tn_json_get(record, "messages"), *tools = tn_json_get(record, "tools");
     const tn_json *kwargs = tn_json_get(record, "kwargs"),
                   *prompt = tn_json_get(record, "add_generation_prompt");
-    const chat_template *template =
-        !tn_json_is_null(tools) && chat->tool_use.source ? &chat->tool_use : &chat->standard;
+    const chat_template *template = template_for(chat, record);
     int64_t further = kwargs && kwargs->type == TN_JSON_OBJECT ? kwargs->count : 0;
+    bool refused = false;
     if (rejected) *rejected = false;
     if (ranges) *ranges = NULL, *count = 0;
     if (!messages || messages->type != TN_JSON_ARRAY)
@@ -340,7 +377,10 @@ tn_status tn_chat_render(const tn_chat *chat, const tn_json *record, tn_str *out
         tn_fail(TN_USAGE, "the tokenizer has no chat template");
         return tn_remedy("put a chat_template.jinja beside tokenizer.json, or use plain text records");
     }
-    if (template->error) TN_THROW(TN_FAILED, "the chat template cannot be used: %s", template->error);
+    if (template->error) {
+        tn_fail(TN_BAD_DATA, "the chat template cannot be used: %s", template->error);
+        return tn_remedy("%s", template_remedy);
+    }
     TN_TRY(tn_alloc(&members, 4 + chat->special_count + further, sizeof *members, "template variables"));
     for (int64_t i = 0; i < chat->special_count; i++)
         if (chat->specials[i].value.type == TN_JSON_STRING) members[used++] = chat->specials[i];
@@ -350,7 +390,12 @@ tn_status tn_chat_render(const tn_chat *chat, const tn_json *record, tn_str *out
     put_member(members, &used, "add_generation_prompt", prompt ? prompt : &no);
     if (further > 0) memcpy(members + used, kwargs->members, (size_t)further * sizeof *members);
     tn_json variables = {.type = TN_JSON_OBJECT, .count = used + further, .members = members};
-    TN_TRY(tn_template_render(template->compiled, &variables, out, rejected, ranges, count));
+    status = tn_template_render(template->compiled, &variables, out, &refused, ranges, count);
+    if (rejected) *rejected = refused;
+    if (refused)
+        tn_remedy(
+            "the chat template does not take this conversation: look at its roles, their order and its tools");
+    else if (status == TN_BAD_DATA) tn_remedy("%s", template_remedy);
 done:
     free(members);
     return status;

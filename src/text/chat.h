@@ -22,6 +22,9 @@ tn_status tn_chat_save(const tn_chat *chat, const char *directory);
 tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length, const char *name);
 bool tn_chat_has_template(const tn_chat *chat);
 const char *tn_chat_template_source(const tn_chat *chat); /* NULL where none */
+const char *tn_chat_template_name(const tn_chat *chat);   /* where it came from, for messages */
+/* Is the template that would render `record` one that does not compile? Then no conversation is at fault. */
+bool tn_chat_template_broken(const tn_chat *chat, const tn_json *record);
 /* Templates that ask for the date are told midnight of `date` ("2026-11-26") from now on, not the clock's time.
  * Errors: TN_USAGE (no such day). */
 tn_status tn_chat_set_date(tn_chat *chat, const char *date);

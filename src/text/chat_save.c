@@ -1,32 +1,20 @@
-/* chat_save.c: writes the tokenizer's files beside an adapter: copies where the model had them, equivalents
- * made from its keys where it was a GGUF file. */
+/* chat_save.c: writes the tokenizer's files beside an adapter: as they were read where the model had them,
+ * equivalents made from its keys where it was a GGUF file. */
 #include <string.h>
 
 #include "base/file.h"
 #include "text/chat_files.h"
 
-/* Copies a file of the chat's own directory; *copied false where it is not there. */
-static tn_status copy(const tn_chat *chat, tn_arena *arena, const char *name, const char *directory,
-                      bool *copied) {
-    tn_status status = TN_OK;
-    tn_map map = {0};
-    *copied = false;
-    if (!chat->directory) return TN_OK;
-    const char *from = tn_path_join(arena, chat->directory, name), *to = tn_path_join(arena, directory, name);
-    if (!from || !to) return tn_fail_memory(1, "path");
-    if (!tn_is_file(from)) return TN_OK;
-    TN_TRY(tn_map_open(from, &map));
-    TN_TRY(tn_save_text(to, (const char *)map.data, map.bytes));
-    *copied = true;
-done:
-    tn_map_close(&map);
-    return status;
-}
-
 static tn_status save(tn_arena *arena, const char *directory, const char *name, const char *text,
                       int64_t length) {
     const char *path = tn_path_join(arena, directory, name);
     return path ? tn_save_text(path, text, length) : tn_fail_memory(1, "path");
+}
+
+/* Writes a file of the chat's own directory, where it had one. */
+static tn_status save_file(const tn_chat *chat, tn_arena *arena, const char *directory, int index) {
+    const chat_file *file = &chat->files[index];
+    return file->text ? save(arena, directory, tn_chat_file_names[index], file->text, file->length) : TN_OK;
 }
 
 /* A tokenizer_config.json for a model that had none: enough for transformers to load the tokenizer. */
@@ -68,15 +56,14 @@ done:
 tn_status tn_chat_save(const tn_chat *chat, const char *directory) {
     tn_status status = TN_OK;
     tn_arena arena = {0};
-    bool copied;
     int64_t length;
     const char *json = tn_text_json(chat->text, &length);
     TN_TRY(tn_make_directories(directory));
     if (json) TN_TRY(save(&arena, directory, "tokenizer.json", json, length));
-    else TN_TRY(copy(chat, &arena, "tokenizer.json", directory, &copied));
-    TN_TRY(copy(chat, &arena, "tokenizer_config.json", directory, &copied));
-    if (!copied) TN_TRY(save_config(chat, &arena, directory));
-    TN_TRY(copy(chat, &arena, "special_tokens_map.json", directory, &copied));
+    else TN_TRY(save_file(chat, &arena, directory, TN_CHAT_TOKENIZER));
+    if (chat->files[TN_CHAT_CONFIG].text) TN_TRY(save_file(chat, &arena, directory, TN_CHAT_CONFIG));
+    else TN_TRY(save_config(chat, &arena, directory));
+    TN_TRY(save_file(chat, &arena, directory, TN_CHAT_MAP));
     TN_TRY(save_templates(chat, &arena, directory));
 done:
     tn_arena_free(&arena);

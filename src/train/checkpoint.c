@@ -187,29 +187,23 @@ done:
 }
 
 /* config.json and generation_config.json of the base, for a whole model that is saved. */
-static tn_status copy_config(const tn_engine *e, const char *directory) {
-    static const char *const names[] = {"config.json", "generation_config.json"};
+static tn_status save_base_config(const tn_engine *e, const char *directory) {
     tn_arena arena = {0};
-    tn_str text = {0};
     tn_status status = TN_OK;
-    for (int i = 0; i < 2; i++) {
-        const char *from = tn_path_join(&arena, e->settings->model, names[i]);
-        const char *to = tn_path_join(&arena, directory, names[i]);
-        if (!from || !to) TN_THROW(TN_FAILED, "out of memory for a path");
-        if (i > 0 && !tn_is_file(from)) continue;
-        tn_str_free(&text);
-        TN_TRY(tn_read_file(from, INT64_MAX, &text));
-        TN_TRY(tn_save_text(to, text.data, text.length));
+    for (int i = 0; i < TN_BASE_CONFIGS; i++) {
+        const char *path = tn_path_join(&arena, directory, tn_base_config_names[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (e->base_configs[i].data)
+            TN_TRY(tn_save_text(path, e->base_configs[i].data, e->base_configs[i].length));
     }
 done:
-    tn_str_free(&text);
     tn_arena_free(&arena);
     return status;
 }
 
 tn_status tn_save_adapter_files(const tn_engine *e, const char *directory) {
     tn_status status = tn_adapter_save(e->adapter, e->device, directory);
-    if (status == TN_OK && e->adapter->full) status = copy_config(e, directory);
+    if (status == TN_OK && e->adapter->full) status = save_base_config(e, directory);
     return status == TN_OK && e->chat ? tn_chat_save(e->chat, directory) : status;
 }
 

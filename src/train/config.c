@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "train/config_foreign.h"
 #include "train/config_table.h"
 
@@ -140,8 +141,24 @@ static tn_status set_text(tn_config *config, const char *name, const char *text,
     return status == TN_OK ? tn_config_put(config, row, setter, value) : status;
 }
 
+/* On the command line an empty word is a shell variable that is not set, and "none" would be a guess. A text
+ * may be empty, but no template is. */
+static tn_status check_empty(const tn_config *config, const char *name, const char *text) {
+    int row = find_known(config, name);
+    if (row < 0 || text[strspn(text, " \t\r\n")]) return TN_OK;
+    const tn_key *key = &tn_config_keys[row];
+    if (key->kind == TN_KEY_TEXT && strcmp(key->name, "chat_template") != 0) return TN_OK;
+    tn_str expected = {0};
+    tn_value_expected(key, &expected);
+    tn_fail(TN_USAGE, "%s: the value is empty, as that of a shell variable that is not set", name);
+    tn_remedy("expected %s; leave %s out otherwise", tn_str_text(&expected), name);
+    tn_str_free(&expected);
+    return TN_USAGE;
+}
+
 tn_status tn_config_set(tn_config *config, const char *key, const char *value) {
-    return set_text(config, key, value, TN_SET_FLAG);
+    tn_status status = check_empty(config, key, value);
+    return status == TN_OK ? set_text(config, key, value, TN_SET_FLAG) : status;
 }
 
 tn_status tn_config_inherit(tn_config *config, const char *key, const char *value, tn_setter setter) {
@@ -189,6 +206,20 @@ const tn_value *tn_config_value(const tn_config *config, int row) {
 tn_setter tn_config_setter(const tn_config *config, const char *key) {
     int row = tn_config_row(key);
     return row < 0 ? TN_SET_DEFAULT : strongest(&config->entries[row]);
+}
+
+tn_status tn_config_unused(tn_config *config, const char *key, const char *reason) {
+    int row = tn_config_row(key);
+    tn_entry *e = &config->entries[row];
+    tn_setter setter = strongest(e);
+    if (setter < TN_SET_FILE || same_text(e->given[setter].text, e->given[TN_SET_DEFAULT].text)) return TN_OK;
+    if (setter == TN_SET_FLAG) {
+        tn_fail(TN_USAGE, "%s has no effect: %s", key, reason);
+        return tn_remedy("leave %s out, or give what it needs", key);
+    }
+    if (!e->unused) tn_warn("%s has no effect: %s", key, reason);
+    e->unused = true;
+    return TN_OK;
 }
 
 bool tn_config_is_boolean(const tn_config *config, const char *key) {

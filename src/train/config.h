@@ -74,6 +74,9 @@ typedef struct tn_settings {
 tn_status tn_config_resolve(struct tn_config *config, const tn_settings **settings);
 /* Who gave the value in force. */
 tn_setter tn_config_setter(const struct tn_config *config, const char *key);
+/* A key that has no effect beside the others. Given as a flag with another value than the default it is a
+ * mistake (TN_USAGE); in a file, which several runs may share, that is said once; elsewhere it passes. */
+tn_status tn_config_unused(struct tn_config *config, const char *key, const char *reason);
 /* Sets a key on behalf of a checkpoint or an adapter: does not displace a flag or a file. */
 tn_status tn_config_inherit(struct tn_config *config, const char *key, const char *value, tn_setter setter);
 /* The same for a value read from YAML or JSON; `node` must live as long as the config where it is a map. */
@@ -85,6 +88,8 @@ const char *tn_config_given(const struct tn_config *config, const char *key, tn_
 /* Notes what became of a key in this run ("auto" became "cpu"): the write functions show it, nothing else
  * changes. */
 tn_status tn_config_used(struct tn_config *config, const char *key, const char *value);
+/* A key whose path is not UTF-8, so that no JSON or YAML can hold it; NULL where there is none. */
+const char *tn_config_unwritable(const struct tn_config *config);
 /* Every key with the value used, as YAML (config.resolved.yaml); as a JSON object (run.json). */
 tn_status tn_config_write_yaml(const struct tn_config *config, tn_str *out);
 void tn_config_write_json(const struct tn_config *config, tn_json_writer *w);

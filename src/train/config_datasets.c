@@ -129,6 +129,7 @@ static tn_status take_member(taking *t, const tn_member *m) {
     } words[] = {{"field_messages", "messages,conversations"},
                  {"message_field_role", "role,from"},
                  {"message_field_content", "content,value"},
+                 {"message_field_training", "train,training,weight"},
                  {"field", "text"},
                  {"split", "train"},
                  {"train_on_eos", "turn"},

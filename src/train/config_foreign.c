@@ -13,6 +13,7 @@
 typedef struct loading {
     tn_config *config;
     tn_str read, ignored[TN_REASONS];
+    tn_str unused;               /* keys of train, in a file that another verb is given */
     uint32_t marks[TN_PROGRAMS]; /* how many keys of the file only this program's have */
 } loading;
 
@@ -77,6 +78,21 @@ static tn_status refuse(loading *l, const tn_foreign_key *foreign, const tn_json
     return tn_remedy("%s", foreign->remedy ? foreign->remedy : "leave it out");
 }
 
+/* Verbs that look at what train made are given its file: they take what they know of it. As flags such keys are
+ * errors all the same. */
+static bool is_trains_own(const loading *l, int row) {
+    static const char *const verbs[] = {"eval", "generate", "chat"};
+    const uint32_t train = 1; /* the first of tn_config_verbs */
+    bool takes = false;
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) takes |= strcmp(l->config->verb, verbs[i]) == 0;
+    return takes && row >= 0 && (tn_config_keys[row].verbs & train) &&
+           !(tn_config_keys[row].verbs & l->config->verb_bit);
+}
+
+static void note_unused(loading *l, const char *name) {
+    tn_str_printf(&l->unused, "%s%s", l->unused.length ? ", " : "", name);
+}
+
 /* Gives `key` the value of a node, or of `text` where there is none. A key of ours that says "auto" leaves it
  * open. */
 static tn_status give(loading *l, const tn_foreign_key *foreign, const char *key, const tn_json *node,
@@ -85,6 +101,7 @@ static tn_status give(loading *l, const tn_foreign_key *foreign, const char *key
     int row = tn_config_row(key);
     tn_value value;
     if (row < 0) return tn_fail(TN_USAGE, "%s has no key %s to stand for", foreign->name, key);
+    if (is_trains_own(l, row)) return note_unused(l, foreign->name), TN_OK;
     if (!(tn_config_keys[row].verbs & config->verb_bit))
         return tn_fail(TN_USAGE, "'%s' (%s) is not a key of %s", foreign->name, key, config->verb);
     tn_status status =
@@ -163,13 +180,18 @@ static tn_status take_word(loading *l, const tn_foreign_key *foreign, const tn_j
     return give(l, foreign, target, NULL, colon + 1);
 }
 
+static tn_status take_datasets(loading *l, const tn_foreign_key *foreign, const char *key,
+                               const tn_json *list) {
+    if (is_trains_own(l, tn_config_row(key))) return note_unused(l, foreign->name), TN_OK;
+    return tn_config_take_datasets(l->config, foreign->name, key, list);
+}
+
 static tn_status take_foreign(loading *l, const tn_foreign_key *foreign, const tn_json *value) {
     bool fine;
     switch (foreign->kind) {
         case TN_FOREIGN_WORD: return take_word(l, foreign, value);
-        case TN_FOREIGN_DATASETS: return tn_config_take_datasets(l->config, foreign->name, "dataset", value);
-        case TN_FOREIGN_EVAL_DATASETS:
-            return tn_config_take_datasets(l->config, foreign->name, "eval_dataset", value);
+        case TN_FOREIGN_DATASETS: return take_datasets(l, foreign, "dataset", value);
+        case TN_FOREIGN_EVAL_DATASETS: return take_datasets(l, foreign, "eval_dataset", value);
         case TN_FOREIGN_MIN_LR: return take_min_lr(l, foreign, value);
         case TN_FOREIGN_LINEAR_TARGETS: return take_linear_targets(l, foreign, value);
         case TN_FOREIGN_PAD_ONLY: fine = only_padding(value); break;
@@ -199,6 +221,7 @@ static tn_status take_member(loading *l, const tn_member *m, bool ours) {
     for (int i = 0; i < TN_PROGRAMS; i++)
         if (tn_word_in(tn_programs[i].marks, m->key)) l->marks[i]++;
     const tn_json *value = foreign ? only_item(&m->value) : &m->value;
+    if (ours && is_trains_own(l, tn_config_row(m->key))) return note_unused(l, m->key), TN_OK;
     if (ours) return tn_config_inherit_node(l->config, m->key, value, TN_SET_FILE);
     return asks_nothing(&m->value) ? TN_OK : take_foreign(l, foreign, &m->value);
 }
@@ -236,7 +259,8 @@ static void tell_defaults(const loading *l) {
     if (which < 0) return;
     const tn_program *p = &tn_programs[which];
     for (int i = 0; p->defaults[i].key; i++)
-        if (tn_config_setter(l->config, p->defaults[i].key) == TN_SET_DEFAULT)
+        if (tn_config_get(l->config, p->defaults[i].key) && /* of this verb */
+            tn_config_setter(l->config, p->defaults[i].key) == TN_SET_DEFAULT)
             tn_str_printf(&text, "%s%s: %s", text.length ? ", " : "", p->defaults[i].key, p->defaults[i].value);
     if (text.length)
         tn_info("keys that the file leaves out have tenon's defaults; those of %s would be %s", p->name,
@@ -248,6 +272,12 @@ static void tell(loading *l) {
     if (l->read.length) tn_info("read as: %s", tn_str_text(&l->read));
     for (int r = 0; r < TN_REASONS; r++)
         if (l->ignored[r].length) tn_info("ignored: %s (%s)", tn_str_text(&l->ignored[r]), tn_reason_texts[r]);
+    if (l->unused.length)
+        tn_info(
+            "ignored: %s (keys of train; what a run has made is given by --adapter, or by --model where it was "
+            "a "
+            "full fine-tune)",
+            tn_str_text(&l->unused));
     tell_defaults(l);
 }
 
@@ -260,6 +290,7 @@ tn_status tn_config_take_file(tn_config *config, const tn_json *root) {
     tell(&l);
 done:
     tn_str_free(&l.read);
+    tn_str_free(&l.unused);
     for (int r = 0; r < TN_REASONS; r++) tn_str_free(&l.ignored[r]);
     return status;
 }

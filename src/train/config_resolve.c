@@ -129,10 +129,26 @@ static tn_status check_schedule(const tn_config *config, const tn_settings *s) {
     return TN_OK;
 }
 
-static tn_status check_optimizer(const tn_config *config, const tn_settings *s) {
-    if (s->momentum <= 0 || is_word(s->optim, "sgd") || !is_explicit(config, "momentum")) return TN_OK;
+static tn_status check_optimizer(tn_config *config, const tn_settings *s) {
+    const bool sgd = is_word(s->optim, "sgd"), lion = is_word(s->optim, "lion");
+    tn_status status = TN_OK;
+    if (sgd || lion)
+        TN_TRY(
+            tn_config_unused(config, "adam_epsilon", sgd ? "optim is sgd" : "optim is lion, which has none"));
+    if (sgd) TN_TRY(tn_config_unused(config, "adam_beta1", "optim is sgd, whose momentum is that of momentum"));
+    if (sgd) TN_TRY(tn_config_unused(config, "adam_beta2", "optim is sgd"));
+    if (s->momentum <= 0 || sgd || !is_explicit(config, "momentum")) goto done;
     tn_fail(TN_USAGE, "momentum is SGD's, and optim is %s", s->optim);
-    return tn_remedy("leave out momentum (adam_beta1 is that of adamw and lion), or set optim: sgd");
+    status = tn_remedy("leave out momentum (adam_beta1 is that of adamw and lion), or set optim: sgd");
+done:
+    return status;
+}
+
+/* A run that is resumed has the adapter of its checkpoint. */
+static tn_status check_override(tn_config *config, const tn_settings *s) {
+    if (s->adapter || (s->resume_from_checkpoint && !is_word(s->resume_from_checkpoint, "false"))) return TN_OK;
+    return tn_config_unused(config, "override",
+                            "it changes settings of an adapter that is continued, and no adapter is given");
 }
 
 static tn_status check_prompt(const tn_config *config, const tn_settings *s) {
@@ -169,6 +185,7 @@ tn_status tn_config_resolve(tn_config *config, const tn_settings **settings) {
     TN_TRY(check_intervals(config, s));
     TN_TRY(check_schedule(config, s));
     TN_TRY(check_optimizer(config, s));
+    TN_TRY(check_override(config, s));
     TN_TRY(check_prompt(config, s));
     TN_TRY(check_required(config, s));
     derive(config, s);
@@ -209,6 +226,14 @@ static void put_value(const tn_config *config, int row, tn_json_writer *w) {
     else if (key->kind == TN_KEY_MAP && tn_config_value(config, row)->node)
         tn_json_put(w, tn_config_value(config, row)->node);
     else tn_json_put_string(w, text, length);
+}
+
+const char *tn_config_unwritable(const tn_config *config) {
+    for (int i = 0; i < tn_config_key_count; i++) {
+        const char *text = tn_config_keys[i].verbs & config->verb_bit ? used_text(config, i) : NULL;
+        if (text && !tn_utf8_valid(text, (int64_t)strlen(text))) return tn_config_keys[i].name;
+    }
+    return NULL;
 }
 
 void tn_config_write_json(const tn_config *config, tn_json_writer *w) {

@@ -64,6 +64,7 @@ enum { TN_SOURCES = TN_SET_FLAG + 1 };
 typedef struct tn_entry {
     tn_value given[TN_SOURCES];
     const char *used; /* what tn_config_used noted, or NULL */
+    bool unused;      /* that it has no effect was said */
 } tn_entry;
 
 struct tn_config {

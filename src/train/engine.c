@@ -74,7 +74,8 @@ static tn_status open_model(tn_engine *e, bool weights, const tn_json **config) 
 /* rope_scaling: the key, else what the adapter's run recorded, else the model's own. */
 static tn_status find_rope_scaling(tn_engine *e, const tn_json **scaling) {
     *scaling = e->settings->rope_scaling;
-    if (*scaling || !e->adapter_directory) return TN_OK;
+    if (*scaling) return tn_rope_check_key(*scaling);
+    if (!e->adapter_directory) return TN_OK;
     const char *path = tn_path_join(&e->arena, e->adapter_directory, "run.json");
     const tn_json *run;
     if (!path || !tn_is_file(path)) return TN_OK;
@@ -116,6 +117,19 @@ static tn_status open_device(tn_engine *e) {
     return status;
 }
 
+const char *const tn_base_config_names[TN_BASE_CONFIGS] = {"config.json", "generation_config.json"};
+
+static tn_status keep_base_configs(tn_engine *e) {
+    tn_status status = TN_OK;
+    for (int i = 0; i < TN_BASE_CONFIGS; i++) {
+        const char *path = tn_path_join(&e->arena, e->settings->model, tn_base_config_names[i]);
+        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
+        if (tn_is_file(path)) TN_TRY(tn_read_file(path, INT64_MAX, &e->base_configs[i]));
+    }
+done:
+    return status;
+}
+
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
  * is saved in the dtype it came in, whatever the config says (`dtype`). */
 static tn_status open_full(tn_engine *e, tn_dtype dtype) {
@@ -140,13 +154,24 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
+    status = keep_base_configs(e);
+    if (status == TN_OK) status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
     for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
         tn_param *p = &e->adapter->params[i];
         const tn_tensor_info *stored = tn_model_files_find(e->files, p->name);
         if (stored && tn_dtype_is_float(stored->dtype)) p->dtype = stored->dtype;
     }
     return status;
+}
+
+/* Known only now that targets and modules_to_save have met the model. */
+static tn_status check_embedding_rate(const tn_engine *e) {
+    int64_t trained =
+        tn_adapter_group_count(e->adapter, TN_GROUP_EMBED) + tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
+    if (e->use != TN_USE_TRAIN || trained > 0) return TN_OK;
+    const char *reason = e->adapter->full ? "full_finetuning trains every weight at learning_rate"
+                                          : "neither embed_tokens nor lm_head is in modules_to_save";
+    return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
 static tn_status open_adapter(tn_engine *e) {
@@ -210,7 +235,7 @@ static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool wei
     tn_status status;
     *e = (tn_engine){.config = config, .use = use};
     TN_TRY(tn_config_resolve(config, &e->settings));
-    tn_threads_set((int)e->settings->threads);
+    TN_TRY(tn_threads_set((int)e->settings->threads));
     TN_TRY(check_supported(e->settings));
     e->adapter_directory = adapter ? adapter : e->settings->adapter;
     TN_TRY(open_model(e, weights, &tree));
@@ -227,6 +252,7 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_arch(e, config, use, weights, adapter));
     TN_TRY(open_device(e));
     TN_TRY(open_adapter(e));
+    TN_TRY(check_embedding_rate(e));
     TN_TRY(open_chat(e));
     status = set_template(e);
 done:
@@ -261,6 +287,7 @@ void tn_engine_close(tn_engine *e) {
     tn_chat_free(e->chat);
     tn_device_close(e->device);
     tn_model_files_close(e->files);
+    for (int i = 0; i < TN_BASE_CONFIGS; i++) tn_str_free(&e->base_configs[i]);
     tn_arena_free(&e->arena);
     *e = (tn_engine){0};
 }

@@ -25,6 +25,10 @@ typedef struct tn_memory_plan {
     bool fits;
 } tn_memory_plan;
 
+/* What a saved model takes over from its base, as it was when it was read. */
+enum { TN_BASE_CONFIGS = 2 };
+extern const char *const tn_base_config_names[TN_BASE_CONFIGS];
+
 typedef struct tn_engine {
     tn_arena arena;
     tn_config *config; /* not owned */
@@ -43,6 +47,7 @@ typedef struct tn_engine {
     void *memory;
     char base_hash[33];   /* of the base's configuration, and names, types and shapes of its tensors */
     char base_values[33]; /* of a sample of its bytes; training alone fills it in */
+    tn_str base_configs[TN_BASE_CONFIGS]; /* a full fine-tune's alone; no data where there is no such file */
 } tn_engine;
 
 /* Opens configuration, files, architecture, device and adapter; no weights. With `weights` false config.json or

@@ -55,6 +55,15 @@ static tn_status check_chosen(tn_arena *arena, const char *path) {
     return tn_remedy("give one of them, e.g. --resume_from_checkpoint %s", newest);
 }
 
+/* A path that is not UTF-8 was written with U+FFFD where it is not. */
+static bool same_value(const char *ours, const char *theirs) {
+    tn_str written = {0};
+    tn_utf8_lossy(&written, ours, (int64_t)strlen(ours));
+    bool same = strcmp(ours, theirs) == 0 || strcmp(tn_str_text(&written), theirs) == 0;
+    tn_str_free(&written);
+    return same;
+}
+
 /* `keys` is the configuration in the run.json of the checkpoint `path`. */
 static tn_status inherit(tn_config *config, const char *path, const tn_json *keys, int64_t index) {
     const char *key = keys->members[index].key;
@@ -64,7 +73,7 @@ static tn_status inherit(tn_config *config, const char *path, const tn_json *key
     tn_status status = tn_config_inherit_node(config, key, value, TN_SET_CHECKPOINT);
     if (status != TN_OK) return tn_context(status, "%s/run.json", path);
     const char *ours = explicit_value(config, key), *theirs = tn_config_given(config, key, TN_SET_CHECKPOINT);
-    if (!ours || !theirs || may_change(key) || strcmp(ours, theirs) == 0) return TN_OK;
+    if (!ours || !theirs || may_change(key) || same_value(ours, theirs)) return TN_OK;
     tn_fail(TN_USAGE, "%s is %s here and %s in %s", key, *ours ? ours : "none", *theirs ? theirs : "none",
             path);
     const char *what = full && full->type == TN_JSON_BOOLEAN && full->boolean ? "model" : "adapter";

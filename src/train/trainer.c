@@ -2,10 +2,10 @@
  * forward and backward with the loss scaled by that count, clip, step, log. All state that a step changes is
  * either in the adapter's flat arrays or in tn_progress, so a checkpoint is those two.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -13,6 +13,7 @@
 #include "base/thread.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/output_dir.h"
 #include "train/resume.h"
 #include "train/step.h"
 
@@ -30,124 +31,13 @@ typedef struct trainer {
     int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
     int64_t eval_steps, save_steps;   /* as asked for, or from so many an epoch; below 1 = never */
     FILE *log;
-    int lock;        /* of output_dir: two runs in it would cut and delete each other's files; -1 = not yet */
-    bool overwrites; /* output_dir holds another run, which goes before the first step */
+    const char *log_path;
+    tn_output output;
     double ceiling, started, last_loss;
     int64_t tokens_at_start;
 } trainer;
 
 /* ---- Setting up ---------------------------------------------------------------------------------- */
-
-static bool holds(const char *directory, const char *name) {
-    tn_arena arena = {0};
-    const char *path = tn_path_join(&arena, directory, name);
-    bool found = path && tn_is_file(path);
-    tn_arena_free(&arena);
-    return found;
-}
-
-static bool same_directory(const char *a, const char *b) {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* Is the checkpoint that is resumed one of this directory's own? Either may be reached through links. */
-static bool is_own(const trainer *t, const char *directory) {
-    tn_arena arena = {0};
-    if (!t->checkpoint) return false;
-    const char *path = tn_checkpoint_path(&arena, directory, tn_checkpoint_step(t->checkpoint));
-    bool own = path && same_directory(path, t->checkpoint);
-    tn_arena_free(&arena);
-    return own;
-}
-
-/* Is `path` in `directory`, or that itself? Either may be reached through links. */
-static bool lies_in(const char *path, const char *directory) {
-    char *inner = path ? realpath(path, NULL) : NULL, *outer = realpath(directory, NULL);
-    size_t length = outer ? strlen(outer) : 0;
-    bool inside =
-        inner && outer && strncmp(inner, outer, length) == 0 && (inner[length] == '/' || !inner[length]);
-    free(inner);
-    free(outer);
-    return inside;
-}
-
-static tn_status check_read(const char *path, const char *directory) {
-    if (!lies_in(path, directory)) return TN_OK;
-    tn_fail(TN_USAGE, "%s would be read by the run, and lies in what --overwrite_output_dir removes: %s", path,
-            directory);
-    return tn_remedy("choose another output_dir, or move it");
-}
-
-/* Removing a run takes neither what the new one reads nor what tenon did not write. */
-static tn_status check_overwriting(trainer *t, const char *directory) {
-    const tn_settings *s = t->e.settings;
-    const char *foreign;
-    tn_status status = check_read(s->adapter, directory);
-    if (status == TN_OK) status = check_read(s->model, directory);
-    for (int64_t i = 0; status == TN_OK && i < s->datasets; i++) status = check_read(s->dataset[i], directory);
-    for (int64_t i = 0; status == TN_OK && i < s->eval_datasets; i++)
-        status = check_read(s->eval_dataset[i], directory);
-    if (status != TN_OK) return status;
-    TN_TRY(tn_checkpoint_any(&t->arena, directory, true, &foreign));
-    if (foreign) {
-        tn_fail(TN_USAGE, "%s was not written by tenon (it has no manifest.json) and is not removed", foreign);
-        return tn_remedy("move it, or choose another output_dir");
-    }
-done:
-    return status;
-}
-
-/* What is there already is never written over: neither another run nor a model. */
-static tn_status check_output_dir(trainer *t) {
-    const char *directory = t->e.settings->output_dir;
-    if (!tn_is_directory(directory)) return TN_OK;
-    if (t->lock < 0) {
-        tn_status status = tn_lock_directory(directory, &t->lock);
-        if (status != TN_OK) return status;
-    }
-    if (is_own(t, directory)) return TN_OK;
-    const char *some;
-    tn_status status = tn_checkpoint_any(&t->arena, directory, false, &some);
-    if (status != TN_OK) return status;
-    bool run = some || holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json");
-    t->overwrites = run && !t->checkpoint && t->e.settings->overwrite_output_dir;
-    if (run && !t->overwrites) {
-        tn_fail(TN_USAGE, "%s already holds a run%s%s", directory, t->checkpoint ? ", and not that of " : "",
-                t->checkpoint ? t->checkpoint : "");
-        return tn_remedy(
-            "continue it with --resume_from_checkpoint auto, choose another output_dir, or remove it with "
-            "--overwrite_output_dir");
-    }
-    if (t->overwrites) {
-        status = check_overwriting(t, directory);
-        if (status != TN_OK) return status;
-    }
-    if (!holds(directory, "model.safetensors") && !holds(directory, "model.safetensors.index.json") &&
-        !(t->e.adapter->full && holds(directory, "config.json")))
-        return TN_OK;
-    tn_fail(TN_USAGE, "%s already holds a model, which this run would write over", directory);
-    return tn_remedy("choose another output_dir; an empty directory in it will do");
-}
-
-/* The old run goes only now that the new one is ready for its first step; its checkpoints would be taken for
- * the new one's by a resume. */
-static tn_status remove_old_run(trainer *t) {
-    static const char *const files[] = {"train_log.jsonl", "adapter_model.safetensors", "adapter_config.json",
-                                        "run.json"};
-    const char *directory = t->e.settings->output_dir;
-    tn_status status = TN_OK;
-    if (!t->overwrites) return TN_OK;
-    TN_TRY(tn_checkpoint_remove_all(directory));
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        const char *path = tn_path_join(&t->arena, directory, files[i]);
-        if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
-        TN_TRY(tn_remove_tree(path));
-    }
-    tn_info("overwrite_output_dir: the run that %s held is removed", directory);
-done:
-    return status;
-}
 
 /* Splits sample indices for eval_split: every record goes to one side by a seeded permutation, so the split is
  * the same on resume. */
@@ -268,6 +158,7 @@ static tn_status open_log(trainer *t) {
     if (!path) return tn_fail_memory(256, "a path");
     if (t->checkpoint && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
         return tn_fail_errno("cut", path);
+    t->log_path = path;
     t->log = fopen(path, "ae");
     return t->log ? TN_OK : tn_fail_errno("write", path);
 }
@@ -287,11 +178,37 @@ static tn_status write_resolved(trainer *t) {
     TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));
     TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
     TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
+    const char *odd = tn_config_unwritable(t->e.config);
+    if (odd)
+        tn_warn("%s: the path is not UTF-8, so a checkpoint cannot hold it: give --%s again to resume this run",
+                odd, odd);
     TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
     status = tn_save_text(tn_path_join(&t->arena, s->output_dir, "config.resolved.yaml"), tn_str_text(&yaml),
                           yaml.length);
 done:
     tn_str_free(&yaml);
+    return status;
+}
+
+/* A directory that was moved or removed under the run would take the log with it, and a save would make another
+ * one without a word. Its log tells: inode numbers are not to be trusted on every file system. */
+static tn_status keep_output_dir(trainer *t) {
+    const char *directory = t->e.settings->output_dir;
+    tn_status status = TN_OK;
+    if (access(t->log_path, F_OK) == 0 || errno != ENOENT) return TN_OK;
+    tn_warn(
+        "%s was moved or removed under the run: it is made anew, and the rest of the log and the next "
+        "checkpoints go "
+        "there",
+        t->log_path);
+    fclose(t->log);
+    t->log = NULL;
+    tn_unlock_directory(&t->output.lock);
+    TN_TRY(tn_make_directories(directory));
+    TN_TRY(tn_lock_directory(directory, &t->output.lock));
+    TN_TRY(open_log(t));
+    status = write_resolved(t);
+done:
     return status;
 }
 
@@ -363,7 +280,7 @@ static tn_status set_up(trainer *t, tn_config *config) {
     tn_status status;
     TN_TRY(tn_resume_prepare(config, &t->arena, &t->checkpoint));
     TN_TRY(tn_engine_open(config, TN_USE_TRAIN, true, t->checkpoint, &t->e));
-    TN_TRY(check_output_dir(t));
+    TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
     TN_TRY(open_data(t));
     TN_TRY(check_stop(t));
     TN_TRY(plan(t));
@@ -377,8 +294,9 @@ static tn_status set_up(trainer *t, tn_config *config) {
     TN_TRY(restore(t));
     TN_TRY(check_stop(t));
     TN_TRY(tn_make_directories(t->e.settings->output_dir));
-    TN_TRY(check_output_dir(t)); /* again: until now nobody was kept out of a directory that was not there */
-    TN_TRY(remove_old_run(t));
+    /* again: until now nobody was kept out of a directory that was not there */
+    TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
+    TN_TRY(tn_output_clear(&t->e, &t->output));
     TN_TRY(open_log(t));
     TN_TRY(write_resolved(t));
     status = banner(t);
@@ -397,7 +315,7 @@ static void tear_down(trainer *t) {
     tn_dataset_free(t->eval_data);
     tn_stepper_close(&t->stepper);
     tn_engine_close(&t->e);
-    tn_unlock_directory(&t->lock);
+    tn_unlock_directory(&t->output.lock);
     tn_arena_free(&t->arena);
 }
 
@@ -544,6 +462,7 @@ static tn_status loop(trainer *t) {
         tn_step_result result;
         TN_TRY(next_batches(t, &work));
         TN_TRY(train_step(t, &work, &result));
+        TN_TRY(keep_output_dir(t));
         TN_TRY(report_step(t, &work, &result));
         saved = false;
         bool last = t->at.step == t->max_steps;
@@ -604,7 +523,7 @@ done:
 }
 
 tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
-    trainer t = {.hooks = hooks, .lock = -1};
+    trainer t = {.hooks = hooks, .output = {.lock = -1}};
     tn_status status;
     *doc = NULL;
     if (strcmp(tn_config_get(config, "dry_run"), "true") == 0) return tn_plan(config, doc);

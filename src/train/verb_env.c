@@ -45,7 +45,7 @@ tn_status tn_env(tn_config *config, tn_doc **doc) {
     tn_status status;
     *doc = NULL;
     TN_TRY(tn_config_resolve(config, &settings));
-    tn_threads_set((int)settings->threads);
+    TN_TRY(tn_threads_set((int)settings->threads));
     TN_TRY(tn_device_open(settings->device ? settings->device : "auto", TN_DTYPE_F32, true, &chosen));
     const bool cuda = tn_backend_cuda(&why) != NULL;
     tn_json_writer w = tn_json_write_to(&text, 0);

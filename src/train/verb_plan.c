@@ -1,6 +1,7 @@
 /* verb_plan.c: everything `train` would do short of loading weights. */
 #include <string.h>
 
+#include "base/log.h"
 #include "train/engine.h"
 
 /* Batches of the shape a full step has: rows of max_length, one document each; packing puts no more tokens into
@@ -29,6 +30,8 @@ tn_status tn_plan(tn_config *config, tn_doc **doc) {
     *doc = NULL;
     tn_status status = tn_engine_open(config, TN_USE_TRAIN, false, NULL, &e);
     if (status != TN_OK) return status;
+    if (e.settings->datasets > 0)
+        tn_info("dataset: not read; the plan is for full rows of max_length, whatever the records are");
     TN_TRY(plan_full_rows(&e));
     TN_TRY(expected_speed(&e, &speed));
     TN_TRY(tn_engine_describe(&e, &banner));

@@ -23,7 +23,8 @@ static tn_str output;
 static int shell(const char *make, const char *words) {
     tn_str command = {0};
     tn_str_printf(&command,
-                  "cd '%s' && { set -e; export LC_ALL=C OMP_NUM_THREADS=1; rm -rf x x.* p; %s\n} >log 2>&1 || "
+                  "cd '%s' && { set -e; export LC_ALL=C OMP_NUM_THREADS=1 XDG_CACHE_HOME=\"$PWD/x.cache\"; rm "
+                  "-rf x x.* p; %s\n} >log 2>&1 || "
                   "exit 99; timeout 60 \"$TENON\" %s >log 2>&1 </dev/null",
                   scratch(""), make, words);
     int status = system(tn_str_text(&command));
@@ -210,6 +211,46 @@ static void broken_tokenizers(void **state) {
          "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}' >x.jsonl",
          "tokenize --model x --dataset x.jsonl", 3, "chat_template"},
         {"printf '{\"text\":\"\\377\"}\\n' >x.jsonl", "tokenize --model t --dataset x.jsonl", 3, "x.jsonl"},
+        {"printf '\\377\\376{\\0}\\0' >x.json; cp -r t x; cp x.json x/tokenizer_config.json", TOKENIZE, 3,
+         "iconv -f UTF-16"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* x/ has this template; x.jsonl is a chat and q.json a question. */
+#define TEMPLATE(text)                                                \
+    "cp -r t x; printf '%s' '" text "' >x/chat_template.jinja; " CHAT \
+    "; "                                                              \
+    "echo '[{\"role\":\"user\",\"content\":\"a\"}]' >x.q.json"
+#define CHAT                                                      \
+    "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}," \
+    "{\"role\":\"assistant\",\"content\":\"b\"}]}' >x.jsonl"
+#define DATA_X "data --model x --dataset x.jsonl"
+#define ASK_X "generate --model x --messages x.q.json --device cpu --max_new_tokens 1"
+#define FAULT "the fault is in the chat template"
+#define ALTERNATES "{{ raise_exception(\"nothing pleases me\") }}"
+
+static void broken_templates(void **state) {
+    static const row rows[] = {
+        {TEMPLATE("{{ messages"), DATA_X, 3, "x/chat_template.jinja, line 1: expected 'end of print"},
+        {TEMPLATE("{{ messages"), DATA_X, 3, FAULT},
+        {TEMPLATE("{{ messages"), ASK_X, 3, FAULT},
+        {TEMPLATE("{{ messages"), "tokenize --model x --dataset x.jsonl", 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), DATA_X, 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), ASK_X, 3, FAULT},
+        {TEMPLATE("{{ 1/0 }}"), "tokenize --model x --dataset x.jsonl", 0,
+         "{\"error\": \"x/chat_template.jinja"},
+        {TEMPLATE(ALTERNATES), DATA_X, 3,
+         "x/chat_template.jinja: the chat template rejects a plain conversation"},
+        {TEMPLATE(ALTERNATES), DATA_X, 3, "turns are found: nothing pleases me"},
+        {TEMPLATE(ALTERNATES), DATA_X " --train_on_responses_only false", 3, "x.jsonl:1: nothing pleases me"},
+        {TEMPLATE(ALTERNATES), DATA_X " --train_on_responses_only false", 3, "look at its roles"},
+        {TEMPLATE(ALTERNATES), ASK_X, 3, "look at its roles"},
+        {TEMPLATE("hello"), DATA_X, 3, "x/chat_template.jinja: cannot tell the assistant's turns"},
+        {"cp -r t x; echo '{\"chat_template\":\"{{ a\"}' >x/tokenizer_config.json; " CHAT, DATA_X, 3,
+         "x/tokenizer_config.json: chat_template, line 1"},
+        {"cp -r t x; " CHAT, DATA_X " --chat_template '{{ a'", 3, FAULT},
     };
     (void)state;
     RUN(rows);
@@ -239,6 +280,19 @@ static void broken_datasets(void **state) {
         {DATA("{\"input_ids\":[1,2],\"labels\":[-100,-100]}"), EVAL_DATA, 3, "carries a loss"},
         {DATA("{\"input_ids\":[]}"), EVAL_DATA, 3, "carries a loss"},
         {DATA("{\"poem\":1}"), EVAL_DATA, 3, "x.jsonl:1"},
+        {"printf '\\377\\376{\\0}\\0' >x.jsonl", EVAL_DATA, 3, "iconv -f UTF-16"},
+        {"printf '\\376\\377\\0{\\0}' >x.json", "eval --model m --dataset x.json", 3, "iconv -f UTF-16"},
+        {"printf 'text\\n\\344\\n' >x.csv", "eval --model t --dataset x.csv", 3, "iconv -f WINDOWS-1252"},
+        {DATA("{\"text\":\"ab\"}\\n{\"text\":\"ab\\\\ud83d\"}\\n"), "data --model t --dataset x.jsonl", 0,
+         "1 of 2 records have half of a surrogate pair"},
+        {DATA("{\"text\":\"ab\"}\\n{\"text\":\"ab\\\\udc00 b\"}\\n"), "data --model t --dataset x.jsonl", 0,
+         "(the first is x.jsonl:2)"},
+        {DATA("{\"text\":\"ab\",\"text\":\"aba\"}\\n{\"text\":\"a\"}\\n"), "data --model t --dataset x.jsonl",
+         0, "1 of 2 records have a key twice in one object: the last one counts (the first is x.jsonl:1)"},
+        {DATA("{\"text\":\"ab\",\"text\":\"aba\"}\\n{\"text\":\"a\"}\\n") "; \"$TENON\" data --model t "
+                                                                          "--dataset x.jsonl", /* and again from
+                                                                                                  the cache */
+         "data --model t --dataset x.jsonl", 0, "have a key twice"},
         {DATA("{\"text\":\"a\"}"), EVAL_DATA, 2, "tokenizer"},
         {DATA("{\"messages\":[{\"role\":\"user\"}]}"), "eval --model t --dataset x.jsonl", 2,
          "needs a chat template"},
@@ -251,6 +305,10 @@ static void broken_datasets(void **state) {
 }
 
 #define TRAIN "train --model m --dataset d.jsonl --output_dir p --max_steps 1 --device cpu "
+
+#define TRAINS_FILE                                                                                            \
+    "printf 'model: m\\ndataset: d.jsonl\\nlora_r: 4\\nbatch_size: 2\\nlearning_rate: 1e-4\\noutput_dir: p\\n" \
+    "device: cpu\\nneat_packing: false\\n' >x.yaml; "
 
 static void broken_settings(void **state) {
     static const row rows[] = {
@@ -276,6 +334,8 @@ static void broken_settings(void **state) {
         {"", TRAIN "--gradient_accumulation_steps 9223372036854775807", 2, "gradient_accumulation_steps"},
         {"", TRAIN "--save_total_limit 9223372036854775807", 2, "save_total_limit"},
         {"", TRAIN "--threads 100000", 2, "threads"},
+        {"test \"$OMP_NUM_THREADS\" = 1; export OMP_NUM_THREADS=100000", TRAIN, 2,
+         "100000 threads are asked for by OMP"},
         {"", TRAIN "--num_train_epochs 1e300", 2, "num_train_epochs"},
         {"", TRAIN "--rank_pattern q_proj=2.5", 2, "\"q_proj\" is not a rank"},
         {"", TRAIN "--rank_pattern q_proj=1e12", 2, "\"q_proj\" is not a rank"},
@@ -297,6 +357,12 @@ static void broken_settings(void **state) {
         {"", TRAIN "--layers_to_transform 0,2", 0, "names layer 2, and the model's last is 1"},
         {"", TRAIN "--learning_rate 0 --min_lr 0 --lr_scheduler_type cosine_with_min_lr", 0, "lr 0.00e+00"},
         {"", TRAIN "--rope_scaling '{\"type\"'", 2, "rope_scaling"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"facter\":4}'", 2, "did you mean 'factor'?"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"factor\":\"4\"}'", 2, "factor is a string"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"factor\":0}'", 2, "a positive number"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"linear\"}'", 2, "linear without a factor"},
+        {"", TRAIN "--rope_scaling '{\"rope_type\":\"yarn\",\"original_max_position_embeddings\":32}'", 0,
+         "step 1/1"},
         {"", TRAIN "--memory_limit 1KB", 4, "available by memory_limit"},
         {"", TRAIN "--memory_limit 9999999999999GB --lora_r 3", 2, "memory_limit"},
         {"printf 'model: [m\\n' >x.yaml", "train x.yaml", 2, "x.yaml"},
@@ -313,6 +379,50 @@ static void broken_settings(void **state) {
          "g: [*f,*f,*f,*f,*f,*f,*f,*f]\\n' >x.yaml",
          "train x.yaml", 2, "x.yaml"},
         {"mkdir x.yaml", "train x.yaml", 2, "x.yaml"},
+        {TRAINS_FILE, "eval x.yaml --adapter a", 0,
+         "ignored: lora_r, batch_size, learning_rate, output_dir (keys of"},
+        {TRAINS_FILE, "eval x.yaml --adapter a", 0, "over 11 labelled tokens of 2 records"},
+        {TRAINS_FILE, "generate x.yaml --model t --prompt ab --max_new_tokens 1", 0,
+         "ignored: dataset, lora_r"},
+        {TRAINS_FILE "echo 'lora_rnk: 3' >>x.yaml", "eval x.yaml", 2, "unknown key 'lora_rnk'"},
+        {TRAINS_FILE "echo 'prompt: a' >>x.yaml", "eval x.yaml", 2, "'prompt' is not a key of eval"},
+        {"", "eval --model m --dataset d.jsonl --lora_r 4", 2, "'lora_r' is not a key of eval"},
+        {TRAINS_FILE, "plan x.yaml", 0, "dataset: not read; the plan is for full rows"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* Given as a flag it is a mistake; in a file that several runs may share it is said; the default says nothing.
+ */
+static void keys_without_effect(void **state) {
+    static const row rows[] = {
+        {"", TRAIN "--override lora_alpha=16", 2, "override has no effect: "},
+        {"echo 'override: {lora_alpha: 16}' >x.yaml", TRAIN "x.yaml", 0, "warning: override has no effect"},
+        {"echo 'override: {lora_alpha: 16}' >x.yaml", TRAIN "x.yaml --adapter a", 0, "step 1/1"},
+        {"", TRAIN "--adapter a --override lora_alpha=16", 0, "step 1/1"},
+        {"", TRAIN "--embedding_learning_rate 1e-5", 2, "neither embed_tokens nor lm_head"},
+        {"", TRAIN "--embedding_learning_rate 1e-5 --full_finetuning", 2, "trains every weight"},
+        {"echo 'embedding_lr: 1e-5' >x.yaml", TRAIN "x.yaml", 0, "warning: embedding_learning_rate has no"},
+        {"", TRAIN "--embedding_learning_rate 1e-5 --modules_to_save lm_head", 0, "rate 1e-05"},
+        {"", TRAIN "--optim sgd --adam_beta1 0.8", 2, "adam_beta1 has no effect: optim is sgd"},
+        {"", TRAIN "--optim sgd --adam_beta2 0.8", 2, "adam_beta2 has no effect: optim is sgd"},
+        {"", TRAIN "--optim lion --adam_epsilon 1e-6", 2, "adam_epsilon has no effect: optim is lion"},
+        {"", TRAIN "--optim lion --adam_beta2 0.99 --adam_epsilon 1e-8", 0, "step 1/1"},
+        {"printf 'adam_beta1: 0.8\noptim: sgd\n' >x.yaml", TRAIN "x.yaml", 0, "warning: adam_beta1 has no"},
+        {"", TRAIN "--lora_r 8 --lora_r 4", 0, "warning: --lora_r is given twice: 4 counts, and not 8"},
+        {"", TRAIN "--adapter ''", 2, "adapter: the value is empty"},
+        {"", TRAIN "--adapter=", 2, "adapter: the value is empty"},
+        {"", TRAIN "--max_length ''", 2, "max_length: the value is empty"},
+        {"", TRAIN "--eval_steps ' '", 2, "a whole number of at least 1, or none"},
+        {"", TRAIN "--eval_dataset ''", 2, "eval_dataset: the value is empty"},
+        {"", TRAIN "--modules_to_save ''", 2, "modules_to_save: the value is empty"},
+        {"", TRAIN "--chat_template ''", 2, "chat_template: the value is empty"},
+        {"", TRAIN "--adapter none --modules_to_save none", 0, "step 1/1"},
+        {"printf 'adapter: "
+         "\nlora_model_dir:\n' >x.yaml",
+         TRAIN "x.yaml", 0, "step 1/1"},
+        {"", "generate --model t --prompt '' --max_new_tokens 1", 2, "the prompt"},
     };
     (void)state;
     RUN(rows);
@@ -379,6 +489,12 @@ static void broken_adapters(void **state) {
 #define ON_OWN_BASE \
     "train --dataset d.jsonl --output_dir x/run --max_steps 2 --device cpu --resume_from_checkpoint auto"
 
+/* Latin 1, which no JSON holds. */
+#define ODD_PATH "cp d.jsonl \"$(printf 'x.\\344.jsonl')\"; "
+#define ODD_RUN \
+    "train --model m --dataset \"$(printf 'x.\\344.jsonl')\" --output_dir x --max_steps 1 --device cpu"
+#define ODD_TRAIN "\"$TENON\" " ODD_RUN
+
 static void broken_checkpoints(void **state) {
     static const row rows[] = {
         {"", RESUME("a/checkpoint-9"), 2, "a/checkpoint-9"},
@@ -416,6 +532,10 @@ static void broken_checkpoints(void **state) {
         {"cp -r a x", RESUME("a/checkpoint-2"), 2, "not that of a/checkpoint-2"},
         {"cp -r a x; echo '{\"step\":' >x/train_log.jsonl", RESUME("auto"), 0, "saved x/checkpoint-6"},
         {"cp -r a x.link; ln -s x.link x", RESUME("x.link/checkpoint-4/"), 0, "saved x/checkpoint-6"},
+        {ODD_PATH ODD_TRAIN, ODD_RUN " --max_steps 2 --resume_from_checkpoint auto", 0, "saved x/checkpoint-2"},
+        {ODD_PATH "rm -rf x", ODD_RUN, 0, "dataset: the path is not UTF-8"},
+        {ODD_PATH ODD_TRAIN, TRAIN_X " --max_steps 2 --resume_from_checkpoint auto", 2,
+         "dataset is d.jsonl here"},
         {FULL, RESUME("auto --lora_r 5"), 2, "lora_r"},
         {FULL, RESUME("auto --full_finetuning false"), 2, "from this model with --model x/checkpoint-1"},
         {FULL, RESUME("auto --adapter a"), 0, "the given --adapter a is ignored"},
@@ -430,6 +550,14 @@ static void places_that_cannot_be_written(void **state) {
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x", 2, "x is a file"},
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x/y", 2, "x is a file"},
         {"", "train --model m --dataset d.jsonl --output_dir /proc/nowhere/x", 2, "/proc/nowhere"},
+        {"mkdir -p x/adapter_model.safetensors", TRAIN_X, 2, "x/adapter_model.safetensors is a directory"},
+        {"mkdir -p x/tokenizer.json", TRAIN_X " --model t", 2, "x/tokenizer.json is a directory"},
+        {"mkdir -p x/train_log.jsonl", TRAIN_X, 2, "x/train_log.jsonl is a directory"},
+        {"mkdir x; echo kept >x/checkpoint-1", TRAIN_X, 2, "x/checkpoint-1 is a file"},
+        {"mkdir x; echo kept >x/checkpoint-1", TRAIN_X " --overwrite_output_dir", 2,
+         "x/checkpoint-1 is a file"},
+        {"cp -r a x; echo kept >x/checkpoint-6", RESUME("auto"), 2, "x/checkpoint-6 is a file"},
+        {"mkdir x; echo kept >x/checkpoints", TRAIN_X, 0, "saved x/checkpoint-1"},
         {"ln -s x x", "train --model m --dataset d.jsonl --output_dir x", 2, "x"},
         {"cp -r m x", TRAIN_X, 2, "x already holds a model"},
         {"mkdir x; echo >x/model.safetensors.index.json", TRAIN_X, 2, "x already holds a model"},
@@ -513,6 +641,57 @@ static void a_checkpoint_holds_every_template(void **state) {
     assert_non_null(strstr(tn_str_text(&output), "tool_use.jinja is damaged"));
 }
 
+/* Waits for a run's first line, a minute at most. */
+#define HAS_BEGUN "n=0; until test -s x/train_log.jsonl; do sleep 0.05; n=$((n + 1)); test $n -lt 1200; done; "
+/* A run that goes on until it is told to stop, and what happens to its files when it has begun. */
+#define UNDER_A_RUN(train, happening)                                               \
+    "timeout 120 " train " --max_steps 99999999 >x.log 2>&1 & " HAS_BEGUN happening \
+    " kill $!; wait $! || cat x.log; "
+
+/* What is handed on with the weights is what the run began with. */
+static void a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was(void **state) {
+    (void)state;
+    assert_int_equal(
+        shell_line("cp -r t x.t",
+                   UNDER_A_RUN("$TRAIN --model x.t",
+                               "rm x.t/tokenizer.json;") "cmp x/checkpoint-*/tokenizer.json tokenizer"),
+        0);
+    assert_int_equal(
+        shell_line(
+            "cp -r t x.t",
+            UNDER_A_RUN(
+                "$TRAIN --model x.t --full_finetuning",
+                "echo '{}' >x.t/tokenizer.json; rm x.t/config.json;") "cmp x/checkpoint-*/tokenizer.json "
+                                                                      "tokenizer && "
+                                                                      "cmp x/checkpoint-*/config.json "
+                                                                      "t/config.json"),
+        0);
+    /* the tokenizer of a run that is taken up comes from a checkpoint, which the next one pushes out */
+    assert_int_equal(
+        shell_line("",
+                   "$TRAIN --model t --save_total_limit 1 && $TRAIN --model t --save_total_limit 1 "
+                   "--max_steps 2 --resume_from_checkpoint auto && test ! -e x/checkpoint-1 && "
+                   "cmp x/checkpoint-2/tokenizer.json tokenizer && cmp x/tokenizer.json tokenizer"),
+        0);
+}
+
+static void an_output_dir_that_goes_under_a_run_is_made_anew_and_said(void **state) {
+    static const char *const ways[] = {"mv x x.moved", "rm -r x || true", "rm x/train_log.jsonl"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        tn_str line = {0};
+        tn_str_printf(&line,
+                      UNDER_A_RUN("$TRAIN", "%s; " HAS_BEGUN)
+                      "\"$TENON\" inspect --model x/checkpoint-*[0-9] && test -s x/config.resolved.yaml && "
+                      "$TRAIN --max_steps 1 --resume_from_checkpoint auto",
+                      ways[i]);
+        int code = shell_line("", tn_str_text(&line));
+        tn_str_free(&line);
+        if (code != 0 || !strstr(tn_str_text(&output), "was moved or removed under the run"))
+            fail_msg("%s: %d: %s", ways[i], code, tn_str_text(&output));
+    }
+}
+
 static void write_gguf(void) {
     static const float zeros[64 * 32];
     static const char *const keys[] = {"context_length",       "embedding_length",
@@ -572,8 +751,10 @@ int main(void) {
         cmocka_unit_test(broken_weights),
         cmocka_unit_test(broken_gguf_files),
         cmocka_unit_test(broken_tokenizers),
+        cmocka_unit_test(broken_templates),
         cmocka_unit_test(broken_datasets),
         cmocka_unit_test(broken_settings),
+        cmocka_unit_test(keys_without_effect),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(places_that_cannot_be_written),
@@ -581,6 +762,8 @@ int main(void) {
         cmocka_unit_test(closed_streams_write_into_no_file),
         cmocka_unit_test(two_runs_in_one_directory_are_kept_apart),
         cmocka_unit_test(a_checkpoint_holds_every_template),
+        cmocka_unit_test(a_tokenizer_that_goes_or_changes_under_a_run_is_saved_as_it_was),
+        cmocka_unit_test(an_output_dir_that_goes_under_a_run_is_made_anew_and_said),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

@@ -183,6 +183,25 @@ static void unsloth(void **state) {
     must_say("optim: adamw_torch is the same optimizer");
 }
 
+/* The file that trained is given to the verbs that look at what came of it. */
+static void the_file_of_a_run_serves_to_look_at_it(void **state) {
+    static const char *const runs[][2] = {{"factory.yaml", "factory"},
+                                          {"axolotl.yml", "axolotl"},
+                                          {"trl.yaml", "trl"},
+                                          {"unsloth.yaml", "unsloth"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        char words[256];
+        snprintf(words, sizeof words, "eval %s --device cpu --adapter %s", runs[i][0], runs[i][1]);
+        must_train(words);
+        must_say("(keys of train; what a run has made is given by --adapter");
+        snprintf(words, sizeof words, "generate %s --device cpu --adapter %s --prompt Who --max_new_tokens 2",
+                 runs[i][0], runs[i][1]);
+        must_train(words);
+        must_say("(keys of train; what a run has made");
+    }
+}
+
 static int open_folder(void **state) {
     (void)state;
     file("alpaca.json",
@@ -207,6 +226,7 @@ static int close_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(llama_factory), cmocka_unit_test(axolotl),
-                                       cmocka_unit_test(trl), cmocka_unit_test(unsloth)};
+                                       cmocka_unit_test(trl), cmocka_unit_test(unsloth),
+                                       cmocka_unit_test(the_file_of_a_run_serves_to_look_at_it)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (slice.start < end || slice.length < 1 || slice.length > length - slice.start || slice.line < 1)
             abort();
         end = slice.start + slice.length;
-        if (tn_reader_parse(reader, slice, &arena, &tree) == TN_OK) convert_all(&arena, tree);
+        if (tn_reader_parse(reader, slice, &arena, NULL, &tree) == TN_OK) convert_all(&arena, tree);
         tn_arena_free(&arena);
     }
     tn_reader_free(reader);

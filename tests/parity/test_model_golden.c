@@ -227,11 +227,11 @@ static bool stop(void *user) {
     return c->stop_after && c->steps >= c->stop_after;
 }
 
-static char *fresh_directory(void) {
-    static char path[64];
-    snprintf(path, sizeof path, "/tmp/tenon-golden-XXXXXX");
-    assert_non_null(mkdtemp(path));
-    return path;
+static const char *fresh_directory(void) {
+    static int runs;
+    char name[32];
+    snprintf(name, sizeof name, "run-%d", ++runs);
+    return scratch(name);
 }
 
 static tn_status train(const char *name, const char *output, const char *const *more, curve *c) {
@@ -423,6 +423,12 @@ static void resume_is_bit_exact_with_every_optimizer(void **state) {
     for (int i = 0; i < 3; i++) resume_once("llama_embed_head", variants[i]);
 }
 
+static int remove_runs(void **state) {
+    (void)state;
+    remove_scratch();
+    return 0;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_transformers),
@@ -436,5 +442,5 @@ int main(void) {
         cmocka_unit_test(resume_is_bit_exact),
         cmocka_unit_test(resume_is_bit_exact_with_every_optimizer),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, remove_runs);
 }

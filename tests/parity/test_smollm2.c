@@ -62,14 +62,13 @@ static void tokens_and_chat_are_those_of_transformers(void **state) {
 }
 
 static void log_probabilities_are_within_2e_4(void **state) {
-    char data[] = "/tmp/tenon-smollm2-XXXXXX", out[64];
+    const char *out = scratch("out.jsonl"), *file;
     const tn_json *records = tn_json_get(golden, "records");
     double worst = 0;
     tn_str text = {0};
     tn_doc *doc;
     (void)state;
     need_model();
-    assert_non_null(mkdtemp(data));
     for (int64_t i = 0; i < records->count; i++) {
         tn_json_writer w = tn_json_write_to(&text, 0);
         tn_json_begin(&w, '{');
@@ -78,9 +77,7 @@ static void log_probabilities_are_within_2e_4(void **state) {
         tn_json_end(&w, '}');
         tn_str_putc(&text, '\n');
     }
-    const char *file = tn_path_join(&arena, data, "data.jsonl");
-    must(tn_save_text(file, text.data, text.length));
-    snprintf(out, sizeof out, "%s/out.jsonl", data);
+    file = write_scratch("data.jsonl", text.data, text.length);
     tn_config *config = configure("eval");
     must(tn_config_set(config, "dataset", file));
     must(tn_config_set(config, "per_token", out));
@@ -104,6 +101,7 @@ static void log_probabilities_are_within_2e_4(void **state) {
     tn_doc_free(doc);
     tn_config_free(config);
     tn_str_free(&text);
+    remove_scratch();
 }
 
 static void greedy_continuation_is_equal(void **state) {

@@ -367,7 +367,8 @@ static void a_bad_value_names_key_value_and_form(void **state) {
                                          {"save_steps", "0", "at least 1"},
                                          {"lora_r", "8x", "whole number"},
                                          {"r", "1.5", "lora_r"},
-                                         {"lora_r", "", "whole number"},
+                                         {"lora_r", "", "is empty"},
+                                         {"adapter", " ", "is empty"},
                                          {"lora_r", "99999999999999999999", "whole number"},
                                          {"lora_dropout", "1", "not including, 1"},
                                          {"learning_rate", "-1e-4", "at least 0"},
@@ -415,6 +416,7 @@ static void values_are_read_by_their_kind(void **state) {
     set(config, "device", "cuda:12");
     set(config, "gradient_checkpointing", "unsloth");
     set(config, "dataset", "a.jsonl, b.json");
+    set(config, "adapter", "a");
     set(config, "override", "lora_alpha=16,use_rslora=true");
     set(config, "rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4}");
     set(config, "rank_pattern", "none");

@@ -409,23 +409,30 @@ static void every_real_reads_back_the_same(void **state) {
     }
 }
 
-/* A locale with a decimal comma; where none is installed one is compiled into a directory of our own. */
-static bool set_comma_locale(void) {
+/* A locale with a decimal comma; where none is installed one is compiled into a directory of our own, whose
+ * name `made` gets. */
+static bool set_comma_locale(char made[32]) {
     static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "ru_RU.UTF-8"};
+    char command[128];
     for (int attempt = 0; attempt < 2; attempt++) {
         for (size_t i = 0; i < sizeof names / sizeof *names; i++)
             if (setlocale(LC_ALL, names[i]) && localeconv()->decimal_point[0] == ',') return true;
-        if (system("mkdir -p /tmp/tenon-locale && localedef -i de_DE -f UTF-8 /tmp/tenon-locale/de_DE.UTF-8 "
-                   "2>/dev/null") != 0)
-            return false;
-        setenv("LOCPATH", "/tmp/tenon-locale", 1);
+        if (*made) break;
+        strcpy(made, "/tmp/tenon-locale-XXXXXX");
+        assert_non_null(mkdtemp(made));
+        snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 2>/dev/null", made);
+        if (system(command) != 0) break;
+        setenv("LOCPATH", made, 1);
     }
     return false;
 }
 
 static void numbers_are_the_same_under_a_comma_locale(void **state) {
+    char made[32] = "";
     (void)state;
-    if (!set_comma_locale()) {
+    bool found = set_comma_locale(made);
+    if (*made) assert_int_equal(tn_remove_tree(made), TN_OK); /* what was loaded stays */
+    if (!found) {
         print_message("SKIP: no locale with a decimal comma\n");
         skip();
     }

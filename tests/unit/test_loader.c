@@ -1,10 +1,14 @@
 /* Datasets of ids, the token cache, and the loader: what a run sees of its data, and that it sees all of it. */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
 #include "data/batch.h"
 #include "data/show.h"
+#include "data/store.h"
 #include "testing.h"
 
 /* Twelve records of 3, 4, … tokens; record 5 has no label. */
@@ -151,7 +155,7 @@ static void the_number_of_threads_changes_nothing(void **state) {
     (void)state;
     tn_dataset *dataset;
     for (int threads = 1; threads <= 4; threads++) {
-        tn_threads_set(threads);
+        must(tn_threads_set(threads));
         tn_dataset_options options = options_for(write_many(true));
         must_fail(tn_dataset_open(&options, NULL, &dataset), TN_BAD_DATA, "many.jsonl:700"); /* the first one */
         options = options_for(write_many(false));
@@ -160,7 +164,7 @@ static void the_number_of_threads_changes_nothing(void **state) {
         for (int32_t i = 0; i < 1500; i++) assert_int_equal(tn_dataset_at(dataset, i).ids[0], i + 1);
         tn_dataset_free(dataset);
     }
-    tn_threads_set(0);
+    must(tn_threads_set(0));
 }
 
 static void nothing_to_train_on_is_refused(void **state) {
@@ -266,6 +270,56 @@ static const char *cache_file(const char *directory) {
     snprintf(path, sizeof path, "%s/%s", directory, names[0]);
     tn_arena_free(&arena);
     return path;
+}
+
+/* A file of 1000 bytes in the folder `full`, last used `age` seconds ago. */
+static const char *used_ago(const char *name, int64_t age) {
+    static const char zeros[1000];
+    char inside[64];
+    const struct timespec then = {.tv_sec = time(NULL) - age};
+    snprintf(inside, sizeof inside, "full/%s", name);
+    const char *path = write_scratch(inside, zeros, sizeof zeros);
+    assert_int_equal(utimensat(AT_FDCWD, path, (const struct timespec[2]){then, then}, 0), 0);
+    return path;
+}
+
+static void a_full_cache_loses_what_was_used_longest_ago_and_nothing_in_use(void **state) {
+    (void)state;
+    must(tn_make_directories(scratch("full")));
+    const char *held = used_ago("tokens-held.bin", 9000), *old = used_ago("tokens-old.bin", 8000);
+    const char *own = used_ago("tokens-own.bin", 7000), *next = used_ago("tokens-next.bin", 6000);
+    const char *late = used_ago("tokens-late.bin", 5000), *other = used_ago("cublaslt-card.txt", 9999);
+    const char *half = used_ago("tokens-dead.bin.tmp-7", 99999), *busy = used_ago("tokens-live.bin.tmp-8", 10);
+    tn_store store = {0};
+    tn_store_hold(&store, held);
+    assert_int_equal(utimensat(AT_FDCWD, held, (const struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0), 0);
+    tn_store_trim(own, 5000);
+    assert_true(tn_is_file(old) && tn_is_file(next) && tn_is_file(busy) && !tn_is_file(half));
+    tn_store_trim(own, 3999);
+    assert_true(!tn_is_file(old) && !tn_is_file(next) && tn_is_file(late));
+    tn_store_trim(own, 0);
+    assert_true(tn_is_file(held) && tn_is_file(own) && !tn_is_file(late) && tn_is_file(other));
+    tn_store_close(&store);
+    tn_store_trim(own, 0);
+    assert_true(!tn_is_file(held) && tn_is_file(own));
+    assert_true(tn_store_limit("/") > 0 && tn_store_limit("/") <= (int64_t)4 << 30);
+}
+
+/* What is used is not what goes: a hit makes an entry new. */
+static void a_hit_renews_a_cached_entry(void **state) {
+    (void)state;
+    tn_dataset_options options = cached_options(scratch("cache"));
+    const char *path = cache_file(options.cache_directory);
+    struct stat info;
+    assert_int_equal(utimensat(AT_FDCWD, path, (const struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0), 0);
+    tn_dataset *dataset = open_cached(&options, true);
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(info.st_mtim.tv_sec > 1);
+    tn_store_trim(scratch("cache/tokens-new.bin"), 0);
+    assert_true(tn_is_file(path));
+    tn_dataset_free(dataset);
+    tn_store_trim(scratch("cache/tokens-new.bin"), 0);
+    assert_false(tn_is_file(path));
 }
 
 static void damaged_caches_are_made_again(void **state) {
@@ -492,6 +546,8 @@ int main(void) {
         cmocka_unit_test(a_sample_is_shown_with_its_masked_part_marked),
         cmocka_unit_test(a_cache_hit_gives_the_same_data),
         cmocka_unit_test(a_changed_setting_or_byte_misses_the_cache),
+        cmocka_unit_test(a_full_cache_loses_what_was_used_longest_ago_and_nothing_in_use),
+        cmocka_unit_test(a_hit_renews_a_cached_entry),
         cmocka_unit_test(damaged_caches_are_made_again),
         cmocka_unit_test(a_cache_that_cannot_be_written_is_said_and_done_without),
         cmocka_unit_test(batches_shift_labels_inside_documents),

@@ -14,7 +14,7 @@ static char *read_bytes(const char *path, const char *text, int64_t length) {
     while (status == TN_OK) {
         status = tn_reader_next(reader, &slice, &found);
         if (status != TN_OK || !found) break;
-        status = tn_reader_parse(reader, slice, &arena, &record);
+        status = tn_reader_parse(reader, slice, &arena, NULL, &record);
         if (status != TN_OK) break;
         tn_json_writer w = tn_json_write_to(&out, 0);
         tn_str_printf(&out, "%lld:", (long long)slice.line);

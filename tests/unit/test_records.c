@@ -155,6 +155,22 @@ static void text_and_ids_are_taken_as_they_are(void **state) {
     expect_error("{\"text\":[\"x\"]}", NULL, true, TN_BAD_DATA, "\"text\" is an array");
 }
 
+static void padding_is_left_out_and_packed_ids_are_refused(void **state) {
+    (void)state;
+    expect("{\"input_ids\":[9,1,2,9],\"attention_mask\":[0,1,1,0]}", true, "[1, 2]");
+    expect("{\"input_ids\":[1,2,9],\"labels\":[-100,2,9],\"attention_mask\":[1,1,0]}", true,
+           "[1, 2] labels [-100, 2]");
+    expect("{\"input_ids\":[1,2],\"attention_mask\":[1,1]}", true, "[1, 2]");
+    expect("{\"input_ids\":[1,2],\"attention_mask\":null}", true, "[1, 2]");
+    expect("{\"input_ids\":[9,9],\"attention_mask\":[0,0]}", true, "[]");
+    expect_error("{\"input_ids\":[1,2],\"attention_mask\":[1]}", NULL, true, TN_BAD_DATA,
+                 "an attention_mask of 1");
+    expect_error("{\"input_ids\":[1,9,2],\"attention_mask\":[1,0,1]}", NULL, true, TN_BAD_DATA,
+                 "attention_mask[1]");
+    expect_error("{\"input_ids\":[1,2,3],\"attention_mask\":[1,2,2]}", NULL, true, TN_BAD_DATA,
+                 "packed before");
+}
+
 static void an_unknown_shape_lists_its_keys_and_what_is_accepted(void **state) {
     (void)state;
     expect_error("{\"quest\":1,\"reply\":2}", NULL, true, TN_BAD_DATA, "quest, reply");
@@ -184,6 +200,7 @@ int main(void) {
         cmocka_unit_test(alpaca_joins_instruction_and_input_with_a_newline),
         cmocka_unit_test(pairs_become_one_user_and_one_assistant_message),
         cmocka_unit_test(text_and_ids_are_taken_as_they_are),
+        cmocka_unit_test(padding_is_left_out_and_packed_ids_are_refused),
         cmocka_unit_test(an_unknown_shape_lists_its_keys_and_what_is_accepted),
         cmocka_unit_test(what_cannot_be_trained_on_is_refused),
     };

@@ -383,7 +383,8 @@ static void a_bad_template_fails_only_where_it_is_used(void **state) {
     tn_chat_free(chat);
     put("chat_template.jinja", "{% include 'x' %}");
     chat = open_scratch();
-    must_fail(tn_chat_render(chat, root, &out, NULL, NULL, NULL), TN_FAILED, "unknown tag 'include'");
+    must_fail(tn_chat_render(chat, root, &out, NULL, NULL, NULL), TN_BAD_DATA, "unknown tag 'include'");
+    assert_true(tn_chat_template_broken(chat, root));
     tn_chat_free(chat);
     must_fail(tn_chat_open(scratch("absent"), &chat), TN_USAGE, "absent");
     assert_null(chat);
