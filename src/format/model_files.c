@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "format/bnb_state.h"
 #include "format/gguf_model.h"
 #include "format/name_table.h"
 #include "format/safetensors.h"
@@ -102,6 +103,10 @@ static tn_status collect_shards(tn_model_files *f) {
     for (int64_t i = 0; i < f->shard_count; i++)
         for (int64_t j = 0; j < tn_safetensors_count(f->shards[i]); j++)
             f->tensors[f->count++] = *tn_safetensors_at(f->shards[i], j);
+    total = f->count;
+    tn_status status = tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
+    if (status == TN_OK) status = tn_bnb_fold(&f->arena, &f->names, f->tensors, &f->count);
+    if (status != TN_OK || f->count == total) return status;
     return tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
 }
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "quant/quant.h"
+#include "op/source.h"
 
 typedef struct tn_placement {
     tn_linear *linear;     /* a linear group, or NULL … */
@@ -63,6 +63,9 @@ static void find_matrix(finder *f, tn_module module, int64_t layer, tn_source *s
     int64_t rows, cols;
     tn_module_shape(arch, module, &rows, &cols);
     find(f, tn_tensor_name(module, layer, false, name), rows, cols, tn_tensor_std(arch, module, false), source);
+    if (module >= TN_MODULES_PER_LAYER) return; /* the tables stay as they are, as bitsandbytes leaves them */
+    source->quantise_to = f->model->quantise_to;
+    if (source->quantise_to) f->model->block_weights = true;
 }
 
 static tn_status new_placement(tn_model *model, tn_placement **out) {
@@ -114,8 +117,7 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     part->weight.dtype = model->device->dtype;
     if (source) {
         find_matrix(f, module, layer, source);
-        if (source->tensor && tn_dtype_is_block(source->tensor->dtype))
-            part->weight.dtype = source->tensor->dtype;
+        part->weight.dtype = tn_source_held(source, model->device->dtype, part->master != NULL);
     }
     if (tn_module_has_bias(model->arch, module))
         status = add_vector(f, module, layer, TN_PARAM_BIAS, &part->bias, &part->dbias);
@@ -184,8 +186,8 @@ static tn_status build_head(finder *f) {
     if (!m->arch->tied) goto done;
     p->shared = !apart;
     find_matrix(f, TN_MODULE_EMBED, -1, &p->source[0]);
-    if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype))
-        m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
+    m->head.part[0].weight.dtype =
+        tn_source_held(&p->source[0], m->device->dtype, m->head.part[0].master != NULL);
 done:
     return status;
 }
@@ -248,12 +250,17 @@ done:
 }
 
 tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
-                       uint64_t seed, tn_model **out) {
+                       uint64_t seed, tn_dtype quantise_to, tn_model **out) {
     tn_status status;
     finder f = {0};
     *out = NULL;
     if (!(f.model = calloc(1, sizeof *f.model))) return tn_fail_memory((int64_t)sizeof *f.model, "a model");
-    *f.model = (tn_model){.arch = arch, .device = device, .files = files, .adapter = adapter, .seed = seed};
+    *f.model = (tn_model){.arch = arch,
+                          .device = device,
+                          .files = files,
+                          .adapter = adapter,
+                          .seed = seed,
+                          .quantise_to = quantise_to};
     TN_TRY(tn_alloc(&f.model->layers, arch->layers, (int64_t)sizeof *f.model->layers, "layers"));
     TN_TRY(build(&f));
     *out = f.model;
@@ -345,8 +352,11 @@ tn_status tn_model_load(tn_model *m) {
         } else if (p->param) { /* the values are the adapter's, now or at tn_model_refresh */
             if (p->vector) *p->vector = trained_values(m, p);
             else
-                m->embed =
-                    (tn_weight){trained_values(m, p), m->device->dtype, m->arch->vocab, p->cols, p->cols};
+                m->embed = (tn_weight){.data = trained_values(m, p),
+                                       .dtype = m->device->dtype,
+                                       .rows = m->arch->vocab,
+                                       .cols = p->cols,
+                                       .stride = p->cols};
         } else if (p->vector) {
             TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
             *p->vector = vector.data;
@@ -381,7 +391,7 @@ static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *va
     const int64_t cols = t->shape[1], half = head_dim / 2;
     for (int64_t row = 0; row < t->shape[0]; row++) {
         int64_t head = row / head_dim, p = row % head_dim / half, j = row % half;
-        tn_dequantize(t->dtype, t->data, (head * head_dim + 2 * j + p) * cols, cols, values + row * cols);
+        tn_tensor_values(t, (head * head_dim + 2 * j + p) * cols, cols, values + row * cols);
     }
 }
 
@@ -393,7 +403,7 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     tn_tensor_name(module, param->layer, bias, name);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
     if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
-    else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
+    else if (t) tn_tensor_values(t, 0, param->count, values);
     else
         tn_random_weights(m->seed ^ tn_random_name(name), tn_tensor_std(m->arch, module, bias), param->count,
                           values);

@@ -8,22 +8,16 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "train/base_format.h"
 #include "train/find_data.h"
 #include "train/lora_config.h"
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
 static tn_status check_supported(const tn_settings *s) {
-    const char *what = s->load_in_4bit   ? "load_in_4bit"
-                       : s->load_in_8bit ? "load_in_8bit"
-                       : s->load_in_fp8  ? "load_in_fp8"
-                                         : NULL;
-    if (what) {
-        tn_fail(TN_USAGE, "%s is not supported by this version", what);
-        return tn_remedy(
-            "leave it out to train on the 16-bit weights, or give a quantised GGUF file as model, which is "
-            "trained on "
-            "as it is");
+    if (s->load_in_fp8) {
+        tn_fail(TN_USAGE, "load_in_fp8 is not supported by this version");
+        return tn_remedy("load_in_8bit holds the base in 8-bit integers, load_in_4bit in NF4");
     }
     if (strcmp(s->optim, "adamw_8bit") == 0) {
         tn_fail(TN_USAGE, "optim adamw_8bit is not supported by this version");
@@ -214,6 +208,7 @@ static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool wei
     TN_TRY(check_supported(e->settings));
     e->adapter_directory = adapter ? adapter : e->settings->adapter;
     TN_TRY(open_model(e, weights, &tree));
+    TN_TRY(tn_base_format(e->settings, e->files, tree, &e->quantise_to));
     TN_TRY(find_rope_scaling(e, &scaling));
     TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));
     say_dropout(e);

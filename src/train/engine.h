@@ -31,6 +31,7 @@ typedef struct tn_engine {
     const tn_settings *settings;
     tn_use use;
     tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
+    tn_dtype quantise_to;  /* of plain base weights while they are loaded; F32: not */
     tn_arch arch;
     int64_t max_length; /* after lowering a default to the trained length */
     tn_device *device;
