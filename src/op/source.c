@@ -26,6 +26,9 @@ tn_status tn_source_check(const tn_source *source, int64_t rows, int64_t cols) {
         return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s, which is no format for weights", tensor->file,
                        tensor->name, tn_dtype_name(tensor->dtype));
     int64_t elements;
+    if (scaled && source->permuted_head_dim)
+        return tn_fail(TN_BAD_DATA, "%s: tensor %s: rows of %s cannot be put in another order", tensor->file,
+                       tensor->name, tn_dtype_name(tensor->dtype));
     if (!tn_mul(rows, cols, &elements) || elements != tensor->elements ||
         (!scaled && cols % tn_dtype_block(tensor->dtype)))
         return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s where %lld rows of %lld columns are needed",
