@@ -270,6 +270,8 @@ static void broken_settings(void **state) {
         {"", "plan --model m --device cpu --target_modules ALL-LINEAR", 0, "trainable params: "},
         {"", TRAIN "--target_modules '(['", 2, "target_modules"},
         {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
+        {"", TRAIN "--load_in_fp8", 2, "load_in_fp8"},
+        {"", TRAIN "--load_in_4bit --full_finetuning", 2, "load_in_4bit"},
         {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},
         {"", TRAIN "--lora_r 1000001", 2, "from 1 to 1,000,000"},
         {"", TRAIN "--per_device_train_batch_size 9223372036854775807", 2, "per_device_train_batch_size"},
@@ -320,6 +322,53 @@ static void broken_settings(void **state) {
 
 #define ADAPTER(edit) "cp -r a x; sed -i '" edit "' x/adapter_config.json"
 #define VERIFY "eval --model m --dataset d.jsonl --adapter x"
+
+/* x/ becomes a golden model that bitsandbytes quantised, its weights changed by sed; lengths stay. The states
+ * are JSON inside the file, which has spaces where the file's own header has none. */
+#define QUANTISED(name) "cp -r \"$OLDPWD/tests/parity/golden/" name "/model\" x"
+#define LYING(name, edit) QUANTISED(name) "; sed -i '" edit "' x/model.safetensors"
+#define PLAN_X "plan --model x --device cpu"
+
+static void broken_quantised_bases(void **state) {
+    static const row rows[] = {
+        {QUANTISED("bnb_nf4"), PLAN_X " --load_in_4bit", 0, "fits: yes"},
+        {QUANTISED("bnb_fp4"), PLAN_X " --load_in_4bit", 0, "fits: yes"},
+        {QUANTISED("bnb_nf4"), PLAN_X " --load_in_8bit", 2, "quantised already (nf4)"},
+        {QUANTISED("bnb_int8"), PLAN_X " --load_in_4bit", 2, "quantised already (llm_int8)"},
+        {QUANTISED("bnb_nf4"), PLAN_X " --full_finetuning", 2, "those of x are quantised (nf4)"},
+        {QUANTISED("bnb_nf4") "; sed -i s/bitsandbytes/gptq/ x/config.json", PLAN_X, 2, "quantised by gptq"},
+        {CONFIG("s/{/{\"quantization_config\":{\"quant_method\":\"fp8\"},/"), EVAL_X, 2, "quantised by fp8"},
+        {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 63/"), EVAL_X, 3, "blocksize"},
+        {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 32/"), EVAL_X, 3, "needs"},
+        {LYING("bnb_nf4", "s/\"blocksize\"/\"blackwise\"/"), EVAL_X, 3, "blocksize"},
+        {LYING("bnb_nf4", "s/\"quant_type\": \"nf4\"/\"quant_type\": \"fp4\"/"), EVAL_X, 3, "quant_type"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [64, 193]/"), EVAL_X, 3, "not as many"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [192, 64]/"), EVAL_X, 3,
+         "64 x 192 was expected"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [-4, 192]/"), EVAL_X, 3, "no pair of sizes"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [12288]  /"), EVAL_X, 3, "no pair of sizes"},
+        {LYING("bnb_nf4", "s/\"nested_offset\": 0/\"nested_offset\": x/"), EVAL_X, 3, "not valid JSON"},
+        {LYING("bnb_nf4", "s/\"nested_offset\"/\"nested_offsex\"/"), EVAL_X, 3, "nested_offset"},
+        {LYING("bnb_nf4", "s/\"nested_blocksize\": 256/\"nested_blocksize\": 0.5/"), EVAL_X, 3,
+         "nested_blocksize"},
+        {LYING("bnb_nf4", "s/\"nested_blocksize\": 256/\"nested_blocksize\": 200/"), EVAL_X, 0, "perplexity"},
+        {LYING("bnb_nf4", "s/weight\\.absmax/weight.absmix/"), EVAL_X, 3,
+         "absmax, which belongs to it, is missing"},
+        {LYING("bnb_nf4", "s/nested_quant_map/nested_quant_mop/g"), EVAL_X, 3, "nested_quant_map, which"},
+        {LYING("bnb_nf4", "s/bitsandbytes__nf4/bitsandbytes__nf8/g"), EVAL_X, 2,
+         "as nf8, which is not supported"},
+        {LYING("bnb_nf4", "s/bitsandbytes__nf4/bitsandwiches_nf4/g"), EVAL_X, 3,
+         "uint8 [2048, 1], 64 x 64 was expected"},
+        {LYING("bnb_nf4", "s/0.self_attn.q_proj.weight.quant_state/0.self_attn.q_prox.weight.quant_state/"),
+         EVAL_X, 3, "the weight that it describes is missing"},
+        {LYING("bnb_int8", "s/q_proj.SCB/q_proj.SCX/"), EVAL_X, 3,
+         "q_proj.SCB, which belongs to it, is missing"},
+        {LYING("bnb_int8", "s/\"dtype\":\"I8\",\"shape\":\\[24,32\\]/\"dtype\":\"I8\",\"shape\":[32,24]/"),
+         EVAL_X, 3, "needs 32"},
+    };
+    (void)state;
+    RUN(rows);
+}
 
 static void broken_adapters(void **state) {
     static const row rows[] = {
@@ -574,6 +623,7 @@ int main(void) {
         cmocka_unit_test(broken_tokenizers),
         cmocka_unit_test(broken_datasets),
         cmocka_unit_test(broken_settings),
+        cmocka_unit_test(broken_quantised_bases),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(places_that_cannot_be_written),
