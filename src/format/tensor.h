@@ -32,6 +32,8 @@ typedef struct tn_tensor_info {
     const tn_scales *scales;    /* of a dtype that has them, else NULL */
 } tn_tensor_info;
 
+/* Bytes of the scales that lie apart. */
+int64_t tn_tensor_scale_bytes(const tn_tensor_info *tensor);
 /* "[768, 3072]" into `out`. */
 const char *tn_shape_text(const tn_tensor_info *tensor, char out[128]);
 

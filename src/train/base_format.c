@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "base/log.h"
+
 /* The first quantised tensor; NULL where all are plain. */
 static const tn_tensor_info *find_quantised(const tn_model_files *files) {
     for (int64_t i = 0; files && i < tn_model_files_count(files); i++)
@@ -63,6 +65,9 @@ tn_status tn_base_format(const tn_settings *s, const tn_model_files *files, cons
                 tn_dtype_name(held));
         return tn_remedy("give its 16-bit model, or train a LoRA adapter (full_finetuning: false)");
     }
-    *quantise_to = quantised ? TN_DTYPE_F32 : held; /* weights are at hand, or planned for */
+    *quantise_to = quantised ? TN_DTYPE_F32 : held;
+    if (!quantised) /* no weights to look at */
+        tn_info("%s: every linear layer counts as %s%s; modules that were skipped are larger", s->model,
+                tn_dtype_name(held), held == TN_DTYPE_NF4 ? " with double quantisation" : "");
     return TN_OK;
 }

@@ -53,9 +53,9 @@ const tn_key tn_config_keys[] = {
         "stretches the context, e.g. '{\"rope_type\":\"yarn\",\"factor\":4}'; none = as in the model's "
         "config, else the adapter's"),
     ROW("load_in_4bit", "", load_in_4bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in NF4 with double quantisation (QLoRA); not in this version"),
+        "hold the base's linear layers in NF4 with double quantisation (QLoRA)"),
     ROW("load_in_8bit", "", load_in_8bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in 8-bit integers; not in this version"),
+        "hold the base's linear layers in 8-bit integers with a scale a row (LLM.int8)"),
     ROW("load_in_fp8", "", load_in_fp8, BOOLEAN, ANY, LOADING, "false", NULL,
         "hold the base in FP8, on GPUs that have it; not in this version"),
     ROW("dtype", "torch_dtype", dtype, CHOICE, ANY, LOADING | INIT, "auto",
