@@ -66,16 +66,16 @@ static float largest_magnitude(int64_t count, const float *values) {
 /* Codes of elements first … first+count-1 (first even, or of whole bytes) to their place. */
 static void put_codes(const tn_scaled_layout *l, int64_t first, int64_t count, const float *values,
                       float absmax, uint8_t *memory) {
-    uint8_t codes[PIECE + 1];
+    uint8_t codes[PIECE];
+    const uint8_t rest = l->dtype == TN_DTYPE_NF4 && absmax > 0 ? 7 : 0; /* of 0, behind an odd end */
     if (l->dtype == TN_DTYPE_LLM_INT8) {
         encode_int8(count, values, absmax > 0 ? 127.0f / absmax : 0, (int8_t *)memory + first);
         return;
     }
     if (l->dtype == TN_DTYPE_NF4) encode_nf4(count, values, 1.0f / absmax, codes);
     else encode_fp4(count, values, 1.0f / absmax, codes);
-    /* The half byte behind an odd end is the code of 0. */
-    if (count % 2) codes[count] = l->dtype == TN_DTYPE_NF4 && absmax > 0 ? 7 : 0;
-    for (int64_t i = 0; i < count; i += 2) memory[(first + i) / 2] = (uint8_t)(codes[i] << 4 | codes[i + 1]);
+    for (int64_t i = 0; i < count; i += 2)
+        memory[(first + i) / 2] = (uint8_t)(codes[i] << 4 | (i + 1 < count ? codes[i + 1] : rest));
 }
 
 /* One block: its scale, and its codes into memory. A block of more than a piece is read twice. */

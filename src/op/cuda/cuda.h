@@ -119,6 +119,9 @@ tn_status tn_cuda_round_rows(tn_device *device, int64_t rows, int64_t cols, cons
                              int64_t stride);
 tn_status tn_cuda_random_rows(tn_device *device, const tn_source *source, int64_t rows, int64_t cols, void *to,
                               int64_t stride);
+/* Elements first (even) … first+count-1 of the source as floats, to memory that the device can write. */
+tn_status tn_cuda_random_values(tn_device *device, const tn_source *source, int64_t first, int64_t count,
+                                float *to);
 /* to[out] = alpha · biases side by side, zeros where a part has none. */
 tn_status tn_cuda_collect_bias(tn_device *device, const tn_linear *linear, float alpha, void *to);
 /* dbias += alpha · Σ over rows of dy. */

@@ -141,6 +141,46 @@ static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dty
     }
 }
 
+/* Random numbers are made on the device, many times faster, into the pinned buffers, which it can write;
+ * *values become the caller's to free. */
+static tn_status random_values(tn_cuda_device *cuda, const tn_source *source, int64_t count, float **values) {
+    enum { PIECE = BUFFER_BYTES / (int)sizeof(float), SHARE = 1 << 18 };
+    tn_status status;
+    TN_TRY(tn_alloc_aligned(values, count * (int64_t)sizeof **values, "random weights"));
+    for (int64_t first = 0; first < count; first += PIECE) {
+        int64_t some = count - first < PIECE ? count - first : PIECE;
+        char *buffer;
+        TN_TRY(take_buffer(cuda->ring, &buffer));
+        TN_TRY(tn_cuda_random_values(&cuda->base, source, first, some, (float *)(void *)buffer));
+        TN_TRY(tn_cuda_check(cudaStreamSynchronize(cuda->stream), "making random weights"));
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < some; i += SHARE)
+            memcpy(*values + first + i, buffer + i * (int64_t)sizeof(float),
+                   (size_t)(some - i < SHARE ? some - i : SHARE) * sizeof(float));
+    }
+done:
+    return status;
+}
+
+/* The layout's image of a matrix that is quantised, on the host. */
+static tn_status encode(tn_cuda_device *cuda, const tn_source *source, int64_t rows, int64_t cols,
+                        const tn_scaled_layout *l, void *image, float *offset) {
+    tn_source given = *source;
+    tn_tensor_info made = {
+        .name = "(random)", .file = "", .rank = 2, .shape = {rows, cols}, .elements = rows * cols};
+    float *values = NULL;
+    tn_status status;
+    if (!source->tensor) {
+        TN_TRY(random_values(cuda, source, rows * cols, &values));
+        made.data = values, made.bytes = rows * cols * (int64_t)sizeof(float);
+        given.tensor = &made;
+    }
+    status = tn_source_encode(&given, rows, cols, l, image, offset);
+done:
+    free(values);
+    return status;
+}
+
 /* A matrix with scales apart, at `to` by its layout: from the mapping, or quantised on the host first. */
 static tn_status load_scaled(tn_cuda_device *cuda, const tn_source *source, bool trained, void *to,
                              tn_weight *weight) {
@@ -156,7 +196,7 @@ static tn_status load_scaled(tn_cuda_device *cuda, const tn_source *source, bool
     TN_TRY(open_ring(cuda));
     if (tn_source_is_encoded(source, trained)) {
         TN_TRY(tn_alloc_aligned(&image, l.bytes, "a quantised weight"));
-        TN_TRY(tn_source_encode(source, weight->rows, weight->cols, &l, image, &offset));
+        TN_TRY(encode(cuda, source, weight->rows, weight->cols, &l, image, &offset));
         TN_TRY(tn_cuda_upload(device, place, image, l.bytes));
     } else {
         const tn_scales *own = source->tensor->scales;
