@@ -49,6 +49,16 @@ const cli_verb cli_verbs[] = {
      "Checks names, shapes and values of an adapter, against its base with --model; --reference DIR shows\n"
      "how far each tensor has moved from an earlier adapter. Exit code 1 where something is wrong.\n",
      "tenon verify --adapter out --model Qwen2.5-0.5B --reference out/checkpoint-500\n"},
+    {"merge", "base + adapter to a model of its own", cli_merge,
+     "Writes a model directory: weights merged in float32, a tensor at a time, and rounded once to the dtype "
+     "that\n"
+     "the base is stored in (blocks of a GGUF base become bfloat16), config.json, tokenizer, chat template. "
+     "It\n"
+     "appears when it is whole and its logits were compared with those of base and adapter. An adapter that "
+     "was\n"
+     "trained on a quantised base is best merged into the original: --base_for_merge.\n",
+     "tenon merge --model Qwen2.5-0.5B --adapter out --output_dir merged\n"
+     "tenon merge --model SmolLM2.Q4_1.gguf --adapter out --base_for_merge SmolLM2 --output_dir merged\n"},
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,
@@ -72,7 +82,6 @@ static const cli_verb *find_verb(const char *name) {
 static const struct {
     const char *verb, *remedy;
 } planned[] = {
-    {"merge", "PEFT's merge_and_unload merges an adapter saved by tenon; vLLM and llama.cpp load it as it is"},
     {"quantize", "GGUF files quantised by llama.cpp are trained on as they are"},
     {"export", "adapters are saved in PEFT's format; llama.cpp's convert_lora_to_gguf.py reads them"},
 };

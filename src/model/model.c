@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "model/base_values.h"
 #include "op/source.h"
 
 typedef struct tn_placement {
@@ -385,16 +386,6 @@ done:
     return status;
 }
 
-/* Rows of a llama.cpp q or k matrix in Hugging Face's order: stored row 2j+p of a head is row p·(head_dim/2)+j.
- */
-static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *values) {
-    const int64_t cols = t->shape[1], half = head_dim / 2;
-    for (int64_t row = 0; row < t->shape[0]; row++) {
-        int64_t head = row / head_dim, p = row % head_dim / half, j = row % half;
-        tn_tensor_values(t, (head * head_dim + 2 * j + p) * cols, cols, values + row * cols);
-    }
-}
-
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
     char name[128];
@@ -402,8 +393,7 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     const tn_module module = tied ? TN_MODULE_EMBED : param->module;
     tn_tensor_name(module, param->layer, bias, name);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
-    if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
-    else if (t) tn_tensor_values(t, 0, param->count, values);
+    if (t) tn_base_tensor(m->files, t, m->arch->head_dim, values);
     else
         tn_random_weights(m->seed ^ tn_random_name(name), tn_tensor_std(m->arch, module, bias), param->count,
                           values);

@@ -19,6 +19,7 @@ static bool is_explicit(const tn_config *config, const char *key) {
 static tn_status check_required(const tn_config *config, const tn_settings *s) {
     bool trains = is_verb(config, "train") && !s->dry_run, data = is_verb(config, "data");
     bool eval = is_verb(config, "eval"), init = is_verb(config, "init"), verify = is_verb(config, "verify");
+    bool merge = is_verb(config, "merge");
     bool needs_model = tn_config_get(config, "model") && !verify; /* every verb that knows the key */
     const struct {
         bool missing;
@@ -26,8 +27,8 @@ static tn_status check_required(const tn_config *config, const tn_settings *s) {
     } required[] = {
         {needs_model && !s->model, "model", "a model directory or a GGUF file"},
         {(trains || data || eval) && s->datasets == 0, "dataset", "a .jsonl, .json, .csv or .txt file"},
-        {(trains || init) && !s->output_dir, "output_dir", "a directory to write to"},
-        {verify && !s->adapter, "adapter", "the directory of an adapter"},
+        {(trains || init || merge) && !s->output_dir, "output_dir", "a directory to write to"},
+        {(verify || merge) && !s->adapter, "adapter", "the directory of an adapter"},
     };
     for (size_t i = 0; i < sizeof required / sizeof *required; i++)
         if (required[i].missing) {

@@ -6,8 +6,8 @@
 
 #include <stddef.h>
 
-const char *const tn_config_verbs[] = {"train", "plan",     "bench",   "data",   "eval", "generate",
-                                       "chat",  "tokenize", "inspect", "verify", "init", "env"};
+const char *const tn_config_verbs[] = {"train",    "plan",    "bench",  "data", "eval", "generate", "chat",
+                                       "tokenize", "inspect", "verify", "init", "env",  "merge",    "export"};
 const int tn_config_verb_count = sizeof tn_config_verbs / sizeof *tn_config_verbs;
 
 enum {
@@ -23,9 +23,11 @@ enum {
     VERIFY = 1 << 9,
     INIT = 1 << 10,
     ENV = 1 << 11,
+    MERGE = 1 << 12,
+    EXPORT = 1 << 13,
     ALL = -1,                               /* of any verb */
     TRAINING = TRAIN | PLAN | BENCH | DATA, /* data shows what train would see, so it takes train's file */
-    LOADING = TRAINING | EVAL | GENERATE | CHAT,
+    LOADING = TRAINING | EVAL | GENERATE | CHAT | MERGE | EXPORT,
     SAMPLING = GENERATE | CHAT,
 };
 
@@ -182,7 +184,7 @@ const tn_key tn_config_keys[] = {
         "version); auto = the fastest that fits"),
 
     /* run */
-    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT, "", NULL, "where everything is written"),
+    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT | MERGE, "", NULL, "where everything is written"),
     ROW("overwrite_output_dir", "", overwrite_output_dir, BOOLEAN, ANY, TRAINING, "false", NULL,
         "true removes the run that output_dir holds, once the new one is ready to start; a resumed run keeps it"),
     ROW("resume_from_checkpoint", "", resume_from_checkpoint, PATH, ANY, TRAINING, "", NULL,
@@ -226,6 +228,8 @@ const tn_key tn_config_keys[] = {
     ROW("reference", "", reference, PATH, ANY, VERIFY, "", NULL,
         "an earlier adapter: show which tensors moved, and how far"),
     ROW("tokenizer", "", tokenizer, PATH, ANY, INIT, "", NULL, "directory to copy a tokenizer from"),
+    ROW("base_for_merge", "", base_for_merge, PATH, ANY, MERGE, "", NULL,
+        "the model whose weights the adapter is merged into, where it was trained on a quantised form of it; none = model"),
     ROW("steps", "", steps, INTEGER, AT_LEAST_ONE, BENCH, "10", NULL, "steps to time"),
     ROW("warmup", "", warmup, INTEGER, NOT_NEGATIVE, BENCH, "2", NULL, "steps before the clock starts"),
     ROW("labelled", "", labelled, REAL, UNIT_OPEN_ZERO, BENCH, "1", NULL,

@@ -474,6 +474,40 @@ static void broken_checkpoints(void **state) {
     RUN(rows);
 }
 
+#define MERGE "merge --model m --adapter a --device cpu --output_dir "
+
+static void merges_that_are_refused(void **state) {
+    static const row rows[] = {
+        {"", "merge --model m --adapter a", 2, "merge needs output_dir"},
+        {"", "merge --model m --output_dir x", 2, "merge needs adapter"},
+        {"", MERGE "m", 2, "m is there already"},
+        {"echo kept >x", MERGE "x", 2, "x is there already"},
+        {"echo kept >x", MERGE "x/y", 2, "x is a file"},
+        {"", MERGE "/proc/nowhere/x", 2, "/proc/nowhere"},
+        {"ln -s x x", MERGE "x", 2, "x"},
+        {"", MERGE "x --base_for_merge nothing", 2, "nothing does not exist"},
+        {"", MERGE "x --base_for_merge c.json", 2, "without weights"},
+        {"sed 's/size\":64/size\":128/;s/_size\":32/_size\":64/' c.json >x.json; "
+         "\"$TENON\" init --model x.json --output_dir x.m",
+         MERGE "x --base_for_merge x.m", 3, "lora_A"},
+        {"", "merge --model llama-3.2-1b --adapter a --output_dir x", 2, "the name of a shape"},
+        {"", "merge --model m --adapter m --output_dir x", 2, "adapter_config.json"},
+        {"\"$TENON\" " MERGE "x.m", "merge --model x.m --adapter a --output_dir x", 2,
+         "merged into it already"},
+        {ADAPTER("s/\"r\": 4/\"r\": 8/"), "merge --model m --adapter x --output_dir p", 3, "lora_A"},
+        {"cp -r a x; printf '\\0\\0\\300\\177' | dd of=x/adapter_model.safetensors conv=notrunc bs=1 "
+         "seek=$(($(stat -c %s a/adapter_model.safetensors) - 4))",
+         "merge --model m --adapter x --output_dir p", 3, "NaN"},
+        {CONFIG("s/\"num_hidden_layers\":2/\"num_hidden_layers\":3/"),
+         "merge --model x --adapter a --output_dir p", 3, "model.layers.2"},
+        {"", MERGE "x --memory_limit 1KB", 0, "does not fit"},
+        {"", MERGE "x --load_in_4bit", 2, "load_in_4bit"},
+    };
+    (void)state;
+    RUN(rows);
+    assert_int_equal(shell("", "version; test ! -e p.tmp-merge"), 0);
+}
+
 static void places_that_cannot_be_written(void **state) {
     static const row rows[] = {
         {"echo kept >x", "train --model m --dataset d.jsonl --output_dir x", 2, "x is a file"},
@@ -626,6 +660,7 @@ int main(void) {
         cmocka_unit_test(broken_quantised_bases),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
+        cmocka_unit_test(merges_that_are_refused),
         cmocka_unit_test(places_that_cannot_be_written),
         cmocka_unit_test(a_failed_save_leaves_the_earlier_checkpoint),
         cmocka_unit_test(closed_streams_write_into_no_file),

@@ -18,8 +18,8 @@
 static char folder[] = "/tmp/tenon-cli-XXXXXX";
 static tn_str out, err;
 
-static const char *const verbs[] = {"train", "plan",    "eval",   "generate", "chat",  "tokenize",
-                                    "data",  "inspect", "verify", "init",     "bench", "env"};
+static const char *const verbs[] = {"train",   "plan",   "eval", "generate", "chat",  "tokenize", "data",
+                                    "inspect", "verify", "init", "bench",    "merge", "env"};
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 static void slurp(const char *name, tn_str *text) {
@@ -177,9 +177,9 @@ static void answers_stand_on_stdout(void **state) {
 
 static void a_verb_to_come_says_what_to_use_meanwhile(void **state) {
     (void)state;
-    assert_int_equal(tenon("merge --adapter a"), 2);
+    assert_int_equal(tenon("quantize --model a"), 2);
     assert_in(&err, "not in this release");
-    assert_in(&err, "merge_and_unload");
+    assert_in(&err, "llama.cpp");
     assert_int_equal(tenon("export --json"), 2);
     assert_error_document(2, "export is not in this release");
 }
