@@ -59,6 +59,14 @@ const cli_verb cli_verbs[] = {
      "trained on a quantised base is best merged into the original: --base_for_merge.\n",
      "tenon merge --model Qwen2.5-0.5B --adapter out --output_dir merged\n"
      "tenon merge --model SmolLM2.Q4_1.gguf --adapter out --base_for_merge SmolLM2 --output_dir merged\n"},
+    {"export", "a GGUF file of base + adapter, or of the adapter alone", cli_export,
+     "--to gguf:TYPE writes the whole model with its tokenizer and chat template; TYPE is f32, f16, bf16, "
+     "q8_0,\n"
+     "q4_0, q4_k or q6_k for all matrices (norms and biases stay float32), and without one each keeps the "
+     "format\n"
+     "that the base has it in. --to lora-gguf writes the adapter for llama.cpp's --lora.\n",
+     "tenon export --model Qwen2.5-0.5B --adapter out --to gguf:q8_0 --output merged.gguf\n"
+     "tenon export --model SmolLM2.Q4_1.gguf --adapter out --to lora-gguf --output adapter.gguf\n"},
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,
@@ -83,7 +91,6 @@ static const struct {
     const char *verb, *remedy;
 } planned[] = {
     {"quantize", "GGUF files quantised by llama.cpp are trained on as they are"},
-    {"export", "adapters are saved in PEFT's format; llama.cpp's convert_lora_to_gguf.py reads them"},
 };
 
 static int unknown_verb(const char *name, bool json) {

@@ -1,13 +1,13 @@
-/* merge.c: the weights of a merged model, tensor by tensor. One buffer holds the tensor in hand, which is
- * rounded in place.
+/* merge.c: the weights of a merged model, tensor by tensor: two buffers hold the tensor in hand, in fp32 and
+ * rounded.
  */
 #include "export/merge.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "export/model_write.h"
+#include "export/pack.h"
 
 const char tn_merged_adapters_key[] = "merged_adapters";
 
@@ -16,27 +16,11 @@ typedef struct job {
     const tn_tensor_info **extras; /* tensors of the base that no module has; declared behind the others */
     int64_t extra_count;
     float *values;
+    uint16_t *rounded;
 } job;
 
 static tn_dtype written_dtype(const tn_merged_tensor *t) {
     return tn_dtype_is_block(t->base->dtype) ? TN_DTYPE_BF16 : t->base->dtype;
-}
-
-/* fp32 to 16 bits in the same memory: a value is read before its half of the place is written. */
-static tn_status round_in_place(const tn_merged_tensor *t, tn_dtype dtype, float *values) {
-    unsigned char *out = (unsigned char *)values;
-    int64_t overflows = 0;
-    for (int64_t i = 0; i < t->count; i++) {
-        float value;
-        memcpy(&value, (const char *)values + 4 * i, sizeof value);
-        const uint16_t bits = dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(value) : tn_f32_to_f16(value);
-        overflows += dtype == TN_DTYPE_F16 && isfinite(value) && (bits & 0x7FFF) == 0x7C00;
-        memcpy(out + 2 * i, &bits, sizeof bits);
-    }
-    if (!overflows) return TN_OK;
-    tn_fail(TN_NUMERIC, "%s: %lld merged values are beyond float16's range, which the base is stored in",
-            t->name, (long long)overflows);
-    return tn_remedy("give the model in bfloat16 or float32 as base_for_merge");
 }
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
@@ -50,9 +34,11 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     *bytes = t->base->data;
     if (!tn_merged_changes(t) && dtype == t->base->dtype && !tn_model_files_permuted(j->merged->files, t->base))
         return TN_OK;
-    *bytes = j->values;
     tn_status status = tn_merged_values(j->merged, t, j->values);
-    return status == TN_OK && dtype != TN_DTYPE_F32 ? round_in_place(t, dtype, j->values) : status;
+    *bytes = j->values;
+    if (status != TN_OK || dtype == TN_DTYPE_F32) return status;
+    *bytes = j->rounded;
+    return tn_pack(t->name, dtype, j->values, t->shape[0], t->shape[1], j->rounded);
 }
 
 static bool is_listed(const tn_merged *m, const tn_tensor_info *base) {
@@ -103,9 +89,11 @@ tn_status tn_merge_weights(const tn_merged *merged, const char *digits, const ch
     TN_TRY(tn_model_writer_metadata(writer, tn_merged_adapters_key, adapters));
     TN_TRY(declare(&j, writer));
     TN_TRY(tn_alloc(&j.values, tn_merged_largest(merged), (int64_t)sizeof *j.values, "a tensor"));
+    TN_TRY(tn_alloc(&j.rounded, tn_merged_largest(merged), (int64_t)sizeof *j.rounded, "a tensor"));
     status = tn_model_writer_save(writer, directory, give, &j);
 done:
     free(j.values);
+    free(j.rounded);
     tn_model_writer_free(writer);
     tn_arena_free(&arena);
     return status;

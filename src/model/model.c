@@ -292,6 +292,13 @@ static const void *trained_values(const tn_model *m, const tn_placement *p) {
     return copy_bytes(m, 1) ? p->region : m->adapter->values + p->param->offset;
 }
 
+/* A vector is one row, but for a bias whose elements are permuted like the rows of its weight: a column. */
+static bool is_column(const tn_placement *p) { return p->vector && p->source[0].permuted_head_dim; }
+static int64_t cols_of(const tn_placement *p) { return is_column(p) ? 1 : p->cols; }
+static int64_t rows_of(const tn_model *m, const tn_placement *p) {
+    return is_column(p) ? p->cols : p->vector ? 1 : m->arch->vocab;
+}
+
 void tn_model_place(tn_model *model, tn_region *region) {
     const tn_backend *backend = model->device->backend;
     for (int64_t i = 0; i < model->placement_count; i++) {
@@ -301,9 +308,7 @@ void tn_model_place(tn_model *model, tn_region *region) {
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
         else if (p->param) bytes = copy_bytes(model, p->param->count);
-        else
-            bytes =
-                backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
+        else bytes = backend->weight_bytes(model->device, rows_of(model, p), cols_of(p), sources[0]);
         p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
     }
 }
@@ -359,7 +364,7 @@ tn_status tn_model_load(tn_model *m) {
                                        .cols = p->cols,
                                        .stride = p->cols};
         } else if (p->vector) {
-            TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
+            TN_TRY(backend->weight_load(m->device, rows_of(m, p), cols_of(p), sources[0], p->region, &vector));
             *p->vector = vector.data;
         } else
             TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));

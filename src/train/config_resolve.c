@@ -19,7 +19,7 @@ static bool is_explicit(const tn_config *config, const char *key) {
 static tn_status check_required(const tn_config *config, const tn_settings *s) {
     bool trains = is_verb(config, "train") && !s->dry_run, data = is_verb(config, "data");
     bool eval = is_verb(config, "eval"), init = is_verb(config, "init"), verify = is_verb(config, "verify");
-    bool merge = is_verb(config, "merge");
+    bool merge = is_verb(config, "merge"), export = is_verb(config, "export");
     bool needs_model = tn_config_get(config, "model") && !verify; /* every verb that knows the key */
     const struct {
         bool missing;
@@ -28,6 +28,7 @@ static tn_status check_required(const tn_config *config, const tn_settings *s) {
         {needs_model && !s->model, "model", "a model directory or a GGUF file"},
         {(trains || data || eval) && s->datasets == 0, "dataset", "a .jsonl, .json, .csv or .txt file"},
         {(trains || init || merge) && !s->output_dir, "output_dir", "a directory to write to"},
+        {export && !s->output, "output", "the file to write"},
         {(verify || merge) && !s->adapter, "adapter", "the directory of an adapter"},
     };
     for (size_t i = 0; i < sizeof required / sizeof *required; i++)
@@ -36,7 +37,10 @@ static tn_status check_required(const tn_config *config, const tn_settings *s) {
             return tn_remedy("add --%s PATH, or a line '%s: PATH' in the configuration file", required[i].key,
                              required[i].key);
         }
-    return TN_OK;
+    if (!export || s->to) return TN_OK;
+    tn_fail(TN_USAGE, "export needs to: what to write");
+    return tn_remedy(
+        "add --to gguf:TYPE (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k), --to gguf or --to lora-gguf");
 }
 
 static tn_status check_precision(const tn_settings *s) {

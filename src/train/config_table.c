@@ -230,6 +230,11 @@ const tn_key tn_config_keys[] = {
     ROW("tokenizer", "", tokenizer, PATH, ANY, INIT, "", NULL, "directory to copy a tokenizer from"),
     ROW("base_for_merge", "", base_for_merge, PATH, ANY, MERGE, "", NULL,
         "the model whose weights the adapter is merged into, where it was trained on a quantised form of it; none = model"),
+    ROW("to", "", to, CHOICE, ANY, EXPORT, "",
+        "gguf,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q4_0,gguf:q4_k,gguf:q6_k,lora-gguf",
+        "gguf:TYPE, a whole model (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k; without TYPE as the base is stored), or "
+        "lora-gguf, the adapter alone"),
+    ROW("output", "", output, PATH, ANY, EXPORT, "", NULL, "the file to write"),
     ROW("steps", "", steps, INTEGER, AT_LEAST_ONE, BENCH, "10", NULL, "steps to time"),
     ROW("warmup", "", warmup, INTEGER, NOT_NEGATIVE, BENCH, "2", NULL, "steps before the clock starts"),
     ROW("labelled", "", labelled, REAL, UNIT_OPEN_ZERO, BENCH, "1", NULL,

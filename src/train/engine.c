@@ -278,6 +278,25 @@ void tn_engine_close(tn_engine *e) {
     *e = (tn_engine){0};
 }
 
+static void add_stop(const tn_engine *e, int64_t id, int32_t *stops, int64_t *count) {
+    if (id < 0 || id >= e->arch.vocab || *count >= TN_MOST_STOPS) return;
+    for (int64_t i = 0; i < *count; i++)
+        if (stops[i] == id) return;
+    stops[(*count)++] = (int32_t)id;
+}
+
+int64_t tn_engine_stops(const tn_engine *e, int32_t stops[TN_MOST_STOPS]) {
+    const tn_json *eos = tn_json_get(tn_model_files_generation_config(e->files), "eos_token_id");
+    int64_t count = 0;
+    for (int i = 0; i < e->arch.eos_count; i++) add_stop(e, e->arch.eos[i], stops, &count);
+    if (eos && eos->type == TN_JSON_ARRAY)
+        for (int64_t i = 0; i < eos->count; i++)
+            add_stop(e, tn_json_integer(tn_json_at(eos, i), -1), stops, &count);
+    else add_stop(e, tn_json_integer(eos, -1), stops, &count);
+    if (count == 0 && e->chat) add_stop(e, tn_chat_eos(e->chat), stops, &count);
+    return count;
+}
+
 /* Files of the names in the configuration, in an arena of the caller's. */
 static tn_status find_files(const tn_engine *e, tn_arena *arena, const char *key, const char *const *names,
                             int64_t count, const char ***paths) {

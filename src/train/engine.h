@@ -62,6 +62,10 @@ tn_status tn_engine_open_device(tn_engine *engine, const char *dtype);
 /* Gives back device, plan and everything that was allocated; files and adapter stay open. */
 void tn_engine_release(tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
+/* Ids that end a text: every eos_token_id of config and generation_config, the tokenizer's own where neither
+ * names one. Returns their number. */
+enum { TN_MOST_STOPS = 32 };
+int64_t tn_engine_stops(const tn_engine *engine, int32_t stops[TN_MOST_STOPS]);
 /* Tokens of a micro-batch whose rows are all full: per_device_train_batch_size x max_length. */
 int64_t tn_engine_row_tokens(const tn_engine *engine);
 /* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits,
