@@ -67,6 +67,12 @@ const cli_verb cli_verbs[] = {
      "that the base has it in. --to lora-gguf writes the adapter for llama.cpp's --lora.\n",
      "tenon export --model Qwen2.5-0.5B --adapter out --to gguf:q8_0 --output merged.gguf\n"
      "tenon export --model SmolLM2.Q4_1.gguf --adapter out --to lora-gguf --output adapter.gguf\n"},
+    {"quantize", "a model directory in 4 or 8 bits, as bitsandbytes has it", cli_quantize,
+     "Writes the linear layers in NF4 (double quantisation) or in 8-bit integers, everything else as it is, in "
+     "the\n"
+     "layout that Transformers loads by itself. Training on the result is training with load_in_4bit or\n"
+     "load_in_8bit, without quantising every time. It appears when it is whole.\n",
+     "tenon quantize --model Qwen2.5-7B --to nf4 --output_dir Qwen2.5-7B-nf4\n"},
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,
@@ -86,17 +92,7 @@ static const cli_verb *find_verb(const char *name) {
     return NULL;
 }
 
-/* Verbs of the field that people will try and this release does not have. */
-static const struct {
-    const char *verb, *remedy;
-} planned[] = {
-    {"quantize", "GGUF files quantised by llama.cpp are trained on as they are"},
-};
-
 static int unknown_verb(const char *name, bool json) {
-    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++)
-        if (strcmp(planned[i].verb, name) == 0)
-            return cli_error(json, CLI_USAGE, planned[i].remedy, "%s is not in this release", name);
     tn_config *config;
     return cli_fail(json, tn_config_new(name, &config)); /* which suggests a verb */
 }

@@ -7,7 +7,8 @@
 #include <stddef.h>
 
 const char *const tn_config_verbs[] = {"train",    "plan",    "bench",  "data", "eval", "generate", "chat",
-                                       "tokenize", "inspect", "verify", "init", "env",  "merge",    "export"};
+                                       "tokenize", "inspect", "verify", "init", "env",  "merge",    "export",
+                                       "quantize"};
 const int tn_config_verb_count = sizeof tn_config_verbs / sizeof *tn_config_verbs;
 
 enum {
@@ -25,6 +26,7 @@ enum {
     ENV = 1 << 11,
     MERGE = 1 << 12,
     EXPORT = 1 << 13,
+    QUANTIZE = 1 << 14,
     ALL = -1,                               /* of any verb */
     TRAINING = TRAIN | PLAN | BENCH | DATA, /* data shows what train would see, so it takes train's file */
     LOADING = TRAINING | EVAL | GENERATE | CHAT | MERGE | EXPORT,
@@ -43,7 +45,7 @@ enum {
 const tn_key tn_config_keys[] = {
     /* model */
     ROW("model", "model_name_or_path,base_model,model_name", model, PATH, ANY,
-        LOADING | TOKENIZE | INSPECT | VERIFY | INIT, "", NULL,
+        LOADING | TOKENIZE | INSPECT | VERIFY | INIT | QUANTIZE, "", NULL,
         "the base: a Hugging Face model directory or a GGUF file; plan, bench and init also take a "
         "config.json or a shape's name"),
     ROW("adapter", "adapter_name_or_path,lora_model_dir", adapter, PATH, ANY, LOADING | VERIFY, "", NULL,
@@ -184,7 +186,7 @@ const tn_key tn_config_keys[] = {
         "version); auto = the fastest that fits"),
 
     /* run */
-    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT | MERGE, "", NULL, "where everything is written"),
+    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT | MERGE | QUANTIZE, "", NULL, "where everything is written"),
     ROW("overwrite_output_dir", "", overwrite_output_dir, BOOLEAN, ANY, TRAINING, "false", NULL,
         "true removes the run that output_dir holds, once the new one is ready to start; a resumed run keeps it"),
     ROW("resume_from_checkpoint", "", resume_from_checkpoint, PATH, ANY, TRAINING, "", NULL,
@@ -230,10 +232,10 @@ const tn_key tn_config_keys[] = {
     ROW("tokenizer", "", tokenizer, PATH, ANY, INIT, "", NULL, "directory to copy a tokenizer from"),
     ROW("base_for_merge", "", base_for_merge, PATH, ANY, MERGE, "", NULL,
         "the model whose weights the adapter is merged into, where it was trained on a quantised form of it; none = model"),
-    ROW("to", "", to, CHOICE, ANY, EXPORT, "",
-        "gguf,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q4_0,gguf:q4_k,gguf:q6_k,lora-gguf",
-        "gguf:TYPE, a whole model (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k; without TYPE as the base is stored), or "
-        "lora-gguf, the adapter alone"),
+    ROW("to", "", to, CHOICE, ANY, EXPORT | QUANTIZE, "",
+        "gguf,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q4_0,gguf:q4_k,gguf:q6_k,lora-gguf,nf4,int8",
+        "of export: gguf:TYPE, a whole model (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k; without TYPE as the base is stored), or "
+        "lora-gguf, the adapter alone; of quantize: nf4 or int8"),
     ROW("output", "", output, PATH, ANY, EXPORT, "", NULL, "the file to write"),
     ROW("steps", "", steps, INTEGER, AT_LEAST_ONE, BENCH, "10", NULL, "steps to time"),
     ROW("warmup", "", warmup, INTEGER, NOT_NEGATIVE, BENCH, "2", NULL, "steps before the clock starts"),
