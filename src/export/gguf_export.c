@@ -48,9 +48,9 @@ static bool is_interleaved(const job *j, const tn_merged_tensor *t) {
     return j->arch.family->permuted && (t->module == TN_MODULE_Q || t->module == TN_MODULE_K);
 }
 
-/* The base's bytes are what the file gets. */
+/* The base's bytes are what the file gets; formats whose scales lie apart have no place in one. */
 static bool keeps_bytes(const job *j, const tn_merged_tensor *t, tn_dtype dtype) {
-    return !tn_merged_changes(t) && t->base->dtype == dtype &&
+    return !tn_merged_changes(t) && t->base->dtype == dtype && !t->base->scales &&
            tn_model_files_permuted(j->merged->files, t->base) == is_interleaved(j, t);
 }
 

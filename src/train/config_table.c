@@ -6,9 +6,9 @@
 
 #include <stddef.h>
 
-const char *const tn_config_verbs[] = {"train",    "plan",    "bench",  "data", "eval", "generate", "chat",
-                                       "tokenize", "inspect", "verify", "init", "env",  "merge",    "export",
-                                       "quantize"};
+const char *const tn_config_verbs[] = {"train",    "plan", "bench",    "data",    "eval",
+                                       "generate", "chat", "tokenize", "inspect", "verify",
+                                       "init",     "env",  "merge",    "export",  "quantize"};
 const int tn_config_verb_count = sizeof tn_config_verbs / sizeof *tn_config_verbs;
 
 enum {
