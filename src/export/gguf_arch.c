@@ -90,7 +90,8 @@ static void put_rope_scaling(tn_json_writer *w, const tn_rope *rope) {
     tn_json_key(w, "rope_scaling");
     tn_json_begin(w, '{');
     tn_json_string_member(w, "rope_type", type);
-    tn_json_real_member(w, tn_gguf_rope_factor.hf, rope->factor);
+    /* llama.cpp divides positions by it whatever the type; longrope's follows from the two lengths */
+    if (rope->kind != TN_ROPE_LONGROPE) tn_json_real_member(w, tn_gguf_rope_factor.hf, rope->factor);
     if (rope->kind != TN_ROPE_LINEAR) tn_json_integer_member(w, tn_gguf_rope_length.hf, rope->original_length);
     if (rope->kind == TN_ROPE_LONGROPE)
         tn_json_real_member(w, tn_gguf_rope_attention.hf, (double)tn_rope_scaling(rope));

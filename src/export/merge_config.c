@@ -103,6 +103,7 @@ static tn_status write_edited(edit *e, bool gguf, const char *path) {
     }
     if (gguf) tn_json_string_member(&w, "torch_dtype", gguf_dtype(e->merged));
     tn_json_end(&w, '}');
+    e->w = NULL;
     tn_str_putc(&text, '\n');
     tn_status status = tn_str_check(&text, "config.json");
     if (status == TN_OK) status = tn_save_text(path, text.data, text.length);

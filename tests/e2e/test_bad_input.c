@@ -501,11 +501,40 @@ static void merges_that_are_refused(void **state) {
         {CONFIG("s/\"num_hidden_layers\":2/\"num_hidden_layers\":3/"),
          "merge --model x --adapter a --output_dir p", 3, "model.layers.2"},
         {"", MERGE "x --memory_limit 1KB", 0, "does not fit"},
-        {"", MERGE "x --load_in_4bit", 2, "load_in_4bit"},
+        {"", MERGE "x --load_in_4bit", 0, "max_abs_logit_difference_from_model"},
+        {"", MERGE "x --load_in_fp8", 2, "load_in_fp8"},
     };
     (void)state;
     RUN(rows);
     assert_int_equal(shell("", "version; test ! -e p.tmp-merge"), 0);
+}
+
+#define EXPORT "export --model t --to gguf --output "
+
+static void exports_that_are_refused(void **state) {
+    static const row rows[] = {
+        {"", "export --model t --to gguf", 2, "export needs output"},
+        {"", "export --model t --output x.gguf", 2, "export needs to"},
+        {"", "export --model t --to gguf:q5_k --output x.gguf", 2, "gguf:q5_k"},
+        {"", "export --model t --to safetensors --output x.gguf", 2, "lora-gguf"},
+        {"", "export --model m --to gguf --output x.gguf", 2, "has no tokenizer.json"},
+        {"", "export --model t --to lora-gguf --output x.gguf", 2, "no adapter is given"},
+        {"echo kept >x.gguf", EXPORT "x.gguf", 2, "x.gguf is there already"},
+        {"mkdir x", EXPORT "x", 2, "x: it is a directory"},
+        {"", EXPORT "x/y.gguf", 2, "x/y.gguf"},
+        {"", EXPORT "/dev/full", 6, "/dev/full"},
+        {"", "export --model nothing --to gguf --output x.gguf", 2, "nothing does not exist"},
+        {"", "export --model t --adapter t --to gguf --output x.gguf", 2, "adapter_config.json"},
+        {"cp -r t x; truncate -s 3000 x/model.safetensors", "export --model x --to gguf --output x.gguf", 3,
+         "x/model"},
+        {"cp -r t x; sed -i 's/\"num_hidden_layers\":2/\"num_hidden_layers\":3/' x/config.json",
+         "export --model x --to gguf --output x.gguf", 3, "model.layers.2"},
+        {"cp -r t x; sed -i 's/{/{\"hidden_act\":\"gelu\",/' x/config.json",
+         "export --model x --to gguf --output x.gguf", 2, "an activation other than silu"},
+        {"", EXPORT "x.gguf", 0, "\"default\" is written"},
+    };
+    (void)state;
+    RUN(rows);
 }
 
 static void places_that_cannot_be_written(void **state) {
@@ -661,6 +690,7 @@ int main(void) {
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(merges_that_are_refused),
+        cmocka_unit_test(exports_that_are_refused),
         cmocka_unit_test(places_that_cannot_be_written),
         cmocka_unit_test(a_failed_save_leaves_the_earlier_checkpoint),
         cmocka_unit_test(closed_streams_write_into_no_file),

@@ -166,6 +166,74 @@ static void tokenizer_and_template_go_along(void **state) {
     tn_tokenizer_free(written);
 }
 
+/* SentencePiece's BPE: merges become scores, and readers make merges of them again. */
+static void sentencepiece_comes_back(void **state) {
+    static const char llama2[] =
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true},{\"id\":1,\"content\":\"<s>\","
+        "\"special\":true},{\"id\":11,\"content\":\"▁▁x\",\"special\":false}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"▁\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"▁\"}]},\"pre_tokenizer\":null,"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\","
+        "\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"Sequence\":{\"id\":\"A\","
+        "\"type_id\":0}},{\"Sequence\":{\"id\":\"B\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>"
+        "\","
+        "\"ids\":[1],\"tokens\":[\"<s>\"]}}},"
+        "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,"
+        "\"vocab\":{"
+        "\"<unk>\":0,\"<s>\":1,\"<0x21>\":2,\"▁\":3,\"a\":4,\"b\":5,\"ba\":6,\"ab\":7,\"▁ab\":8,\"▁a\":9,"
+        "\"aba\":10},"
+        "\"merges\":[[\"b\",\"a\"],[\"a\",\"b\"],[\"▁\",\"ab\"],[\"▁\",\"a\"],[\"a\",\"ba\"],[\"ab\",\"a\"]]}}";
+    static const char config[] = "{\"bos_token\":\"<s>\"}";
+    static const char *const texts[] = {"ab ab", "aba ba!", "a b  x", " abab"};
+    const char *base = model_of("llama"), *out = fresh();
+    tn_tokenizer *own, *written;
+    tn_gguf *file;
+    (void)state;
+    must(tn_save_text(joined(base, "tokenizer.json"), llama2, sizeof llama2 - 1));
+    must(tn_save_text(joined(base, "tokenizer_config.json"), config, sizeof config - 1));
+    export_to("gguf:f32", base, NULL, out);
+    must(tn_tokenizer_open(base, &own));
+    must(tn_tokenizer_open(out, &written));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        tn_doc *a, *b;
+        char record[64];
+        snprintf(record, sizeof record, "{\"text\":\"%s\"}", texts[i]);
+        must(tn_tokenize_record(own, record, (int64_t)strlen(record), true, &a));
+        must(tn_tokenize_record(written, record, (int64_t)strlen(record), true, &b));
+        assert_string_equal(tn_doc_text(b), tn_doc_text(a));
+        tn_doc_free(a);
+        tn_doc_free(b);
+    }
+    tn_tokenizer_free(own);
+    tn_tokenizer_free(written);
+    must(tn_gguf_open(out, &file));
+    static const int types[] = {2, 3, 6, 1, 1, 1, 1, 1, 1, 1, 1, 4, 5};
+    for (int i = 0; i < 13; i++)
+        assert_int_equal(tn_json_integer(tn_json_at(tn_gguf_get(file, "tokenizer.ggml.token_type"), i), -1),
+                         types[i]);
+    assert_string_equal(tn_json_string(tn_json_at(tn_gguf_get(file, "tokenizer.ggml.tokens"), 11), ""), "  x");
+    assert_true(tn_json_boolean(tn_gguf_get(file, "tokenizer.ggml.add_bos_token"), false));
+    assert_true(tn_json_boolean(tn_gguf_get(file, "tokenizer.ggml.add_space_prefix"), false));
+    tn_gguf_close(file);
+}
+
+/* The tokenizer says what ends a text; what else the model stops at ends a turn. */
+static void both_ends_are_written(void **state) {
+    static const char generation[] = "{\"eos_token_id\":[3,2]}";
+    const char *base = model_of("llama"), *out = fresh();
+    tn_gguf *file;
+    (void)state;
+    must(tn_save_text(joined(base, "generation_config.json"), generation, sizeof generation - 1));
+    export_to("gguf", base, NULL, out);
+    must(tn_gguf_open(out, &file));
+    assert_int_equal(tn_json_integer(tn_gguf_get(file, "tokenizer.ggml.eos_token_id"), -1), 3);
+    assert_int_equal(tn_json_integer(tn_gguf_get(file, "tokenizer.ggml.eot_token_id"), -1), 2);
+    assert_null(tn_gguf_get(file, "tokenizer.ggml.bos_token_id"));
+    assert_int_equal(tn_json_integer(tn_json_at(tn_gguf_get(file, "tokenizer.ggml.token_type"), 3), -1), 3);
+    assert_string_equal(tn_json_string(tn_gguf_get(file, "tokenizer.chat_template"), ""), "{{ messages }}");
+    tn_gguf_close(file);
+}
+
 static int warnings;
 static void count_warnings(void *user, tn_log_level level, const char *line) {
     if (level == TN_LOG_WARNING && strstr(line, user)) warnings++;
@@ -364,6 +432,25 @@ static void what_gguf_cannot_say_is_refused(void **state) {
     assert_int_equal(tn_file_size(out), 4);
 }
 
+static void what_float16_cannot_hold_is_named(void **state) {
+    const char *base = model_of("llama"), *out = fresh();
+    const float huge = 1e6f;
+    uint64_t header;
+    tn_doc *doc;
+    (void)state;
+    FILE *file = fopen(joined(base, "model.safetensors"), "r+b");
+    assert_non_null(file);
+    assert_int_equal(fread(&header, sizeof header, 1, file), 1);
+    assert_int_equal(fseek(file, 8 + (long)header, SEEK_SET), 0); /* the first tensor's first value */
+    assert_int_equal(fwrite(&huge, sizeof huge, 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    must_fail(VERB(export, &doc, "model", base, "to", "gguf:f16", "output", out), TN_NUMERIC,
+              "lm_head.weight: 1 values are beyond float16's range");
+    assert_int_equal(access(out, F_OK), -1);
+    must(VERB(export, &doc, "model", base, "to", "gguf:bf16", "output", out));
+    tn_doc_free(doc);
+}
+
 /* A full disk, played by a limit on the size of a file. */
 static void a_full_disk_leaves_nothing(void **state) {
     char command[1024];
@@ -392,11 +479,14 @@ int main(void) {
         cmocka_unit_test(other_formats_are_close),
         cmocka_unit_test(blocks_of_256_are_what_they_are_called),
         cmocka_unit_test(tokenizer_and_template_go_along),
+        cmocka_unit_test(sentencepiece_comes_back),
+        cmocka_unit_test(both_ends_are_written),
         cmocka_unit_test(an_unknown_pre_tokenizer_is_default_and_said),
         cmocka_unit_test(a_gguf_base_keeps_its_bytes),
         cmocka_unit_test(merging_into_a_gguf_gives_a_directory),
         cmocka_unit_test(the_adapter_alone_is_the_same_adapter),
         cmocka_unit_test(what_gguf_cannot_say_is_refused),
+        cmocka_unit_test(what_float16_cannot_hold_is_named),
         cmocka_unit_test(a_full_disk_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
