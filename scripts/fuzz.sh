@@ -28,6 +28,11 @@ END
 {"peft_type": "LORA", "target_modules": "model\\.layers\\.(\\d+)\\..*_proj", "exclude_modules": "lm_head|.*norm", "trainable_token_indices": {"embed_tokens": [1, 2]}, "fan_in_fan_out": false}
 END
         ;;
+    bnb_state) # 64 x 3 weights, 3 blocks; nested, and in bf16 storage; int8 of 4 rows
+        printf '\140\003\001\002{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [64, 3], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.05}' >"$1/nested"
+        printf '\060\003\000\005{"quant_type": "fp4", "blocksize": 64, "dtype": "float16", "shape": [3, 64]}' >"$1/plain"
+        printf '\100\004\020\010' >"$1/bytes"
+        ;;
     yaml)
         seed "$1/run" <<'END'
 a: &x [1, 'two', "three\n"]

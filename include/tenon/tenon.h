@@ -132,6 +132,12 @@ TN_API tn_status tn_data(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_inspect(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_verify(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_env(tn_config *config, tn_doc **doc);
+/* Base + adapter to a model directory of its own, which appears when it is whole; compares the logits. */
+TN_API tn_status tn_merge(tn_config *config, tn_doc **doc);
+/* The verb quantize: a model directory in the layout of bitsandbytes, which appears when it is whole. */
+TN_API tn_status tn_quantize_model(tn_config *config, tn_doc **doc);
+/* Base + adapter, or the adapter alone, to a GGUF file. */
+TN_API tn_status tn_export(tn_config *config, tn_doc **doc);
 
 /* ---- Generation ---------------------------------------------------------------------------------- */
 

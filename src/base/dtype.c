@@ -38,6 +38,9 @@ static const struct {
     [TN_DTYPE_Q6_K] = {"q6_k", "Q6_K", 256, 210},
     [TN_DTYPE_IQ4_NL] = {"iq4_nl", "IQ4_NL", 32, 18},
     [TN_DTYPE_IQ4_XS] = {"iq4_xs", "IQ4_XS", 256, 136},
+    [TN_DTYPE_NF4] = {"nf4", "NF4", 2, 1},
+    [TN_DTYPE_FP4] = {"fp4", "FP4", 2, 1},
+    [TN_DTYPE_LLM_INT8] = {"llm_int8", "LLM_INT8", 1, 1},
 };
 
 const char *tn_dtype_name(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT ? table[dtype].name : "unknown"; }
@@ -46,15 +49,46 @@ int64_t tn_dtype_block(tn_dtype dtype) { return table[dtype].block; }
 int64_t tn_dtype_block_bytes(tn_dtype dtype) { return table[dtype].bytes; }
 
 bool tn_dtype_bytes(tn_dtype dtype, int64_t count, int64_t *bytes) {
-    if (dtype >= TN_DTYPE_COUNT || count < 0 || count % table[dtype].block) return false;
-    return tn_mul(count / table[dtype].block, table[dtype].bytes, bytes);
+    if (dtype >= TN_DTYPE_COUNT || count < 0) return false;
+    int64_t rest = count % table[dtype].block;
+    if (rest && !tn_dtype_has_scales(dtype)) return false;
+    return tn_mul(count / table[dtype].block + (rest > 0), table[dtype].bytes, bytes);
 }
 
 bool tn_dtype_is_float(tn_dtype dtype) {
     return dtype == TN_DTYPE_F32 || dtype == TN_DTYPE_F16 || dtype == TN_DTYPE_BF16;
 }
 
-bool tn_dtype_is_block(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT && table[dtype].block > 1; }
+bool tn_dtype_has_scales(tn_dtype dtype) {
+    return dtype == TN_DTYPE_NF4 || dtype == TN_DTYPE_FP4 || dtype == TN_DTYPE_LLM_INT8;
+}
+
+bool tn_dtype_is_block(tn_dtype dtype) {
+    return dtype < TN_DTYPE_COUNT && (table[dtype].block > 1 || tn_dtype_has_scales(dtype));
+}
+
+/* bitsandbytes: csrc/kernels.cu, dDequantizeNF4 and dDequantizeFP4Tree. */
+static const float nf4[16] = {-1.0f,
+                              -0.6961928009986877f,
+                              -0.5250730514526367f,
+                              -0.39491748809814453f,
+                              -0.28444138169288635f,
+                              -0.18477343022823334f,
+                              -0.09105003625154495f,
+                              0.0f,
+                              0.07958029955625534f,
+                              0.16093020141124725f,
+                              0.24611230194568634f,
+                              0.33791524171829224f,
+                              0.44070982933044434f,
+                              0.5626170039176941f,
+                              0.7229568362236023f,
+                              1.0f};
+static const float fp4[16] = {
+    0.0f,  5.208333333e-03f,  0.66666667f,  1.0f,  0.33333333f,  0.5f,  0.16666667f,  0.25f,
+    -0.0f, -5.208333333e-03f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f};
+
+const float *tn_dtype_code_book(tn_dtype dtype) { return dtype == TN_DTYPE_FP4 ? fp4 : nf4; }
 
 bool tn_dtype_from_name(const char *name, tn_dtype *dtype) {
     static const struct {

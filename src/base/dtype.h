@@ -1,5 +1,5 @@
-/* dtype.h: the storage formats a tensor can have, in one table: plain numbers and GGUF block types. Everything
- * that sizes a tensor asks here (docs/add-a-storage-format.md).
+/* dtype.h: the storage formats a tensor can have, in one table: plain numbers, GGUF block types, and formats
+ * that keep their scales apart. Everything that sizes a tensor asks here (docs/add-a-storage-format.md).
  */
 #ifndef TN_BASE_DTYPE_H
 #define TN_BASE_DTYPE_H
@@ -37,6 +37,10 @@ typedef enum tn_dtype {
     TN_DTYPE_Q6_K,
     TN_DTYPE_IQ4_NL,
     TN_DTYPE_IQ4_XS,
+    /* Codes whose scales lie apart (tn_scales of format/tensor.h; layouts: bitsandbytes' functional.py) */
+    TN_DTYPE_NF4,
+    TN_DTYPE_FP4,
+    TN_DTYPE_LLM_INT8, /* one scale a row, where a plain I8 has none */
     TN_DTYPE_COUNT
 } tn_dtype;
 
@@ -47,11 +51,17 @@ const char *tn_dtype_code(tn_dtype dtype);
 /* Elements and bytes of one block (1 element for plain numbers). */
 int64_t tn_dtype_block(tn_dtype dtype);
 int64_t tn_dtype_block_bytes(tn_dtype dtype);
-/* Bytes of `count` elements; false on overflow or where count is no whole number of blocks. */
+/* Bytes of `count` elements; false on overflow or where count is no whole number of blocks. Of formats with
+ * scales apart these are the codes; the last byte of an odd count is half empty. */
 bool tn_dtype_bytes(tn_dtype dtype, int64_t count, int64_t *bytes);
 /* F32, F16 or BF16: what activations and plain weights are held in. */
 bool tn_dtype_is_float(tn_dtype dtype);
+/* Quantised: blocks of elements share a scale, and have to be decoded before anything reads them. */
 bool tn_dtype_is_block(tn_dtype dtype);
+/* Those of them whose scales lie apart. */
+bool tn_dtype_has_scales(tn_dtype dtype);
+/* The 16 values that codes of NF4 or FP4 stand for, before their scale. */
+const float *tn_dtype_code_book(tn_dtype dtype);
 /* "float32", "fp32", "float", "bfloat16", "bf16", "float16", "fp16", "half", "torch.bfloat16". */
 bool tn_dtype_from_name(const char *name, tn_dtype *dtype);
 

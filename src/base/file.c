@@ -133,13 +133,9 @@ tn_status tn_save_commit(tn_save *save) {
         goto done;
     }
     if (!save->temporary) goto done;
-    if (rename(save->temporary, save->path) != 0) {
-        status = tn_fail_errno("rename to", save->path);
-        goto done;
-    }
+    TN_TRY(tn_rename(save->temporary, save->path));
     free(save->temporary);
     save->temporary = NULL; /* nothing left to delete */
-    status = sync_parent(save->path);
 done:
     tn_save_abort(save);
     return status;
@@ -216,7 +212,8 @@ tn_status tn_remove_tree(const char *path) {
     int64_t count = 0;
     struct stat info;
     tn_status status = TN_OK;
-    if (lstat(path, &info) != 0) return errno == ENOENT ? TN_OK : tn_fail_errno("delete", path);
+    if (lstat(path, &info) != 0)
+        return errno == ENOENT || errno == ENOTDIR ? TN_OK : tn_fail_errno("delete", path);
     if (!S_ISDIR(info.st_mode)) return unlink(path) == 0 ? TN_OK : tn_fail_errno("delete", path);
     TN_TRY(tn_list_directory(&arena, path, &names, &count));
     for (int64_t i = 0; i < count; i++) {
@@ -228,6 +225,22 @@ tn_status tn_remove_tree(const char *path) {
 done:
     tn_arena_free(&arena);
     return status;
+}
+
+tn_status tn_discard_tree(tn_status failure, const char *path) {
+    tn_str message = {0}, remedy = {0};
+    tn_str_puts(&message, tn_error_message());
+    tn_str_puts(&remedy, tn_error_remedy());
+    (void)tn_remove_tree(path);
+    tn_fail(failure, "%s", tn_str_text(&message));
+    tn_remedy("%s", tn_str_text(&remedy));
+    tn_str_free(&message);
+    tn_str_free(&remedy);
+    return failure;
+}
+
+tn_status tn_rename(const char *from, const char *to) {
+    return rename(from, to) == 0 ? sync_parent(to) : tn_fail_errno("rename to", to);
 }
 
 bool tn_is_directory(const char *path) {

@@ -45,6 +45,10 @@ tn_status tn_lock_directory(const char *path, int *lock);
 void tn_unlock_directory(int *lock);
 /* Deletes a directory with the files and directories in it. A missing one is no error. */
 tn_status tn_remove_tree(const char *path);
+/* Deletes what a failed save has left; the failure stays what is reported, whether or not that works. */
+tn_status tn_discard_tree(tn_status failure, const char *path);
+/* Renames, and flushes the directory of the new name. */
+tn_status tn_rename(const char *from, const char *to);
 bool tn_is_directory(const char *path);
 bool tn_is_file(const char *path);
 int64_t tn_file_size(const char *path); /* -1 where there is none */

@@ -47,6 +47,9 @@ int cli_verify(const cli_run *run);
 int cli_init(const cli_run *run);
 int cli_bench(const cli_run *run);
 int cli_env(const cli_run *run);
+int cli_merge(const cli_run *run);
+int cli_quantize(const cli_run *run);
+int cli_export(const cli_run *run);
 
 /* args.c: reads `[config.yaml] [--key value | --key=value ...]` into run->config. Returns an exit code. */
 int cli_read_arguments(cli_run *run, int count, char **words);

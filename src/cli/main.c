@@ -49,6 +49,30 @@ const cli_verb cli_verbs[] = {
      "Checks names, shapes and values of an adapter, against its base with --model; --reference DIR shows\n"
      "how far each tensor has moved from an earlier adapter. Exit code 1 where something is wrong.\n",
      "tenon verify --adapter out --model Qwen2.5-0.5B --reference out/checkpoint-500\n"},
+    {"merge", "base + adapter to a model of its own", cli_merge,
+     "Writes a model directory: weights merged in float32, a tensor at a time, and rounded once to the dtype "
+     "that\n"
+     "the base is stored in (blocks of a GGUF base become bfloat16), config.json, tokenizer, chat template. "
+     "It\n"
+     "appears when it is whole and its logits were compared with those of base and adapter. An adapter that "
+     "was\n"
+     "trained on a quantised base is best merged into the original: --base_for_merge.\n",
+     "tenon merge --model Qwen2.5-0.5B --adapter out --output_dir merged\n"
+     "tenon merge --model SmolLM2.Q4_1.gguf --adapter out --base_for_merge SmolLM2 --output_dir merged\n"},
+    {"export", "a GGUF file of base + adapter, or of the adapter alone", cli_export,
+     "--to gguf:TYPE writes the whole model with its tokenizer and chat template; TYPE is f32, f16, bf16, "
+     "q8_0,\n"
+     "q4_0, q4_k or q6_k for all matrices (norms and biases stay float32), and without one each keeps the "
+     "format\n"
+     "that the base has it in. --to lora-gguf writes the adapter for llama.cpp's --lora.\n",
+     "tenon export --model Qwen2.5-0.5B --adapter out --to gguf:q8_0 --output merged.gguf\n"
+     "tenon export --model SmolLM2.Q4_1.gguf --adapter out --to lora-gguf --output adapter.gguf\n"},
+    {"quantize", "a model directory in 4 or 8 bits, as bitsandbytes has it", cli_quantize,
+     "Writes the linear layers in NF4 (double quantisation) or in 8-bit integers, everything else as it is, in "
+     "the\n"
+     "layout that Transformers loads by itself. Training on the result is training with load_in_4bit or\n"
+     "load_in_8bit, without quantising every time. It appears when it is whole.\n",
+     "tenon quantize --model Qwen2.5-7B --to nf4 --output_dir Qwen2.5-7B-nf4\n"},
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,
@@ -68,19 +92,7 @@ static const cli_verb *find_verb(const char *name) {
     return NULL;
 }
 
-/* Verbs of the field that people will try and this release does not have. */
-static const struct {
-    const char *verb, *remedy;
-} planned[] = {
-    {"merge", "PEFT's merge_and_unload merges an adapter saved by tenon; vLLM and llama.cpp load it as it is"},
-    {"quantize", "GGUF files quantised by llama.cpp are trained on as they are"},
-    {"export", "adapters are saved in PEFT's format; llama.cpp's convert_lora_to_gguf.py reads them"},
-};
-
 static int unknown_verb(const char *name, bool json) {
-    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++)
-        if (strcmp(planned[i].verb, name) == 0)
-            return cli_error(json, CLI_USAGE, planned[i].remedy, "%s is not in this release", name);
     tn_config *config;
     return cli_fail(json, tn_config_new(name, &config)); /* which suggests a verb */
 }

@@ -26,23 +26,7 @@ typedef struct cursor {
     int64_t at;
 } cursor;
 
-enum { LARGEST_COUNT = 1 << 30, NAME_BYTES = 64, LARGEST_ALIGNMENT = 1 << 20 };
-enum {
-    TYPE_U8,
-    TYPE_I8,
-    TYPE_U16,
-    TYPE_I16,
-    TYPE_U32,
-    TYPE_I32,
-    TYPE_F32,
-    TYPE_BOOL,
-    TYPE_STRING,
-    TYPE_ARRAY,
-    TYPE_U64,
-    TYPE_I64,
-    TYPE_F64
-};
-
+enum { LARGEST_COUNT = 1 << 30, LARGEST_ALIGNMENT = 1 << 20 };
 static tn_status damaged(const cursor *c, const char *what) {
     return tn_fail(TN_BAD_DATA, "%s: at byte %lld: %s", c->file->path, (long long)c->at, what);
 }
@@ -92,16 +76,16 @@ static void number(uint64_t type, uint64_t bits, tn_json *node) {
     uint32_t low = (uint32_t)bits;
     node->type = TN_JSON_INTEGER;
     switch (type) {
-        case TYPE_I8: node->integer = (int8_t)bits; break;
-        case TYPE_I16: node->integer = (int16_t)bits; break;
-        case TYPE_I32: node->integer = (int32_t)bits; break;
-        case TYPE_F32:
+        case TN_GGUF_I8: node->integer = (int8_t)bits; break;
+        case TN_GGUF_I16: node->integer = (int16_t)bits; break;
+        case TN_GGUF_I32: node->integer = (int32_t)bits; break;
+        case TN_GGUF_F32:
             memcpy(&single, &low, sizeof single);
             node->type = TN_JSON_REAL, node->real = (double)single;
             break;
-        case TYPE_F64: node->type = TN_JSON_REAL, memcpy(&node->real, &bits, sizeof bits); break;
-        case TYPE_BOOL: node->type = TN_JSON_BOOLEAN, node->boolean = bits != 0; break;
-        case TYPE_U64:
+        case TN_GGUF_F64: node->type = TN_JSON_REAL, memcpy(&node->real, &bits, sizeof bits); break;
+        case TN_GGUF_BOOL: node->type = TN_JSON_BOOLEAN, node->boolean = bits != 0; break;
+        case TN_GGUF_U64:
             if (bits > INT64_MAX) node->type = TN_JSON_REAL, node->real = (double)bits;
             else node->integer = (int64_t)bits;
             break;
@@ -111,7 +95,7 @@ static void number(uint64_t type, uint64_t bits, tn_json *node) {
 
 static tn_status take_scalar(cursor *c, uint64_t type, tn_json *node) {
     uint64_t bits;
-    if (type == TYPE_STRING) {
+    if (type == TN_GGUF_STRING) {
         node->type = TN_JSON_STRING;
         return take_string(c, &node->string, &node->count);
     }
@@ -124,12 +108,12 @@ static tn_status take_scalar(cursor *c, uint64_t type, tn_json *node) {
 static tn_status take_value(cursor *c, tn_json *node) {
     uint64_t type, element;
     tn_status status = take(c, 4, &type);
-    if (status != TN_OK || type != TYPE_ARRAY) return status == TN_OK ? take_scalar(c, type, node) : status;
+    if (status != TN_OK || type != TN_GGUF_ARRAY) return status == TN_OK ? take_scalar(c, type, node) : status;
     tn_json *items;
     node->type = TN_JSON_ARRAY;
     TN_TRY(take(c, 4, &element));
     TN_TRY(take_count(c, &node->count, "an impossible array length"));
-    int64_t least = element == TYPE_STRING ? 8 : width_of(element);
+    int64_t least = element == TN_GGUF_STRING ? 8 : width_of(element);
     if (least == 0) return damaged(c, "an array of an unknown type");
     if (node->count > (c->file->map.bytes - c->at) / least) return damaged(c, "an array longer than the file");
     items = tn_arena_take(&c->file->arena, (node->count + 1) * (int64_t)sizeof *items);
@@ -172,21 +156,30 @@ done:
     return status;
 }
 
+/* ggml's number of each type (ggml.h: enum ggml_type). */
+static const struct {
+    int id;
+    tn_dtype dtype;
+} types[] = {{0, TN_DTYPE_F32},     {1, TN_DTYPE_F16},     {2, TN_DTYPE_Q4_0},  {3, TN_DTYPE_Q4_1},
+             {6, TN_DTYPE_Q5_0},    {7, TN_DTYPE_Q5_1},    {8, TN_DTYPE_Q8_0},  {10, TN_DTYPE_Q2_K},
+             {11, TN_DTYPE_Q3_K},   {12, TN_DTYPE_Q4_K},   {13, TN_DTYPE_Q5_K}, {14, TN_DTYPE_Q6_K},
+             {20, TN_DTYPE_IQ4_NL}, {23, TN_DTYPE_IQ4_XS}, {24, TN_DTYPE_I8},   {25, TN_DTYPE_I16},
+             {26, TN_DTYPE_I32},    {27, TN_DTYPE_I64},    {28, TN_DTYPE_F64},  {30, TN_DTYPE_BF16}};
+enum { TYPES = sizeof types / sizeof *types };
+
 static bool dtype_of(uint64_t type, tn_dtype *dtype) {
-    static const struct {
-        int id;
-        tn_dtype dtype;
-    } types[] = {{0, TN_DTYPE_F32},     {1, TN_DTYPE_F16},     {2, TN_DTYPE_Q4_0},  {3, TN_DTYPE_Q4_1},
-                 {6, TN_DTYPE_Q5_0},    {7, TN_DTYPE_Q5_1},    {8, TN_DTYPE_Q8_0},  {10, TN_DTYPE_Q2_K},
-                 {11, TN_DTYPE_Q3_K},   {12, TN_DTYPE_Q4_K},   {13, TN_DTYPE_Q5_K}, {14, TN_DTYPE_Q6_K},
-                 {20, TN_DTYPE_IQ4_NL}, {23, TN_DTYPE_IQ4_XS}, {24, TN_DTYPE_I8},   {25, TN_DTYPE_I16},
-                 {26, TN_DTYPE_I32},    {27, TN_DTYPE_I64},    {28, TN_DTYPE_F64},  {30, TN_DTYPE_BF16}};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    for (int i = 0; i < TYPES; i++)
         if ((uint64_t)types[i].id == type) {
             *dtype = types[i].dtype;
             return true;
         }
     return false;
+}
+
+int tn_gguf_type(tn_dtype dtype) {
+    for (int i = 0; i < TYPES; i++)
+        if (types[i].dtype == dtype) return types[i].id;
+    return -1;
 }
 
 /* Types that exist but that we do not decode (i-quants, ternary, FP4) are no damage. */
@@ -227,7 +220,7 @@ static tn_status take_tensor(cursor *c, tn_tensor_info *t, int64_t *offset) {
     tn_status status;
     t->file = c->file->path;
     TN_TRY(take_string(c, &t->name, &length));
-    if (!is_name(t->name, length) || length >= NAME_BYTES)
+    if (!is_name(t->name, length) || length >= TN_GGUF_NAME_BYTES)
         return damaged(c, "a tensor name is not UTF-8 text of less than 64 bytes");
     TN_TRY(take_shape(c, t));
     TN_TRY(take(c, 4, &type));

@@ -7,6 +7,26 @@
 #include "base/json.h"
 #include "format/tensor.h"
 
+/* Types of metadata values. */
+enum {
+    TN_GGUF_U8,
+    TN_GGUF_I8,
+    TN_GGUF_U16,
+    TN_GGUF_I16,
+    TN_GGUF_U32,
+    TN_GGUF_I32,
+    TN_GGUF_F32,
+    TN_GGUF_BOOL,
+    TN_GGUF_STRING,
+    TN_GGUF_ARRAY,
+    TN_GGUF_U64,
+    TN_GGUF_I64,
+    TN_GGUF_F64
+};
+enum { TN_GGUF_NAME_BYTES = 64 }; /* names of tensors are shorter */
+/* ggml's number of a storage format; -1 where it has none. */
+int tn_gguf_type(tn_dtype dtype);
+
 typedef struct tn_gguf tn_gguf;
 
 tn_status tn_gguf_open(const char *path, tn_gguf **file);

@@ -1,4 +1,4 @@
-/* gguf_model.c: translation of GGUF metadata and names. The configuration is written as JSON text and parsed
+/* gguf_model.c: translation of GGUF metadata. The configuration is written as JSON text and parsed
  * like a config.json, so that nothing behind this file can tell the two apart. What the metadata leaves to
  * llama.cpp's defaults is said here: class defaults of Transformers may differ.
  */
@@ -12,65 +12,9 @@ static const char *architecture(const tn_gguf *file) {
     return tn_json_string(tn_gguf_get(file, "general.architecture"), "");
 }
 
-/* The architectures whose tensors and metadata are translated, which are model_types too, and the class that
- * stands in "architectures". `permuted`: llama.cpp stores the q and k rows interleaved. */
-typedef struct gguf_family {
-    const char *name, *class;
-    bool permuted;
-} gguf_family;
-
-static const gguf_family families[] = {
-    {"llama", "LlamaForCausalLM", true},     {"qwen2", "Qwen2ForCausalLM", false},
-    {"qwen3", "Qwen3ForCausalLM", false},    {"granite", "GraniteForCausalLM", true},
-    {"smollm3", "SmolLM3ForCausalLM", true},
-};
-enum { FAMILIES = sizeof families / sizeof *families };
-
-static const gguf_family *find_family(const char *name) {
-    for (int i = 0; i < FAMILIES; i++)
-        if (strcmp(name, families[i].name) == 0) return &families[i];
-    return NULL;
-}
-
 bool tn_gguf_permutes(const tn_gguf *file) {
-    const gguf_family *family = find_family(architecture(file));
+    const tn_gguf_family *family = tn_gguf_find_family(architecture(file));
     return family && family->permuted;
-}
-
-bool tn_gguf_hf_name(const char *name, char out[128]) {
-    static const struct {
-        const char *gguf, *hf;
-    } layer[] = {
-        {"attn_norm.", "input_layernorm."},
-        {"attn_q.", "self_attn.q_proj."},
-        {"attn_k.", "self_attn.k_proj."},
-        {"attn_v.", "self_attn.v_proj."},
-        {"attn_output.", "self_attn.o_proj."},
-        {"attn_q_norm.", "self_attn.q_norm."},
-        {"attn_k_norm.", "self_attn.k_norm."},
-        {"ffn_gate.", "mlp.gate_proj."},
-        {"ffn_up.", "mlp.up_proj."},
-        {"ffn_down.", "mlp.down_proj."},
-        {"ffn_norm.", "post_attention_layernorm."},
-    };
-    static const struct {
-        const char *gguf, *hf;
-    } whole[] = {{"token_embd.weight", "model.embed_tokens.weight"},
-                 {"output_norm.weight", "model.norm.weight"},
-                 {"output.weight", "lm_head.weight"}};
-    static const char block[] = "blk.";
-    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
-        if (strcmp(name, whole[i].gguf) == 0) return snprintf(out, 128, "%s", whole[i].hf) < 128;
-    if (!tn_starts_with(name, block)) return false;
-    const char *number = name + strlen(block);
-    const int digits = (int)strspn(number, "0123456789");
-    if (digits == 0 || digits > 6 || number[digits] != '.') return false;
-    const char *rest = number + digits + 1;
-    for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
-        if (tn_starts_with(rest, layer[i].gguf))
-            return snprintf(out, 128, "model.layers.%.*s.%s%s", digits, number, layer[i].hf,
-                            rest + strlen(layer[i].gguf)) < 128;
-    return false;
 }
 
 /* Keys "<architecture>.<key>". */
@@ -80,30 +24,10 @@ static const tn_json *own(const tn_gguf *file, const char *key) {
     return tn_gguf_get(file, name);
 }
 
-/* The metadata's value under its name in config.json. */
-typedef struct translation {
-    const char *gguf, *hf;
-    bool required;
-} translation;
-
-static const translation numbers[] = {
-    {"context_length", "max_position_embeddings", true},
-    {"embedding_length", "hidden_size", true},
-    {"block_count", "num_hidden_layers", true},
-    {"feed_forward_length", "intermediate_size", true},
-    {"attention.head_count", "num_attention_heads", true},
-    {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true},
-    {"attention.sliding_window", "sliding_window", false},
-    {"embedding_scale", "embedding_multiplier", false},
-    {"residual_scale", "residual_multiplier", false},
-    {"logit_scale", "logits_scaling", false},
-    {"attention.scale", "attention_multiplier", false},
-};
-
 /* A float of the file goes out as the shortest decimal that reads back as this float: 1e-05, as people wrote
  * it. Some models have other values in each layer (an array): none of the families here. */
 static tn_status put_translated(const tn_gguf *file, const char *path, tn_json_writer *w,
-                                const translation *t) {
+                                const tn_gguf_number *t) {
     const tn_json *value = own(file, t->gguf);
     const char *name = architecture(file);
     if (!value && !t->required) return TN_OK;
@@ -124,18 +48,16 @@ static tn_status put_translated(const tn_gguf *file, const char *path, tn_json_w
 /* Key/value heads and the size of a head, by llama.cpp's defaults where the file is silent. */
 static tn_status put_heads(const tn_gguf *file, const char *path, tn_json_writer *w) {
     const tn_json *heads = own(file, "attention.head_count"), *width = own(file, "embedding_length");
-    const translation shared = {
-        own(file, "attention.head_count_kv") ? "attention.head_count_kv" : "attention.head_count",
-        "num_key_value_heads", true};
-    const translation size = {"attention.key_length", "head_dim", false};
+    tn_gguf_number shared = tn_gguf_kv_heads;
+    if (!own(file, shared.gguf)) shared.gguf = "attention.head_count";
     tn_status status = put_translated(file, path, w, &shared);
-    if (status == TN_OK) status = put_translated(file, path, w, &size);
+    if (status == TN_OK) status = put_translated(file, path, w, &tn_gguf_head_dim);
     if (status != TN_OK) return status;
     if (tn_json_integer(heads, 0) < 1)
         return tn_fail(TN_BAD_DATA, "%s: %s.attention.head_count is not positive", path, architecture(file));
-    const tn_json *given = own(file, size.gguf), *turned = own(file, "rope.dimension_count");
+    const tn_json *given = own(file, tn_gguf_head_dim.gguf), *turned = own(file, "rope.dimension_count");
     int64_t head_dim = tn_json_integer(given, tn_json_integer(width, 0) / tn_json_integer(heads, 1));
-    if (!given) tn_json_integer_member(w, size.hf, head_dim);
+    if (!given) tn_json_integer_member(w, tn_gguf_head_dim.hf, head_dim);
     if (!turned || tn_json_integer(turned, -1) == head_dim) return TN_OK;
     return tn_fail(TN_USAGE,
                    "%s: %s.rope.dimension_count is %lld and a head has %lld dimensions; rope that turns "
@@ -164,19 +86,15 @@ static tn_status put_factors(const tn_gguf *file, tn_json_writer *w, const char 
 }
 
 static tn_status put_rope_scaling(const tn_gguf *file, const char *path, tn_json_writer *w, const char *type) {
-    static const translation keys[] = {
-        {"rope.scaling.factor", "factor", false},
-        {"rope.scaling.original_context_length", "original_max_position_embeddings", false},
-    };
-    static const translation attention = {"rope.scaling.attn_factor", "attention_factor", false};
     const bool longrope = strcmp(type, "longrope") == 0;
     tn_status status = TN_OK;
     tn_json_key(w, "rope_scaling");
     tn_json_begin(w, '{');
     tn_json_string_member(w, "rope_type", type);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) TN_TRY(put_translated(file, path, w, &keys[i]));
-    if (longrope) { /* elsewhere llama.cpp multiplies attn_factor onto yarn's own */
-        TN_TRY(put_translated(file, path, w, &attention));
+    TN_TRY(put_translated(file, path, w, &tn_gguf_rope_factor));
+    TN_TRY(put_translated(file, path, w, &tn_gguf_rope_length));
+    if (longrope) {
+        TN_TRY(put_translated(file, path, w, &tn_gguf_rope_attention));
         TN_TRY(put_factors(file, w, "rope_factors_long.weight", "long_factor"));
         TN_TRY(put_factors(file, w, "rope_factors_short.weight", "short_factor"));
     }
@@ -191,9 +109,8 @@ static tn_status put_rope(const tn_gguf *file, const char *path, tn_json_writer 
     const int kinds = sizeof known / sizeof *known;
     int kind = 0;
     tn_status status;
-    static const translation base = {"rope.freq_base", "rope_theta", false};
-    TN_TRY(put_translated(file, path, w, &base));
-    if (!own(file, base.gguf)) tn_json_real_member(w, base.hf, 10000.0);
+    TN_TRY(put_translated(file, path, w, &tn_gguf_rope_base));
+    if (!own(file, tn_gguf_rope_base.gguf)) tn_json_real_member(w, tn_gguf_rope_base.hf, 10000.0);
     while (kind < kinds && strcmp(type, known[kind]) != 0) kind++;
     if (kind < kinds) TN_TRY(put_rope_scaling(file, path, w, type));
     else if (strcmp(type, "none") != 0) {
@@ -245,28 +162,27 @@ static tn_status check_kind(const tn_gguf *file, const char *path) {
 }
 
 static tn_status refuse_architecture(const char *path, const char *name) {
-    char known[256] = "";
-    for (int i = 0, used = 0; i < FAMILIES && used < (int)sizeof known; i++)
-        used += snprintf(known + used, sizeof known - (size_t)used, "%s%s", i ? ", " : "", families[i].name);
+    char known[256];
     tn_fail(TN_USAGE, "%s: the architecture \"%s\" is not supported", path, name);
-    return tn_remedy("supported in GGUF: %s", known);
+    return tn_remedy("supported in GGUF: %s", tn_gguf_family_names(known));
 }
 
 tn_status tn_gguf_config(const tn_gguf *file, const char *path, tn_str *json) {
     const char *name = architecture(file);
-    const gguf_family *family = find_family(name);
+    const tn_gguf_family *family = tn_gguf_find_family(name);
     tn_json_writer w = tn_json_write_to(json, 0);
     tn_status status;
     TN_TRY(check_kind(file, path));
     if (!family) return refuse_architecture(path, name);
+    /* mistral goes by llama's name; the window is what its own class has beyond llama's */
+    const bool mistral = strcmp(name, "llama") == 0 && own(file, "attention.sliding_window");
     tn_json_begin(&w, '{');
     tn_json_key(&w, "architectures");
     tn_json_begin(&w, '[');
-    tn_json_put_string(&w, family->class, -1);
+    tn_json_put_string(&w, mistral ? "MistralForCausalLM" : family->class, -1);
     tn_json_end(&w, ']');
-    tn_json_string_member(&w, "model_type", name);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        TN_TRY(put_translated(file, path, &w, &numbers[i]));
+    tn_json_string_member(&w, "model_type", mistral ? "mistral" : name);
+    for (int i = 0; i < tn_gguf_number_count; i++) TN_TRY(put_translated(file, path, &w, &tn_gguf_numbers[i]));
     TN_TRY(put_heads(file, path, &w));
     TN_TRY(put_rope(file, path, &w));
     if (tn_gguf_find(file, "blk.0.attn_output.bias")) tn_json_boolean_member(&w, "attention_bias", true);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "format/bnb_state.h"
 #include "format/gguf_model.h"
 #include "format/name_table.h"
 #include "format/safetensors.h"
@@ -102,6 +103,10 @@ static tn_status collect_shards(tn_model_files *f) {
     for (int64_t i = 0; i < f->shard_count; i++)
         for (int64_t j = 0; j < tn_safetensors_count(f->shards[i]); j++)
             f->tensors[f->count++] = *tn_safetensors_at(f->shards[i], j);
+    total = f->count;
+    tn_status status = tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
+    if (status == TN_OK) status = tn_bnb_fold(&f->arena, &f->names, f->tensors, &f->count);
+    if (status != TN_OK || f->count == total) return status;
     return tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
 }
 
@@ -235,6 +240,13 @@ tn_model_files_kind tn_model_files_get_kind(const tn_model_files *f) { return f-
 const char *tn_model_files_path(const tn_model_files *f) { return f->path; }
 const tn_json *tn_model_files_config(const tn_model_files *f) { return f->config; }
 const tn_json *tn_model_files_generation_config(const tn_model_files *f) { return f->generation_config; }
+const char *tn_model_files_metadata(const tn_model_files *f, const char *key) {
+    const char *found = NULL;
+    for (int64_t i = 0; i < f->shard_count && !found; i++)
+        found = tn_json_string(tn_json_get(tn_safetensors_metadata(f->shards[i]), key), NULL);
+    return found;
+}
+
 int64_t tn_model_files_count(const tn_model_files *f) { return f->count; }
 const tn_tensor_info *tn_model_files_at(const tn_model_files *f, int64_t index) { return &f->tensors[index]; }
 const tn_tensor_info *tn_model_files_find(const tn_model_files *f, const char *name) {

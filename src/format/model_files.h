@@ -4,7 +4,8 @@
  *
  * For GGUF the configuration is made from the metadata ("model_type" llama, qwen2, qwen3, …; keys as in
  * config.json, rope_freqs.weight turned into "tenon_rope_divisors"), names are translated (gguf_model.h),
- * and q/k rows of the llama layout are flagged `permuted`: the weights' reader undoes it.
+ * and q/k rows of the llama layout are flagged `permuted`: the weights' reader undoes it. Groups of tensors
+ * that are one weight of bitsandbytes count as one tensor (bnb_state.h).
  */
 #ifndef TN_FORMAT_MODEL_FILES_H
 #define TN_FORMAT_MODEL_FILES_H
@@ -28,6 +29,8 @@ tn_model_files_kind tn_model_files_get_kind(const tn_model_files *files);
 const char *tn_model_files_path(const tn_model_files *files);
 const tn_json *tn_model_files_config(const tn_model_files *files);
 const tn_json *tn_model_files_generation_config(const tn_model_files *files); /* NULL where absent */
+/* A text of the safetensors' __metadata__ (of the first file that has it); NULL where absent. */
+const char *tn_model_files_metadata(const tn_model_files *files, const char *key);
 int64_t tn_model_files_count(const tn_model_files *files);
 const tn_tensor_info *tn_model_files_at(const tn_model_files *files, int64_t index);
 /* By Hugging Face name ("model.layers.0.self_attn.q_proj.weight"); NULL where absent. */

@@ -8,16 +8,32 @@
 
 enum { TN_MAX_RANK = 8 };
 
+/* Scales that lie apart from their codes, as bitsandbytes keeps them. The matrix is one flat line of blocks
+ * that cross the ends of rows; only the last may be short. The scale of block b is absmax[b], or, where scales
+ * are quantised once more (double quantisation), map[codes[b]] · nested[b / nested_block] + offset. */
+typedef struct tn_scales {
+    int64_t block;       /* elements; of LLM_INT8 one row */
+    const float *absmax; /* NULL where they are nested */
+    const uint8_t *codes;
+    const float *map; /* [256] */
+    const float *nested;
+    int64_t nested_block; /* blocks that share a value of `nested` */
+    float offset;
+} tn_scales;
+
 typedef struct tn_tensor_info {
     const char *name;
     tn_dtype dtype;
     int rank;
     int64_t shape[TN_MAX_RANK]; /* row-major: a weight is [out, in] */
-    int64_t elements, bytes;
-    const void *data; /* into the mapping; aligned to the dtype's size at best */
-    const char *file; /* path, for messages */
+    int64_t elements, bytes;    /* bytes at `data`: without the scales */
+    const void *data;           /* into the mapping; aligned to the dtype's size at best */
+    const char *file;           /* path, for messages */
+    const tn_scales *scales;    /* of a dtype that has them, else NULL */
 } tn_tensor_info;
 
+/* Bytes of the scales that lie apart. */
+int64_t tn_tensor_scale_bytes(const tn_tensor_info *tensor);
 /* "[768, 3072]" into `out`. */
 const char *tn_shape_text(const tn_tensor_info *tensor, char out[128]);
 

@@ -75,9 +75,12 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
                           void *user);
 /* Name of the file with the parameters: adapter_model.safetensors, or model.safetensors of a whole model. */
 const char *tn_adapter_file_name(const tn_adapter *adapter);
-/* Reads that file of `directory`. Every parameter must be there with its shape, and every tensor of the file
+/* Opens that file of `directory`. Every parameter must be there with its shape, and every tensor of the file
  * must be a parameter or a weight of the base again (base_copy.h): anything else is TN_BAD_DATA that lists
  * both. */
+tn_status tn_adapter_open(const tn_adapter *adapter, const tn_base *base, const char *directory,
+                          tn_safetensors **file);
+/* Opens it and brings the values to the device. */
 tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *device, const char *directory);
 /* Writes it, and adapter_config.json of an adapter. */
 tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory);

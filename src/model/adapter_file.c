@@ -184,13 +184,13 @@ static tn_status require_complete(const tn_accounting *a, const char *path) {
         "adapter_config.json is the one it was trained with");
 }
 
-tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *device, const char *directory) {
+tn_status tn_adapter_open(const tn_adapter *adapter, const tn_base *base, const char *directory,
+                          tn_safetensors **file) {
     tn_arena arena = {0};
-    tn_safetensors *file = NULL;
-    float *values = NULL;
     tn_accounting accounting;
     tn_status status = TN_OK;
     const char *path = tn_path_join(&arena, directory, tn_adapter_file_name(adapter));
+    *file = NULL;
     if (!path) return tn_fail_memory(256, "a path");
     if (!tn_is_file(path)) {
         status = tn_fail(TN_USAGE, "%s is not there", path);
@@ -200,9 +200,20 @@ tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *d
                       : "give the directory that holds adapter_config.json and adapter_model.safetensors");
         goto done;
     }
-    TN_TRY(tn_safetensors_open(path, &file));
-    TN_TRY(tn_adapter_account(adapter, base, file, &arena, &accounting));
-    TN_TRY(require_complete(&accounting, path));
+    TN_TRY(tn_safetensors_open(path, file));
+    TN_TRY(tn_adapter_account(adapter, base, *file, &arena, &accounting));
+    status = require_complete(&accounting, path);
+done:
+    if (status != TN_OK) tn_safetensors_close(*file), *file = NULL;
+    tn_arena_free(&arena);
+    return status;
+}
+
+tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *device, const char *directory) {
+    tn_safetensors *file;
+    float *values = NULL;
+    tn_status status;
+    TN_TRY(tn_adapter_open(adapter, base, directory, &file));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
         const tn_tensor_info *t = tn_adapter_tensor(p, file);
@@ -216,7 +227,6 @@ tn_status tn_adapter_load(tn_adapter *adapter, const tn_base *base, tn_device *d
 done:
     free(values);
     tn_safetensors_close(file);
-    tn_arena_free(&arena);
     return status;
 }
 

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "quant/quant.h"
+#include "quant/scaled.h"
 
 enum { PIECE = 1024 };
 static const double farthest_quantised = 0.5; /* ‖copy−base‖ / ‖base‖ */
@@ -44,7 +45,7 @@ static distance measure(const tn_tensor_info *copy, const tn_tensor_info *base) 
     for (int64_t at = 0; at < copy->elements; at += PIECE) {
         const int64_t n = copy->elements - at < PIECE ? copy->elements - at : PIECE;
         tn_dequantize(copy->dtype, copy->data, at, n, x);
-        tn_dequantize(base->dtype, base->data, at, n, y);
+        tn_tensor_values(base, at, n, y);
         for (int64_t i = 0; i < n; i++) {
             apart += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
             norm += (double)y[i] * y[i];

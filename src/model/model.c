@@ -9,7 +9,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "quant/quant.h"
+#include "model/base_values.h"
+#include "op/source.h"
 
 typedef struct tn_placement {
     tn_linear *linear;     /* a linear group, or NULL … */
@@ -63,6 +64,9 @@ static void find_matrix(finder *f, tn_module module, int64_t layer, tn_source *s
     int64_t rows, cols;
     tn_module_shape(arch, module, &rows, &cols);
     find(f, tn_tensor_name(module, layer, false, name), rows, cols, tn_tensor_std(arch, module, false), source);
+    if (module >= TN_MODULES_PER_LAYER) return; /* the tables stay as they are, as bitsandbytes leaves them */
+    source->quantise_to = f->model->quantise_to;
+    if (source->quantise_to) f->model->block_weights = true;
 }
 
 static tn_status new_placement(tn_model *model, tn_placement **out) {
@@ -114,8 +118,7 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     part->weight.dtype = model->device->dtype;
     if (source) {
         find_matrix(f, module, layer, source);
-        if (source->tensor && tn_dtype_is_block(source->tensor->dtype))
-            part->weight.dtype = source->tensor->dtype;
+        part->weight.dtype = tn_source_held(source, model->device->dtype, part->master != NULL);
     }
     if (tn_module_has_bias(model->arch, module))
         status = add_vector(f, module, layer, TN_PARAM_BIAS, &part->bias, &part->dbias);
@@ -184,8 +187,8 @@ static tn_status build_head(finder *f) {
     if (!m->arch->tied) goto done;
     p->shared = !apart;
     find_matrix(f, TN_MODULE_EMBED, -1, &p->source[0]);
-    if (p->source[0].tensor && tn_dtype_is_block(p->source[0].tensor->dtype))
-        m->head.part[0].weight.dtype = p->source[0].tensor->dtype;
+    m->head.part[0].weight.dtype =
+        tn_source_held(&p->source[0], m->device->dtype, m->head.part[0].master != NULL);
 done:
     return status;
 }
@@ -248,12 +251,17 @@ done:
 }
 
 tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
-                       uint64_t seed, tn_model **out) {
+                       uint64_t seed, tn_dtype quantise_to, tn_model **out) {
     tn_status status;
     finder f = {0};
     *out = NULL;
     if (!(f.model = calloc(1, sizeof *f.model))) return tn_fail_memory((int64_t)sizeof *f.model, "a model");
-    *f.model = (tn_model){.arch = arch, .device = device, .files = files, .adapter = adapter, .seed = seed};
+    *f.model = (tn_model){.arch = arch,
+                          .device = device,
+                          .files = files,
+                          .adapter = adapter,
+                          .seed = seed,
+                          .quantise_to = quantise_to};
     TN_TRY(tn_alloc(&f.model->layers, arch->layers, (int64_t)sizeof *f.model->layers, "layers"));
     TN_TRY(build(&f));
     *out = f.model;
@@ -284,6 +292,13 @@ static const void *trained_values(const tn_model *m, const tn_placement *p) {
     return copy_bytes(m, 1) ? p->region : m->adapter->values + p->param->offset;
 }
 
+/* A vector is one row, but for a bias whose elements are permuted like the rows of its weight: a column. */
+static bool is_column(const tn_placement *p) { return p->vector && p->source[0].permuted_head_dim; }
+static int64_t cols_of(const tn_placement *p) { return is_column(p) ? 1 : p->cols; }
+static int64_t rows_of(const tn_model *m, const tn_placement *p) {
+    return is_column(p) ? p->cols : p->vector ? 1 : m->arch->vocab;
+}
+
 void tn_model_place(tn_model *model, tn_region *region) {
     const tn_backend *backend = model->device->backend;
     for (int64_t i = 0; i < model->placement_count; i++) {
@@ -293,9 +308,7 @@ void tn_model_place(tn_model *model, tn_region *region) {
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
         else if (p->param) bytes = copy_bytes(model, p->param->count);
-        else
-            bytes =
-                backend->weight_bytes(model->device, p->vector ? 1 : model->arch->vocab, p->cols, sources[0]);
+        else bytes = backend->weight_bytes(model->device, rows_of(model, p), cols_of(p), sources[0]);
         p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
     }
 }
@@ -345,10 +358,13 @@ tn_status tn_model_load(tn_model *m) {
         } else if (p->param) { /* the values are the adapter's, now or at tn_model_refresh */
             if (p->vector) *p->vector = trained_values(m, p);
             else
-                m->embed =
-                    (tn_weight){trained_values(m, p), m->device->dtype, m->arch->vocab, p->cols, p->cols};
+                m->embed = (tn_weight){.data = trained_values(m, p),
+                                       .dtype = m->device->dtype,
+                                       .rows = m->arch->vocab,
+                                       .cols = p->cols,
+                                       .stride = p->cols};
         } else if (p->vector) {
-            TN_TRY(backend->weight_load(m->device, 1, p->cols, sources[0], p->region, &vector));
+            TN_TRY(backend->weight_load(m->device, rows_of(m, p), cols_of(p), sources[0], p->region, &vector));
             *p->vector = vector.data;
         } else
             TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
@@ -375,16 +391,6 @@ done:
     return status;
 }
 
-/* Rows of a llama.cpp q or k matrix in Hugging Face's order: stored row 2j+p of a head is row p·(head_dim/2)+j.
- */
-static void read_unpermuted(const tn_tensor_info *t, int64_t head_dim, float *values) {
-    const int64_t cols = t->shape[1], half = head_dim / 2;
-    for (int64_t row = 0; row < t->shape[0]; row++) {
-        int64_t head = row / head_dim, p = row % head_dim / half, j = row % half;
-        tn_dequantize(t->dtype, t->data, (head * head_dim + 2 * j + p) * cols, cols, values + row * cols);
-    }
-}
-
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
     char name[128];
@@ -392,8 +398,7 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     const tn_module module = tied ? TN_MODULE_EMBED : param->module;
     tn_tensor_name(module, param->layer, bias, name);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
-    if (t && tn_model_files_permuted(m->files, t)) read_unpermuted(t, m->arch->head_dim, values);
-    else if (t) tn_dequantize(t->dtype, t->data, 0, param->count, values);
+    if (t) tn_base_tensor(m->files, t, m->arch->head_dim, values);
     else
         tn_random_weights(m->seed ^ tn_random_name(name), tn_tensor_std(m->arch, module, bias), param->count,
                           values);

@@ -99,7 +99,8 @@ static tn_status measure(tn_device *device, const product *p, const void *patter
     TN_TRY(fill(device, p->out * p->in, pattern, &weight));
     TN_TRY(fill(device, p->rows * p->in, pattern, &x));
     TN_TRY(fill(device, p->rows * p->out, pattern, &y));
-    linear.part[0].weight = (tn_weight){weight, device->dtype, p->out, p->in, p->in};
+    linear.part[0].weight =
+        (tn_weight){.data = weight, .dtype = device->dtype, .rows = p->out, .cols = p->in, .stride = p->in};
     device->scratch_size = backend->scratch_bytes(device, &limits);
     TN_TRY(backend->allocate(device, device->scratch_size, &scratch));
     device->scratch = scratch;

@@ -44,6 +44,8 @@ typedef struct tn_source {
     float std;
     bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own,
                      not the mapping */
+    tn_dtype quantise_to; /* NF4 or LLM_INT8: what plain values are quantised to while they are loaded, unless
+                             they train; F32 (0): not */
 } tn_source;
 /* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i
  * is a function of (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
@@ -56,7 +58,8 @@ typedef struct tn_weight {
     const void *data;
     tn_dtype dtype;
     int64_t rows, cols;
-    int64_t stride; /* elements from row to row; cols for block types */
+    int64_t stride;   /* elements from row to row; cols for block types */
+    tn_scales scales; /* of a dtype that keeps them apart; on the device like `data` */
 } tn_weight;
 
 /* One LoRA pair: y += scale · (x·Aᵀ)·Bᵀ. All fp32 on the device. */
@@ -169,9 +172,9 @@ struct tn_backend {
      * dtype as in the file or compute dtype, r and master set); 0 where mapped memory is used in place.
      * `linear_load` puts part i's weight (from sources[i]; where sources[i] is NULL the part's weight.data is
      * already there and shared, as for a tied head) into `region` and sets weight.data/dtype/stride and
-     * `fused`. Plain weights are held in the compute dtype, block types as they are; where that is fp32 a
-     * part's master may be its weight. `linear_refresh` brings compute copies up to date after A, B or a master
-     * changed. */
+     * `fused`. Plain weights are held in the compute dtype or, by `quantise_to`, quantised, block types as they
+     * are (tn_source_held); where the compute dtype is fp32 a part's master may be its weight. `linear_refresh`
+     * brings compute copies up to date after A, B or a master changed. */
     int64_t (*linear_bytes)(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
     tn_status (*linear_load)(tn_device *device, tn_linear *linear, const tn_source *const sources[],
                              void *region);
@@ -296,7 +299,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 3 };
+enum { TN_BACKEND_VERSION = 4 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

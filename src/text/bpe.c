@@ -21,7 +21,7 @@ enum { NONE = INT32_MAX, SHORT = 48 /* symbols; below this a scan beats the heap
 
 static void set_pair(const tn_bpe *bpe, tn_symbol *left, const tn_symbol *right) {
     TN_KNOWN(left);
-    const tn_merge *merge = right ? tn_merge_find(bpe, left->id, right->id) : NULL;
+    const tn_bpe_merge *merge = right ? tn_merge_find(bpe, left->id, right->id) : NULL;
     left->rank = merge ? merge->rank : NONE;
     left->merged = merge ? merge->id : -1;
 }

@@ -5,7 +5,7 @@
 #include "text/pipeline.h"
 
 /* The merge of two symbols; NULL: they do not merge. */
-static inline const tn_merge *tn_merge_find(const tn_bpe *bpe, int32_t left, int32_t right) {
+static inline const tn_bpe_merge *tn_merge_find(const tn_bpe *bpe, int32_t left, int32_t right) {
     uint64_t hash = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
     uint64_t mask = (uint64_t)(bpe->slot_count - 1);
     for (uint64_t at = (hash ^ hash >> 29) >> 8 & mask; bpe->merges[at].left >= 0; at = (at + 1) & mask)

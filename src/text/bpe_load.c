@@ -13,8 +13,8 @@ typedef struct loader {
     tn_str joined;
 } loader;
 
-static void put_merge(tn_bpe *bpe, tn_merge merge) {
-    tn_merge *known = (tn_merge *)tn_merge_find(bpe, merge.left, merge.right);
+static void put_merge(tn_bpe *bpe, tn_bpe_merge merge) {
+    tn_bpe_merge *known = (tn_bpe_merge *)tn_merge_find(bpe, merge.left, merge.right);
     if (known) { /* of equal pairs the last counts */
         *known = merge;
         return;
@@ -78,7 +78,7 @@ static tn_status load_merge(loader *l, const tn_json *node, int64_t rank) {
         return tn_fail(TN_BAD_DATA,
                        "merge %lld (\"%.*s\" + \"%.*s\") uses a token that is not in the vocabulary",
                        (long long)rank, shown(pair[0]), pair[0].text, shown(pair[1]), pair[1].text);
-    put_merge(l->bpe, (tn_merge){ids[0], ids[1], (int32_t)rank, ids[2]});
+    put_merge(l->bpe, (tn_bpe_merge){ids[0], ids[1], (int32_t)rank, ids[2]});
     return TN_OK;
 }
 
@@ -109,7 +109,7 @@ static bool can_cut(const tn_bpe *bpe) {
     for (int b = 0; b < 256; b++) all_bytes = all_bytes && bpe->bytes[b] >= 0;
     if (!all_bytes && (bpe->byte_fallback || bpe->unk < 0 || bpe->fuse_unk)) return false;
     for (int64_t i = 0; i < bpe->slot_count; i++) {
-        const tn_merge *m = &bpe->merges[i];
+        const tn_bpe_merge *m = &bpe->merges[i];
         if (m->left < 0) continue;
         if (m->left == bpe->unk || m->right == bpe->unk) return false;
         const tn_entry *parts[2] = {&bpe->vocab->entries[m->left], &bpe->vocab->entries[m->right]};

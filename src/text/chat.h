@@ -4,6 +4,7 @@
 #ifndef TN_TEXT_CHAT_H
 #define TN_TEXT_CHAT_H
 
+#include "format/gguf_write.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
 
@@ -17,6 +18,11 @@ const tn_text *tn_chat_text(const tn_chat *chat);
 /* Files to copy beside a saved adapter: writes tokenizer.json (made from GGUF keys where there was none),
  * tokenizer_config.json and chat_template.jinja into `directory`. */
 tn_status tn_chat_save(const tn_chat *chat, const char *directory);
+/* The same as GGUF metadata. `rows` of the embedding, up to which the vocabulary is filled; `stops` are the
+ * model's end-of-text ids. Warns of a pre-tokenizer that has no name there. Errors: TN_USAGE for a kind of
+ * tokenizer that GGUF does not have, and for ids beyond the rows. */
+tn_status tn_chat_put_gguf(const tn_chat *chat, int64_t rows, const int32_t *stops, int64_t stop_count,
+                           tn_gguf_writer *writer);
 /* Another template instead of those of the files; before tn_chat_set_date. Errors: TN_BAD_DATA where it does
  * not compile. */
 tn_status tn_chat_set_template(tn_chat *chat, const char *source, int64_t length, const char *name);

@@ -9,44 +9,8 @@
 
 #include "base/log.h"
 #include "text/gguf_merges.h"
+#include "text/gguf_pre.h"
 #include "text/work.h"
-
-#define GPT2_KIND "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define LLAMA_KIND(digits)                                \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
-                 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define TEKKEN_KIND(suffix, digits)                                                                     \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+" suffix  \
-    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" suffix \
-    "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-#define SEED_KIND                                                                     \
-    CONTRACTIONS                                                                      \
-    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+" \
-    "|\\s+(?!\\S)|\\s+"
-
-/* One kind of pre-tokenizer and the names GGUF files call it by. */
-typedef struct pre_kind {
-    const char *names; /* each between commas */
-    const char *expression;
-    bool single_digits; /* every digit is split off first */
-    bool nfc, ignore_merges, add_bos;
-} pre_kind;
-
-static const pre_kind pre_kinds[] = {
-    {",llama-bpe,llama3,llama-v3,falcon3,falcon-h1,pixtral,midm-2.0,lfm2,", LLAMA_KIND("\\p{N}{1,3}"), false,
-     false, true, true},
-    {",dbrx,smaug-bpe,chatglm-bpe,glm4,", LLAMA_KIND("\\p{N}{1,3}"), false, false, false, false},
-    {",qwen2,deepseek-r1-qwen,kormo,megrez,", LLAMA_KIND("\\p{N}"), false, true, false, false},
-    {",stablelm2,hunyuan,", LLAMA_KIND("\\p{N}"), false, false, false, false},
-    {",seed-coder,", SEED_KIND, false, false, false, false},
-    {",smollm,starcoder,refact,command-r,codeshell,exaone,minerva-7b,", GPT2_KIND, true, false, false, false},
-    {",tekken,", TEKKEN_KIND("", "\\p{N}"), false, false, true, true},
-    {",gpt-4o,llama4,", TEKKEN_KIND(CONTRACTIONS "?", "\\p{N}{1,3}"), false, false, true, false},
-    {",default,gpt-2,phi-2,mpt,olmo,jais,jina-es,jina-de,jina-v2-es,jina-v2-de,jina-v2-code,gigachat,mellum,",
-     GPT2_KIND, false, false, false, false},
-};
 
 /* ---- Reading the keys ---- */
 
@@ -111,21 +75,17 @@ static tn_status read_keys(gguf_keys *k) {
     return status == TN_OK ? refuse_repeated(k) : status;
 }
 
-static tn_status find_pre(const gguf_keys *k, const pre_kind **kind) {
-    const size_t last = sizeof pre_kinds / sizeof pre_kinds[0] - 1;
+static tn_status find_pre(const gguf_keys *k, const tn_gguf_pre **pre) {
     const char *name = tn_json_string(get(k, "pre"), NULL);
-    *kind = &pre_kinds[last];
+    *pre = tn_gguf_pre_named("default");
     if (!name || strcmp(name, "default") == 0) {
         tn_warn(
             "%s: tokenizer.ggml.pre is %s: GPT-2's pre-tokenizer is used, ids may differ from the model's own",
             k->path, name ? "\"default\"" : "missing");
         return TN_OK;
     }
-    char wanted[80];
-    snprintf(wanted, sizeof wanted, ",%.70s,", name);
-    for (size_t i = 0; i <= last; i++)
-        if (strchr(name, ',') == NULL && strstr(pre_kinds[i].names, wanted))
-            return *kind = &pre_kinds[i], TN_OK;
+    *pre = tn_gguf_pre_named(name);
+    if (*pre) return TN_OK;
     tn_fail(TN_BAD_DATA, "tokenizer.ggml.pre \"%s\" is not known", name);
     return tn_remedy(
         "use the model's Hugging Face directory; known are llama-bpe, smaug-bpe, qwen2, seed-coder, smollm, "
@@ -264,7 +224,7 @@ static void put_split(tn_json_writer *w, const char *expression) {
     tn_json_end(w, '}');
 }
 
-static void put_pre_tokenizer(tn_json_writer *w, const pre_kind *pre) {
+static void put_pre_tokenizer(tn_json_writer *w, const tn_gguf_pre *pre) {
     tn_json_key(w, "pre_tokenizer");
     tn_json_begin(w, '{');
     tn_json_string_member(w, "type", "Sequence");
@@ -296,7 +256,7 @@ static int32_t or_default(int32_t given, const gguf_keys *k, int32_t otherwise) 
 }
 
 static tn_status put_byte_level(gguf_keys *k, tn_json_writer *w) {
-    const pre_kind *pre;
+    const tn_gguf_pre *pre;
     const tn_json *merges = get(k, "merges");
     tn_status status = find_pre(k, &pre);
     if (status != TN_OK) return status;

@@ -172,9 +172,9 @@ typedef enum tn_model_kind {
 } tn_model_kind;
 
 /* Merge table entry: open addressing, `left` negative where empty. */
-typedef struct tn_merge {
+typedef struct tn_bpe_merge {
     int32_t left, right, rank, id;
-} tn_merge;
+} tn_bpe_merge;
 
 typedef struct tn_bpe {
     const tn_vocab *vocab; /* the strings that pieces are made of: raw bytes or characters */
@@ -183,7 +183,7 @@ typedef struct tn_bpe {
     int32_t unk;                 /* -1: none */
     int32_t bytes[256];          /* raw: the byte's id; else the id of <0xXX>; -1: none */
     const char *prefix, *suffix; /* of continuing subwords and word ends; "" = none */
-    tn_merge *merges;
+    tn_bpe_merge *merges;
     int64_t slot_count; /* a power of two */
     /* Pairs of characters that stand side by side in some merge's product. Between two others no merge
      * can ever reach, so long text is cut there. NULL where that reasoning does not hold. */

@@ -466,20 +466,6 @@ done:
     return status;
 }
 
-/* Half a checkpoint is of use to nobody, and may be what fills the disk. The reason why it stayed one is what
- * gets reported, whether or not it can be deleted. */
-static tn_status discard(tn_status status, const char *directory) {
-    tn_str message = {0}, remedy = {0};
-    tn_str_puts(&message, tn_error_message());
-    tn_str_puts(&remedy, tn_error_remedy());
-    (void)tn_remove_tree(directory);
-    tn_fail(status, "%s", tn_str_text(&message));
-    tn_remedy("%s", tn_str_text(&remedy));
-    tn_str_free(&message);
-    tn_str_free(&remedy);
-    return status;
-}
-
 tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, const char *data_hash,
                              int64_t max_steps) {
     tn_arena arena = {0};
@@ -491,7 +477,7 @@ tn_status tn_checkpoint_save(const tn_engine *e, const tn_progress *progress, co
     TN_TRY(tn_remove_tree(temporary)); /* left by a run that was killed here */
     status = write_files(e, progress, data_hash, max_steps, &arena, temporary);
     if (status != TN_OK) {
-        status = discard(status, temporary);
+        status = tn_discard_tree(status, temporary); /* it may be what fills the disk */
         goto done;
     }
     TN_TRY(put_in_place(e, temporary, final, older));

@@ -16,9 +16,22 @@ static bool is_explicit(const tn_config *config, const char *key) {
     return tn_config_setter(config, key) >= TN_SET_FILE;
 }
 
+/* The two verbs that know the key write different things. */
+static tn_status check_to(const char *to, bool quantize) {
+    const char *verb = quantize ? "quantize" : "export";
+    if (to && (is_word(to, "nf4") || is_word(to, "int8")) == quantize) return TN_OK;
+    if (to) tn_fail(TN_USAGE, "to: %s does not write %s", verb, to);
+    else tn_fail(TN_USAGE, "%s needs to: what to write", verb);
+    return tn_remedy(
+        quantize ? "add --to nf4 or --to int8"
+                 : "add --to gguf:TYPE (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k), --to gguf or --to lora-gguf");
+}
+
 static tn_status check_required(const tn_config *config, const tn_settings *s) {
     bool trains = is_verb(config, "train") && !s->dry_run, data = is_verb(config, "data");
     bool eval = is_verb(config, "eval"), init = is_verb(config, "init"), verify = is_verb(config, "verify");
+    bool merge = is_verb(config, "merge"), export = is_verb(config, "export");
+    bool quantize = is_verb(config, "quantize");
     bool needs_model = tn_config_get(config, "model") && !verify; /* every verb that knows the key */
     const struct {
         bool missing;
@@ -26,8 +39,9 @@ static tn_status check_required(const tn_config *config, const tn_settings *s) {
     } required[] = {
         {needs_model && !s->model, "model", "a model directory or a GGUF file"},
         {(trains || data || eval) && s->datasets == 0, "dataset", "a .jsonl, .json, .csv or .txt file"},
-        {(trains || init) && !s->output_dir, "output_dir", "a directory to write to"},
-        {verify && !s->adapter, "adapter", "the directory of an adapter"},
+        {(trains || init || merge || quantize) && !s->output_dir, "output_dir", "a directory to write to"},
+        {export && !s->output, "output", "the file to write"},
+        {(verify || merge) && !s->adapter, "adapter", "the directory of an adapter"},
     };
     for (size_t i = 0; i < sizeof required / sizeof *required; i++)
         if (required[i].missing) {
@@ -35,7 +49,7 @@ static tn_status check_required(const tn_config *config, const tn_settings *s) {
             return tn_remedy("add --%s PATH, or a line '%s: PATH' in the configuration file", required[i].key,
                              required[i].key);
         }
-    return TN_OK;
+    return export || quantize ? check_to(s->to, quantize) : TN_OK;
 }
 
 static tn_status check_precision(const tn_settings *s) {

@@ -6,8 +6,9 @@
 
 #include <stddef.h>
 
-const char *const tn_config_verbs[] = {"train", "plan",     "bench",   "data",   "eval", "generate",
-                                       "chat",  "tokenize", "inspect", "verify", "init", "env"};
+const char *const tn_config_verbs[] = {"train",    "plan", "bench",    "data",    "eval",
+                                       "generate", "chat", "tokenize", "inspect", "verify",
+                                       "init",     "env",  "merge",    "export",  "quantize"};
 const int tn_config_verb_count = sizeof tn_config_verbs / sizeof *tn_config_verbs;
 
 enum {
@@ -23,9 +24,12 @@ enum {
     VERIFY = 1 << 9,
     INIT = 1 << 10,
     ENV = 1 << 11,
+    MERGE = 1 << 12,
+    EXPORT = 1 << 13,
+    QUANTIZE = 1 << 14,
     ALL = -1,                               /* of any verb */
     TRAINING = TRAIN | PLAN | BENCH | DATA, /* data shows what train would see, so it takes train's file */
-    LOADING = TRAINING | EVAL | GENERATE | CHAT,
+    LOADING = TRAINING | EVAL | GENERATE | CHAT | MERGE | EXPORT,
     SAMPLING = GENERATE | CHAT,
 };
 
@@ -41,7 +45,7 @@ enum {
 const tn_key tn_config_keys[] = {
     /* model */
     ROW("model", "model_name_or_path,base_model,model_name", model, PATH, ANY,
-        LOADING | TOKENIZE | INSPECT | VERIFY | INIT, "", NULL,
+        LOADING | TOKENIZE | INSPECT | VERIFY | INIT | QUANTIZE, "", NULL,
         "the base: a Hugging Face model directory or a GGUF file; plan, bench and init also take a "
         "config.json or a shape's name"),
     ROW("adapter", "adapter_name_or_path,lora_model_dir", adapter, PATH, ANY, LOADING | VERIFY, "", NULL,
@@ -53,9 +57,9 @@ const tn_key tn_config_keys[] = {
         "stretches the context, e.g. '{\"rope_type\":\"yarn\",\"factor\":4}'; none = as in the model's "
         "config, else the adapter's"),
     ROW("load_in_4bit", "", load_in_4bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in NF4 with double quantisation (QLoRA); not in this version"),
+        "hold the base's linear layers in NF4 with double quantisation (QLoRA)"),
     ROW("load_in_8bit", "", load_in_8bit, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in 8-bit integers; not in this version"),
+        "hold the base's linear layers in 8-bit integers with a scale a row (LLM.int8)"),
     ROW("load_in_fp8", "", load_in_fp8, BOOLEAN, ANY, LOADING, "false", NULL,
         "hold the base in FP8, on GPUs that have it; not in this version"),
     ROW("dtype", "torch_dtype", dtype, CHOICE, ANY, LOADING | INIT, "auto",
@@ -182,7 +186,7 @@ const tn_key tn_config_keys[] = {
         "version); auto = the fastest that fits"),
 
     /* run */
-    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT, "", NULL, "where everything is written"),
+    ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT | MERGE | QUANTIZE, "", NULL, "where everything is written"),
     ROW("overwrite_output_dir", "", overwrite_output_dir, BOOLEAN, ANY, TRAINING, "false", NULL,
         "true removes the run that output_dir holds, once the new one is ready to start; a resumed run keeps it"),
     ROW("resume_from_checkpoint", "", resume_from_checkpoint, PATH, ANY, TRAINING, "", NULL,
@@ -226,6 +230,13 @@ const tn_key tn_config_keys[] = {
     ROW("reference", "", reference, PATH, ANY, VERIFY, "", NULL,
         "an earlier adapter: show which tensors moved, and how far"),
     ROW("tokenizer", "", tokenizer, PATH, ANY, INIT, "", NULL, "directory to copy a tokenizer from"),
+    ROW("base_for_merge", "", base_for_merge, PATH, ANY, MERGE, "", NULL,
+        "the model whose weights the adapter is merged into, where it was trained on a quantised form of it; none = model"),
+    ROW("to", "", to, CHOICE, ANY, EXPORT | QUANTIZE, "",
+        "gguf,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q4_0,gguf:q4_k,gguf:q6_k,lora-gguf,nf4,int8",
+        "of export: gguf:TYPE, a whole model (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k; without TYPE as the base is stored), or "
+        "lora-gguf, the adapter alone; of quantize: nf4 or int8"),
+    ROW("output", "", output, PATH, ANY, EXPORT, "", NULL, "the file to write"),
     ROW("steps", "", steps, INTEGER, AT_LEAST_ONE, BENCH, "10", NULL, "steps to time"),
     ROW("warmup", "", warmup, INTEGER, NOT_NEGATIVE, BENCH, "2", NULL, "steps before the clock starts"),
     ROW("labelled", "", labelled, REAL, UNIT_OPEN_ZERO, BENCH, "1", NULL,

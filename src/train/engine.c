@@ -8,22 +8,16 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "train/base_format.h"
 #include "train/find_data.h"
 #include "train/lora_config.h"
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
 static tn_status check_supported(const tn_settings *s) {
-    const char *what = s->load_in_4bit   ? "load_in_4bit"
-                       : s->load_in_8bit ? "load_in_8bit"
-                       : s->load_in_fp8  ? "load_in_fp8"
-                                         : NULL;
-    if (what) {
-        tn_fail(TN_USAGE, "%s is not supported by this version", what);
-        return tn_remedy(
-            "leave it out to train on the 16-bit weights, or give a quantised GGUF file as model, which is "
-            "trained on "
-            "as it is");
+    if (s->load_in_fp8) {
+        tn_fail(TN_USAGE, "load_in_fp8 is not supported by this version");
+        return tn_remedy("load_in_8bit holds the base in 8-bit integers, load_in_4bit in NF4");
     }
     if (strcmp(s->optim, "adamw_8bit") == 0) {
         tn_fail(TN_USAGE, "optim adamw_8bit is not supported by this version");
@@ -91,7 +85,8 @@ static tn_status set_max_length(tn_engine *e) {
     if (e->max_length <= e->arch.trained_length) return TN_OK;
     if (tn_config_setter(e->config, "max_length") == TN_SET_DEFAULT) {
         e->max_length = e->arch.trained_length;
-        if (tn_config_get(e->config, "max_length")) /* else nobody will use it, as in verify */
+        /* else nobody will use it */
+        if (tn_config_get(e->config, "max_length") && e->use != TN_USE_FILES)
             tn_info("max_length is lowered from %lld to the model's trained length of %lld",
                     (long long)e->settings->max_length, (long long)e->max_length);
         return TN_OK;
@@ -103,11 +98,11 @@ static tn_status set_max_length(tn_engine *e) {
         "lower max_length, or stretch the model with --rope_scaling '{\"rope_type\":\"yarn\",\"factor\":4}'");
 }
 
-static tn_status open_device(tn_engine *e) {
+tn_status tn_engine_open_device(tn_engine *e, const char *name) {
     tn_dtype dtype = TN_DTYPE_F32;
-    bool any = strcmp(e->settings->dtype, "auto") == 0;
-    if (!any && !tn_dtype_from_name(e->settings->dtype, &dtype)) {
-        tn_fail(TN_USAGE, "dtype: \"%s\" is not a precision", e->settings->dtype);
+    bool any = strcmp(name, "auto") == 0;
+    if (!any && !tn_dtype_from_name(name, &dtype)) {
+        tn_fail(TN_USAGE, "dtype: \"%s\" is not a precision", name);
         return tn_remedy("auto, float32, bfloat16 or float16");
     }
     tn_status status = tn_device_open(e->settings->device, dtype, any, &e->device);
@@ -211,7 +206,7 @@ static tn_status set_template(tn_engine *e) {
     time_t seconds = time(NULL);
     struct tm now;
     tn_status status = tn_choose_template(e->chat, e->settings->chat_template);
-    if (status != TN_OK || !e->chat || e->use == TN_USE_GENERATE) return status;
+    if (status != TN_OK || !e->chat || e->use == TN_USE_GENERATE || e->use == TN_USE_FILES) return status;
     if (strcmp(date, "today") == 0) {
         if (!localtime_r(&seconds, &now)) return tn_fail(TN_FAILED, "the time of day is not to be had");
         strftime(today, sizeof today, "%Y-%m-%d", &now);
@@ -231,7 +226,7 @@ static void say_dropout(const tn_engine *e) {
 
 /* Configuration, files and architecture. */
 static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
-    const tn_json *tree, *scaling;
+    const tn_json *tree;
     tn_status status;
     *e = (tn_engine){.config = config, .use = use};
     TN_TRY(tn_config_resolve(config, &e->settings));
@@ -239,8 +234,9 @@ static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool wei
     TN_TRY(check_supported(e->settings));
     e->adapter_directory = adapter ? adapter : e->settings->adapter;
     TN_TRY(open_model(e, weights, &tree));
-    TN_TRY(find_rope_scaling(e, &scaling));
-    TN_TRY(tn_arch_read(&e->arena, tree, scaling, e->settings->model, &e->arch));
+    TN_TRY(tn_base_format(e->settings, e->files, tree, &e->quantise_to));
+    TN_TRY(find_rope_scaling(e, &e->rope_scaling));
+    TN_TRY(tn_arch_read(&e->arena, tree, e->rope_scaling, e->settings->model, &e->arch));
     say_dropout(e);
     status = set_max_length(e);
 done:
@@ -250,7 +246,7 @@ done:
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, use, weights, adapter));
-    TN_TRY(open_device(e));
+    TN_TRY(tn_engine_open_device(e, e->settings->dtype));
     TN_TRY(open_adapter(e));
     TN_TRY(check_embedding_rate(e));
     TN_TRY(open_chat(e));
@@ -279,17 +275,53 @@ done:
     return status;
 }
 
-void tn_engine_close(tn_engine *e) {
+tn_status tn_engine_open_files(tn_config *config, tn_engine *e) {
+    tn_status status;
+    TN_TRY(open_arch(e, config, TN_USE_FILES, true, NULL));
+    TN_TRY(open_adapter(e));
+    TN_TRY(open_chat(e));
+    status = set_template(e);
+done:
+    if (status != TN_OK) tn_engine_close(e);
+    return status;
+}
+
+void tn_engine_release(tn_engine *e) {
     tn_pass_free(e->pass);
     tn_model_free(e->model);
-    tn_adapter_free(e->adapter);
     if (e->memory) e->device->backend->release(e->device, e->memory);
-    tn_chat_free(e->chat);
     tn_device_close(e->device);
+    e->pass = NULL, e->model = NULL, e->memory = NULL, e->device = NULL;
+    e->plan = (tn_memory_plan){0};
+}
+
+void tn_engine_close(tn_engine *e) {
+    tn_engine_release(e);
+    tn_adapter_free(e->adapter);
+    tn_chat_free(e->chat);
     tn_model_files_close(e->files);
     for (int i = 0; i < TN_BASE_CONFIGS; i++) tn_str_free(&e->base_configs[i]);
     tn_arena_free(&e->arena);
     *e = (tn_engine){0};
+}
+
+static void add_stop(const tn_engine *e, int64_t id, int32_t *stops, int64_t *count) {
+    if (id < 0 || id >= e->arch.vocab || *count >= TN_MOST_STOPS) return;
+    for (int64_t i = 0; i < *count; i++)
+        if (stops[i] == id) return;
+    stops[(*count)++] = (int32_t)id;
+}
+
+int64_t tn_engine_stops(const tn_engine *e, int32_t stops[TN_MOST_STOPS]) {
+    const tn_json *eos = tn_json_get(tn_model_files_generation_config(e->files), "eos_token_id");
+    int64_t count = 0;
+    for (int i = 0; i < e->arch.eos_count; i++) add_stop(e, e->arch.eos[i], stops, &count);
+    if (eos && eos->type == TN_JSON_ARRAY)
+        for (int64_t i = 0; i < eos->count; i++)
+            add_stop(e, tn_json_integer(tn_json_at(eos, i), -1), stops, &count);
+    else add_stop(e, tn_json_integer(eos, -1), stops, &count);
+    if (count == 0 && e->chat) add_stop(e, tn_chat_eos(e->chat), stops, &count);
+    return count;
 }
 
 /* Files of the names in the configuration, in an arena of the caller's. */

@@ -12,8 +12,8 @@
 #include "model/pass.h"
 #include "train/config.h"
 
-/* What the verb will do with the model. */
-typedef enum tn_use { TN_USE_TRAIN, TN_USE_EVAL, TN_USE_GENERATE } tn_use;
+/* What the verb will do with the model; TN_USE_FILES: read its weights and write them elsewhere. */
+typedef enum tn_use { TN_USE_TRAIN, TN_USE_EVAL, TN_USE_GENERATE, TN_USE_FILES } tn_use;
 
 typedef struct tn_memory_plan {
     tn_region region;      /* bytes by segment, counted */
@@ -35,8 +35,10 @@ typedef struct tn_engine {
     const tn_settings *settings;
     tn_use use;
     tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
+    tn_dtype quantise_to;  /* of plain base weights while they are loaded; F32: not */
     tn_arch arch;
-    int64_t max_length; /* after lowering a default to the trained length */
+    const tn_json *rope_scaling; /* what took the place of config.json's; NULL = nothing did */
+    int64_t max_length;          /* after lowering a default to the trained length */
     tn_device *device;
     tn_chat *chat; /* NULL where the model has no tokenizer */
     tn_adapter *adapter;
@@ -58,7 +60,17 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
  * existing adapter's parameters (verify). */
 tn_status tn_engine_open_data(tn_config *config, tn_engine *engine);
 tn_status tn_engine_open_adapter(tn_config *config, tn_engine *engine);
+/* Files with their weights, architecture, adapter and tokenizer, but no device (merge, export); and that device
+ * in the precision `dtype`, to compute with them after all. */
+tn_status tn_engine_open_files(tn_config *config, tn_engine *engine);
+tn_status tn_engine_open_device(tn_engine *engine, const char *dtype);
+/* Gives back device, plan and everything that was allocated; files and adapter stay open. */
+void tn_engine_release(tn_engine *engine);
 void tn_engine_close(tn_engine *engine);
+/* Ids that end a text: every eos_token_id of config and generation_config, the tokenizer's own where neither
+ * names one. Returns their number. */
+enum { TN_MOST_STOPS = 32 };
+int64_t tn_engine_stops(const tn_engine *engine, int32_t stops[TN_MOST_STOPS]);
 /* Tokens of a micro-batch whose rows are all full: per_device_train_batch_size x max_length. */
 int64_t tn_engine_row_tokens(const tn_engine *engine);
 /* Plans for batches within the given bounds. For training, chooses the recompute policy (the fastest that fits,

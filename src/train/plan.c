@@ -72,7 +72,7 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
 static tn_status ensure_model(tn_engine *e) {
     if (e->model) return TN_OK;
     const tn_model_files *files = e->files && tn_model_files_count(e->files) > 0 ? e->files : NULL;
-    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, &e->model);
+    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to, &e->model);
 }
 
 /* Optimizer state beside the adapter, in save_total_limit checkpoints and one being written. */
@@ -220,7 +220,8 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
                   tn_family_name(e->arch.family), tn_count_text(tn_arch_parameters(&e->arch), text),
                   e->base_hash[0] ? ", hash " : "", e->base_hash);
     tn_str_printf(out, "precision  %s on %s", tn_dtype_name(e->device->dtype), e->device->name);
-    if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
+    if (e->quantise_to) tn_str_printf(out, ", base weights quantised to %s", tn_dtype_name(e->quantise_to));
+    else if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
         tn_str_printf(out, "recompute  %s; %s of device memory planned\n",

@@ -7,28 +7,14 @@
 #include "infer/generate.h"
 #include "train/engine.h"
 
-enum { PREFILL = 512, STOPS = 32 };
+enum { PREFILL = 512 };
 
 struct tn_generator {
     tn_engine engine;
     tn_session session;
-    int32_t stops[STOPS];
+    int32_t stops[TN_MOST_STOPS];
     int64_t stop_count;
 };
-
-static void add_stop(tn_generator *g, int64_t id) {
-    if (id >= 0 && id < g->engine.arch.vocab && g->stop_count < STOPS) g->stops[g->stop_count++] = (int32_t)id;
-}
-
-/* Every eos_token_id of generation_config and config; the tokenizer's own where neither names one. */
-static void find_stops(tn_generator *g) {
-    const tn_json *eos = tn_json_get(tn_model_files_generation_config(g->engine.files), "eos_token_id");
-    for (int i = 0; i < g->engine.arch.eos_count; i++) add_stop(g, g->engine.arch.eos[i]);
-    if (eos && eos->type == TN_JSON_ARRAY)
-        for (int64_t i = 0; i < eos->count; i++) add_stop(g, tn_json_integer(tn_json_at(eos, i), -1));
-    else add_stop(g, tn_json_integer(eos, -1));
-    if (g->stop_count == 0 && g->engine.chat) add_stop(g, tn_chat_eos(g->engine.chat));
-}
 
 tn_status tn_generator_open(tn_config *config, tn_generator **out) {
     tn_generator *g = calloc(1, sizeof *g);
@@ -45,7 +31,7 @@ tn_status tn_generator_open(tn_config *config, tn_generator **out) {
     TN_TRY(tn_engine_plan(&g->engine, chunk, 1, capacity, capacity));
     TN_TRY(tn_engine_allocate(&g->engine));
     TN_TRY(tn_session_new(g->engine.pass, g->engine.arch.vocab, capacity, chunk, &g->session));
-    find_stops(g);
+    g->stop_count = tn_engine_stops(&g->engine, g->stops);
     *out = g;
     g = NULL;
 done:

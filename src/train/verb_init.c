@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "format/safetensors.h"
+#include "export/model_write.h"
 #include "model/model.h"
 #include "train/config.h"
 
@@ -26,7 +26,6 @@ typedef struct writer {
     uint64_t seed;
     float *values;
     uint16_t *narrow;
-    const int64_t *chosen; /* declared index → list index of the file in hand */
 } writer;
 
 static tn_status add(void *user, tn_module module, int64_t layer, bool bias) {
@@ -48,7 +47,7 @@ static tn_status add(void *user, tn_module module, int64_t layer, bool bias) {
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
     writer *w = user;
-    const tensor *t = &w->list[w->chosen[declared]];
+    const tensor *t = &w->list[declared];
     tn_random_weights(w->seed ^ tn_random_name(t->name), t->std, t->count, w->values);
     *bytes = w->values;
     if (w->dtype == TN_DTYPE_F32) return TN_OK;
@@ -59,79 +58,25 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     return TN_OK;
 }
 
-static tn_status write_file(writer *w, const int64_t *chosen, int64_t count, const char *path) {
-    tn_safetensors_writer *file = NULL;
+static tn_status write_weights(writer *w, const char *directory) {
+    tn_model_writer *files = NULL;
     tn_status status;
-    w->chosen = chosen;
-    TN_TRY(tn_safetensors_writer_new(&file));
-    TN_TRY(tn_safetensors_metadata_add(file, "format", "pt"));
-    for (int64_t i = 0; i < count; i++) {
-        const tensor *t = &w->list[chosen[i]];
-        TN_TRY(tn_safetensors_declare(file, t->name, w->dtype, t->rank, t->shape));
-    }
-    status = tn_safetensors_write(file, path, give, w);
-done:
-    tn_safetensors_writer_free(file);
-    return status;
-}
-
-/* Splits the list in order into files of at most 5 GB. */
-static tn_status write_files(writer *w, const char *directory) {
-    const int64_t limit = 5000000000, width = tn_dtype_block_bytes(w->dtype);
-    int64_t *chosen, *ends, files = 0, bytes = 0, total = 0;
-    tn_str index = {0};
-    tn_status status;
-    chosen = tn_arena_take(&w->arena, w->count * (int64_t)sizeof *chosen);
-    ends = tn_arena_take(&w->arena, (w->count + 1) * (int64_t)sizeof *ends);
-    if (!chosen || !ends) return tn_fail_memory(w->count * 16, "a file list");
+    TN_TRY(tn_model_writer_new(&files));
     for (int64_t i = 0; i < w->count; i++) {
-        int64_t size = w->list[i].count * width;
-        if (bytes > 0 && bytes + size > limit) ends[files++] = i, bytes = 0;
-        chosen[i] = i, bytes += size, total += size;
+        const tensor *t = &w->list[i];
+        TN_TRY(tn_model_writer_add(files, t->name, w->dtype, t->rank, t->shape, NULL));
     }
-    ends[files++] = w->count;
-    if (files == 1)
-        return write_file(w, chosen, w->count, tn_path_join(&w->arena, directory, "model.safetensors"));
-    tn_json_writer json = tn_json_write_to(&index, 2);
-    tn_json_begin(&json, '{');
-    tn_json_key(&json, "metadata");
-    tn_json_begin(&json, '{');
-    tn_json_integer_member(&json, "total_size", total);
-    tn_json_end(&json, '}');
-    tn_json_key(&json, "weight_map");
-    tn_json_begin(&json, '{');
-    for (int64_t f = 0, first = 0; f < files; first = ends[f++]) {
-        const char *name = tn_arena_printf(&w->arena, "model-%05lld-of-%05lld.safetensors", (long long)f + 1,
-                                           (long long)files);
-        TN_TRY(write_file(w, chosen + first, ends[f] - first, tn_path_join(&w->arena, directory, name)));
-        for (int64_t i = first; i < ends[f]; i++) tn_json_string_member(&json, w->list[i].name, name);
-    }
-    tn_json_end(&json, '}');
-    tn_json_end(&json, '}');
-    TN_TRY(tn_str_check(&index, "an index"));
-    status = tn_save_text(tn_path_join(&w->arena, directory, "model.safetensors.index.json"), index.data,
-                          index.length);
+    status = tn_model_writer_save(files, directory, give, w);
 done:
-    tn_str_free(&index);
+    tn_model_writer_free(files);
     return status;
 }
 
-static tn_status copy_tokenizer(tn_arena *arena, const char *from, const char *to) {
+static tn_status copy_tokenizer(const char *from, const char *to) {
     static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
                                         "special_tokens_map.json", "chat_template.jinja",
                                         "chat_template.json",      "generation_config.json"};
-    tn_status status = TN_OK;
-    tn_str text = {0};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *path = tn_path_join(arena, from, names[i]);
-        if (!tn_is_file(path)) continue;
-        tn_str_clear(&text);
-        TN_TRY(tn_read_file(path, (int64_t)1 << 30, &text));
-        TN_TRY(tn_save_text(tn_path_join(arena, to, names[i]), tn_str_text(&text), text.length));
-    }
-done:
-    tn_str_free(&text);
-    return status;
+    return tn_copy_files(from, to, names, sizeof names / sizeof *names);
 }
 
 /* The configuration's text: of a file, of the config.json in a directory, or of a well-known shape. */
@@ -185,8 +130,8 @@ tn_status tn_init(tn_config *config, tn_doc **doc) {
     if (w.dtype != TN_DTYPE_F32)
         TN_TRY(tn_alloc(&w.narrow, largest, (int64_t)sizeof *w.narrow, "random weights"));
     TN_TRY(tn_make_directories(s->output_dir));
-    TN_TRY(write_files(&w, s->output_dir));
-    if (s->tokenizer) TN_TRY(copy_tokenizer(&w.arena, s->tokenizer, s->output_dir));
+    TN_TRY(write_weights(&w, s->output_dir));
+    if (s->tokenizer) TN_TRY(copy_tokenizer(s->tokenizer, s->output_dir));
     TN_TRY(tn_save_text(tn_path_join(&w.arena, s->output_dir, "config.json"), tn_str_text(&text), text.length));
     tn_json_writer j = tn_json_write_to(&answer, 0);
     tn_json_begin(&j, '{');

@@ -19,7 +19,7 @@ static void put_tensor(listing *l, const tn_tensor_info *t) {
     tn_json_begin(&l->w, '[');
     for (int i = 0; i < t->rank; i++) tn_json_put_integer(&l->w, t->shape[i]);
     tn_json_end(&l->w, ']');
-    tn_json_integer_member(&l->w, "bytes", t->bytes);
+    tn_json_integer_member(&l->w, "bytes", t->bytes + tn_tensor_scale_bytes(t));
     tn_json_end(&l->w, '}');
     l->parameters += t->elements;
 }

@@ -328,6 +328,8 @@ static void broken_settings(void **state) {
         {"", "plan --model m --device cpu --target_modules ALL-LINEAR", 0, "trainable params: "},
         {"", TRAIN "--target_modules '(['", 2, "target_modules"},
         {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
+        {"", TRAIN "--load_in_fp8", 2, "load_in_fp8"},
+        {"", TRAIN "--load_in_4bit --full_finetuning", 2, "load_in_4bit"},
         {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},
         {"", TRAIN "--lora_r 1000001", 2, "from 1 to 1,000,000"},
         {"", TRAIN "--per_device_train_batch_size 9223372036854775807", 2, "per_device_train_batch_size"},
@@ -430,6 +432,53 @@ static void keys_without_effect(void **state) {
 
 #define ADAPTER(edit) "cp -r a x; sed -i '" edit "' x/adapter_config.json"
 #define VERIFY "eval --model m --dataset d.jsonl --adapter x"
+
+/* x/ becomes a golden model that bitsandbytes quantised, its weights changed by sed; lengths stay. The states
+ * are JSON inside the file, which has spaces where the file's own header has none. */
+#define QUANTISED(name) "cp -r \"$OLDPWD/tests/parity/golden/" name "/model\" x"
+#define LYING(name, edit) QUANTISED(name) "; sed -i '" edit "' x/model.safetensors"
+#define PLAN_X "plan --model x --device cpu"
+
+static void broken_quantised_bases(void **state) {
+    static const row rows[] = {
+        {QUANTISED("bnb_nf4"), PLAN_X " --load_in_4bit", 0, "fits: yes"},
+        {QUANTISED("bnb_fp4"), PLAN_X " --load_in_4bit", 0, "fits: yes"},
+        {QUANTISED("bnb_nf4"), PLAN_X " --load_in_8bit", 2, "quantised already (nf4)"},
+        {QUANTISED("bnb_int8"), PLAN_X " --load_in_4bit", 2, "quantised already (llm_int8)"},
+        {QUANTISED("bnb_nf4"), PLAN_X " --full_finetuning", 2, "those of x are quantised (nf4)"},
+        {QUANTISED("bnb_nf4") "; sed -i s/bitsandbytes/gptq/ x/config.json", PLAN_X, 2, "quantised by gptq"},
+        {CONFIG("s/{/{\"quantization_config\":{\"quant_method\":\"fp8\"},/"), EVAL_X, 2, "quantised by fp8"},
+        {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 63/"), EVAL_X, 3, "blocksize"},
+        {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 32/"), EVAL_X, 3, "needs"},
+        {LYING("bnb_nf4", "s/\"blocksize\"/\"blackwise\"/"), EVAL_X, 3, "blocksize"},
+        {LYING("bnb_nf4", "s/\"quant_type\": \"nf4\"/\"quant_type\": \"fp4\"/"), EVAL_X, 3, "quant_type"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [64, 193]/"), EVAL_X, 3, "not as many"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [192, 64]/"), EVAL_X, 3,
+         "64 x 192 was expected"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [-4, 192]/"), EVAL_X, 3, "no pair of sizes"},
+        {LYING("bnb_nf4", "s/\"shape\": \\[64, 192\\]/\"shape\": [12288]  /"), EVAL_X, 3, "no pair of sizes"},
+        {LYING("bnb_nf4", "s/\"nested_offset\": 0/\"nested_offset\": x/"), EVAL_X, 3, "not valid JSON"},
+        {LYING("bnb_nf4", "s/\"nested_offset\"/\"nested_offsex\"/"), EVAL_X, 3, "nested_offset"},
+        {LYING("bnb_nf4", "s/\"nested_blocksize\": 256/\"nested_blocksize\": 0.5/"), EVAL_X, 3,
+         "nested_blocksize"},
+        {LYING("bnb_nf4", "s/\"nested_blocksize\": 256/\"nested_blocksize\": 200/"), EVAL_X, 0, "perplexity"},
+        {LYING("bnb_nf4", "s/weight\\.absmax/weight.absmix/"), EVAL_X, 3,
+         "absmax, which belongs to it, is missing"},
+        {LYING("bnb_nf4", "s/nested_quant_map/nested_quant_mop/g"), EVAL_X, 3, "nested_quant_map, which"},
+        {LYING("bnb_nf4", "s/bitsandbytes__nf4/bitsandbytes__nf8/g"), EVAL_X, 2,
+         "as nf8, which is not supported"},
+        {LYING("bnb_nf4", "s/bitsandbytes__nf4/bitsandwiches_nf4/g"), EVAL_X, 3,
+         "uint8 [2048, 1], 64 x 64 was expected"},
+        {LYING("bnb_nf4", "s/0.self_attn.q_proj.weight.quant_state/0.self_attn.q_prox.weight.quant_state/"),
+         EVAL_X, 3, "the weight that it describes is missing"},
+        {LYING("bnb_int8", "s/q_proj.SCB/q_proj.SCX/"), EVAL_X, 3,
+         "q_proj.SCB, which belongs to it, is missing"},
+        {LYING("bnb_int8", "s/\"dtype\":\"I8\",\"shape\":\\[24,32\\]/\"dtype\":\"I8\",\"shape\":[32,24]/"),
+         EVAL_X, 3, "needs 32"},
+    };
+    (void)state;
+    RUN(rows);
+}
 
 static void broken_adapters(void **state) {
     static const row rows[] = {
@@ -540,6 +589,69 @@ static void broken_checkpoints(void **state) {
         {FULL, RESUME("auto --full_finetuning false"), 2, "from this model with --model x/checkpoint-1"},
         {FULL, RESUME("auto --adapter a"), 0, "the given --adapter a is ignored"},
         {FULL, "inspect --model x/checkpoint-1", 0, "lm_head.weight"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+#define MERGE "merge --model m --adapter a --device cpu --output_dir "
+
+static void merges_that_are_refused(void **state) {
+    static const row rows[] = {
+        {"", "merge --model m --adapter a", 2, "merge needs output_dir"},
+        {"", "merge --model m --output_dir x", 2, "merge needs adapter"},
+        {"", MERGE "m", 2, "m is there already"},
+        {"echo kept >x", MERGE "x", 2, "x is there already"},
+        {"echo kept >x", MERGE "x/y", 2, "x is a file"},
+        {"", MERGE "/proc/nowhere/x", 2, "/proc/nowhere"},
+        {"ln -s x x", MERGE "x", 2, "x"},
+        {"", MERGE "x --base_for_merge nothing", 2, "nothing does not exist"},
+        {"", MERGE "x --base_for_merge c.json", 2, "without weights"},
+        {"sed 's/size\":64/size\":128/;s/_size\":32/_size\":64/' c.json >x.json; "
+         "\"$TENON\" init --model x.json --output_dir x.m",
+         MERGE "x --base_for_merge x.m", 3, "lora_A"},
+        {"", "merge --model llama-3.2-1b --adapter a --output_dir x", 2, "the name of a shape"},
+        {"", "merge --model m --adapter m --output_dir x", 2, "adapter_config.json"},
+        {"\"$TENON\" " MERGE "x.m", "merge --model x.m --adapter a --output_dir x", 2,
+         "merged into it already"},
+        {ADAPTER("s/\"r\": 4/\"r\": 8/"), "merge --model m --adapter x --output_dir p", 3, "lora_A"},
+        {"cp -r a x; printf '\\0\\0\\300\\177' | dd of=x/adapter_model.safetensors conv=notrunc bs=1 "
+         "seek=$(($(stat -c %s a/adapter_model.safetensors) - 4))",
+         "merge --model m --adapter x --output_dir p", 3, "NaN"},
+        {CONFIG("s/\"num_hidden_layers\":2/\"num_hidden_layers\":3/"),
+         "merge --model x --adapter a --output_dir p", 3, "model.layers.2"},
+        {"", MERGE "x --memory_limit 1KB", 0, "does not fit"},
+        {"", MERGE "x --load_in_4bit", 0, "max_abs_logit_difference_from_model"},
+        {"", MERGE "x --load_in_fp8", 2, "load_in_fp8"},
+    };
+    (void)state;
+    RUN(rows);
+    assert_int_equal(shell("", "version; test ! -e p.tmp-merge"), 0);
+}
+
+#define EXPORT "export --model t --to gguf --output "
+
+static void exports_that_are_refused(void **state) {
+    static const row rows[] = {
+        {"", "export --model t --to gguf", 2, "export needs output"},
+        {"", "export --model t --output x.gguf", 2, "export needs to"},
+        {"", "export --model t --to gguf:q5_k --output x.gguf", 2, "gguf:q5_k"},
+        {"", "export --model t --to safetensors --output x.gguf", 2, "lora-gguf"},
+        {"", "export --model m --to gguf --output x.gguf", 2, "has no tokenizer.json"},
+        {"", "export --model t --to lora-gguf --output x.gguf", 2, "no adapter is given"},
+        {"echo kept >x.gguf", EXPORT "x.gguf", 2, "x.gguf is there already"},
+        {"mkdir x", EXPORT "x", 2, "x: it is a directory"},
+        {"", EXPORT "x/y.gguf", 2, "x/y.gguf"},
+        {"", EXPORT "/dev/full", 6, "/dev/full"},
+        {"", "export --model nothing --to gguf --output x.gguf", 2, "nothing does not exist"},
+        {"", "export --model t --adapter t --to gguf --output x.gguf", 2, "adapter_config.json"},
+        {"cp -r t x; truncate -s 3000 x/model.safetensors", "export --model x --to gguf --output x.gguf", 3,
+         "x/model"},
+        {"cp -r t x; sed -i 's/\"num_hidden_layers\":2/\"num_hidden_layers\":3/' x/config.json",
+         "export --model x --to gguf --output x.gguf", 3, "model.layers.2"},
+        {"cp -r t x; sed -i 's/{/{\"hidden_act\":\"gelu\",/' x/config.json",
+         "export --model x --to gguf --output x.gguf", 2, "an activation other than silu"},
+        {"", EXPORT "x.gguf", 0, "\"default\" is written"},
     };
     (void)state;
     RUN(rows);
@@ -755,8 +867,11 @@ int main(void) {
         cmocka_unit_test(broken_datasets),
         cmocka_unit_test(broken_settings),
         cmocka_unit_test(keys_without_effect),
+        cmocka_unit_test(broken_quantised_bases),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
+        cmocka_unit_test(merges_that_are_refused),
+        cmocka_unit_test(exports_that_are_refused),
         cmocka_unit_test(places_that_cannot_be_written),
         cmocka_unit_test(a_failed_save_leaves_the_earlier_checkpoint),
         cmocka_unit_test(closed_streams_write_into_no_file),

@@ -18,8 +18,9 @@
 static char folder[] = "/tmp/tenon-cli-XXXXXX";
 static tn_str out, err;
 
-static const char *const verbs[] = {"train", "plan",    "eval",   "generate", "chat",  "tokenize",
-                                    "data",  "inspect", "verify", "init",     "bench", "env"};
+static const char *const verbs[] = {"train",    "plan",  "eval",    "generate", "chat",
+                                    "tokenize", "data",  "inspect", "verify",   "init",
+                                    "bench",    "merge", "export",  "quantize", "env"};
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 static void slurp(const char *name, tn_str *text) {
@@ -175,15 +176,6 @@ static void answers_stand_on_stdout(void **state) {
     assert_in(&out, "perplexity");
 }
 
-static void a_verb_to_come_says_what_to_use_meanwhile(void **state) {
-    (void)state;
-    assert_int_equal(tenon("merge --adapter a"), 2);
-    assert_in(&err, "not in this release");
-    assert_in(&err, "merge_and_unload");
-    assert_int_equal(tenon("export --json"), 2);
-    assert_error_document(2, "export is not in this release");
-}
-
 static void a_conflict_is_named(void **state) {
     (void)state;
     assert_int_equal(tenon("train --model m --dataset d --output_dir o --load_in_4bit --load_in_8bit --json"),
@@ -252,7 +244,6 @@ int main(void) {
         cmocka_unit_test(flags_win_over_the_file),
         cmocka_unit_test(inspect_prints_its_table_on_stdout),
         cmocka_unit_test(answers_stand_on_stdout),
-        cmocka_unit_test(a_verb_to_come_says_what_to_use_meanwhile),
         cmocka_unit_test(a_conflict_is_named),
         cmocka_unit_test(every_verb_has_help),
         cmocka_unit_test(version_is_that_of_the_header),

@@ -266,7 +266,8 @@ static void bench_optimizer(void) {
 }
 
 static void bench_blocks(void) {
-    static const tn_dtype types[] = {TN_DTYPE_Q4_K, TN_DTYPE_Q6_K, TN_DTYPE_Q8_0};
+    static const tn_dtype types[] = {TN_DTYPE_Q4_K, TN_DTYPE_Q6_K, TN_DTYPE_Q8_0, TN_DTYPE_NF4,
+                                     TN_DTYPE_LLM_INT8};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char label[64];
         tn_tensor_info t = file_tensor(types[i], 4096, 14336);

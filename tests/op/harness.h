@@ -21,6 +21,7 @@
 #include <cmocka.h>
 /* clang-format on */
 
+#include "base/mem.h"
 #include "base/rng.h"
 #include "op/op.h"
 

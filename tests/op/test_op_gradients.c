@@ -226,12 +226,13 @@ static void make_linear(linear_problem *p, float rate) {
     for (int i = 0; i < 2; i++) {
         randomise(p->w[i], outs[i] * IN), randomise(p->bias[i], outs[i]), randomise(p->a[i], RANK * IN);
         randomise(p->b[i], outs[i] * RANK);
-        p->linear.part[i] = (tn_part){{p->w[i], TN_DTYPE_F32, outs[i], IN, IN},
-                                      p->bias[i],
-                                      {RANK, 0.7f, p->a[i], p->b[i], p->da[i], p->db[i]},
-                                      NULL,
-                                      p->dw[i],
-                                      p->dbias[i]};
+        p->linear.part[i] =
+            (tn_part){{.data = p->w[i], .dtype = TN_DTYPE_F32, .rows = outs[i], .cols = IN, .stride = IN},
+                      p->bias[i],
+                      {RANK, 0.7f, p->a[i], p->b[i], p->da[i], p->db[i]},
+                      NULL,
+                      p->dw[i],
+                      p->dbias[i]};
     }
     randomise(p->x, ROWS * X), randomise(p->weights, ROWS * OUT);
 }
@@ -293,7 +294,7 @@ typedef struct embed_problem {
 
 static double embed_loss(void *problem) {
     embed_problem *p = problem;
-    tn_weight table = {p->table, TN_DTYPE_F32, 12, COLS, COLS};
+    tn_weight table = {.data = p->table, .dtype = TN_DTYPE_F32, .rows = 12, .cols = COLS, .stride = COLS};
     succeed(device->backend->embed_forward(device, ROWS, targets, &table, 1.7f, view(p->y, COLS)));
     return weighted(p->dy, p->y, ROWS * COLS);
 }

@@ -3,11 +3,13 @@
  */
 #include "op/harness.h"
 #include "quant/quant.h"
+#include "quant/scaled.h"
 
 /* One case. Parts have out[i] rows and rank r[i]. */
 typedef struct shape {
     int64_t rows, in, out[TN_MAX_PARTS], r[TN_MAX_PARTS];
-    tn_dtype stored;
+    tn_dtype stored, quantise_to; /* in the file, and while it is loaded */
+    int64_t block, nested_block;  /* of a stored format with scales apart */
     bool bias, trained, accumulate;
     int residual; /* 0 none, 1 its own matrix, 2 y itself, 3 y itself and large */
     float alpha, dropout;
@@ -19,6 +21,7 @@ typedef struct group {
     int64_t out, rank;
     unsigned char *file[TN_MAX_PARTS]; /* the weights as a file would hold them */
     tn_tensor_info tensor[TN_MAX_PARTS];
+    tn_scales scales[TN_MAX_PARTS];
     matrix *bias[TN_MAX_PARTS], *a[TN_MAX_PARTS], *b[TN_MAX_PARTS], *da[TN_MAX_PARTS], *db[TN_MAX_PARTS];
     matrix *master[TN_MAX_PARTS], *dweight[TN_MAX_PARTS], *dbias[TN_MAX_PARTS];
 } group;
@@ -27,13 +30,32 @@ static double gradient_tolerance(tn_dtype dtype) {
     return dtype == TN_DTYPE_F32 ? 1e-5 : 2 * usual_tolerance(dtype);
 }
 
+static void take_values(const void *user, int64_t first, int64_t count, float *out) {
+    memcpy(out, (const float *)user + first, (size_t)count * sizeof *out);
+}
+
+static void encode_apart(group *g, int p, const float *values) {
+    const shape *c = &g->shape;
+    tn_scaled_layout layout;
+    float offset;
+    int64_t block = c->stored == TN_DTYPE_LLM_INT8 ? c->in : c->block ? c->block : 64;
+    assert_true(tn_scaled_layout_of(c->stored, c->out[p], c->in, block, c->nested_block, &layout));
+    succeed(tn_alloc_aligned(&g->file[p], layout.bytes, "a test"));
+    succeed(tn_encode_scaled(&layout, take_values, values, g->file[p], &offset));
+    g->scales[p] = tn_scaled_at(&layout, g->file[p], offset);
+}
+
 static void make_tensor(session *s, group *g, int p) {
     int64_t count = g->shape.out[p] * g->shape.in, bytes;
+    bool apart = tn_dtype_has_scales(g->shape.stored);
     assert_true(tn_dtype_bytes(g->shape.stored, count, &bytes));
     float *values = malloc((size_t)count * sizeof *values);
-    g->file[p] = malloc((size_t)bytes);
     tn_random_weights(++s->seed, 0.1f, count, values);
-    succeed(tn_quantize(g->shape.stored, values, count, g->file[p]));
+    if (apart) encode_apart(g, p, values);
+    else {
+        g->file[p] = malloc((size_t)bytes);
+        succeed(tn_quantize(g->shape.stored, values, count, g->file[p]));
+    }
     free(values);
     g->tensor[p] = (tn_tensor_info){.name = "w",
                                     .dtype = g->shape.stored,
@@ -94,9 +116,12 @@ static tn_linear bind_group(const group *g, int side) {
 static void *load_group(session *s, const group *g, int side, tn_linear *linear) {
     tn_device *device = s->device[side];
     tn_source source[TN_MAX_PARTS];
+    tn_tensor_info tensor[TN_MAX_PARTS];
     const tn_source *sources[TN_MAX_PARTS] = {NULL};
     for (int p = 0; p < g->parts; p++) {
-        source[p] = (tn_source){.tensor = &g->tensor[p]};
+        tensor[p] = g->tensor[p];
+        if (tn_dtype_has_scales(g->shape.stored)) tensor[p].scales = &g->scales[p];
+        source[p] = (tn_source){.tensor = &tensor[p], .quantise_to = g->shape.quantise_to};
         sources[p] = &source[p];
     }
     void *region = take_memory(device, device->backend->linear_bytes(device, linear, sources));
@@ -220,6 +245,35 @@ static void block_case(session *s) {
             forward_case(s, c);
         }
 }
+/* Formats with scales apart: as a checkpoint holds them (plain or nested, blocks across the ends of rows), and
+ * made of plain weights while they are loaded. */
+static const shape scaled_shapes[] = {
+    {.stored = TN_DTYPE_NF4, .in = 160, .nested_block = 256},
+    {.stored = TN_DTYPE_NF4, .in = 75, .nested_block = 4},
+    {.stored = TN_DTYPE_NF4, .in = 24, .block = 4096},
+    {.stored = TN_DTYPE_FP4, .in = 301},
+    {.stored = TN_DTYPE_FP4, .in = 64, .block = 32, .nested_block = 256},
+    {.stored = TN_DTYPE_LLM_INT8, .in = 77},
+    {.stored = TN_DTYPE_LLM_INT8, .in = 512},
+    {.stored = TN_DTYPE_BF16, .in = 136, .quantise_to = TN_DTYPE_NF4},
+    {.stored = TN_DTYPE_F32, .in = 1100, .quantise_to = TN_DTYPE_LLM_INT8},
+    {.stored = TN_DTYPE_F16, .in = 51, .quantise_to = TN_DTYPE_NF4},
+};
+
+static void scaled_case(session *s) {
+    for (size_t i = 0; i < sizeof scaled_shapes / sizeof *scaled_shapes; i++)
+        for (int trained = 0; trained < 2; trained++) {
+            shape c = scaled_shapes[i];
+            c.rows = 19, c.out[0] = 41, c.out[1] = 16, c.r[0] = 8, c.r[1] = 4;
+            c.alpha = 0.7f, c.bias = true, c.residual = 1, c.trained = trained;
+            forward_case(s, c);
+            backward_case(s, c);
+            c.rows = 2;
+            forward_case(s, c);
+        }
+}
+static void weights_with_scales_apart_agree(void **state) { (void)state, in_every_dtype(scaled_case); }
+
 /* More rows than one decoded tile of the CPU backend holds. */
 static void tiles_case(session *s) {
     shape c = {.rows = 10, .in = 512, .out = {8200, 40}, .r = {4, 0}, .alpha = 1, .stored = TN_DTYPE_Q8_0};
@@ -234,6 +288,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_weights_agree),
         cmocka_unit_test(block_weights_agree),
+        cmocka_unit_test(weights_with_scales_apart_agree),
         cmocka_unit_test(weights_of_several_tiles_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,9 @@ static void embed_case(session *s) {
         int64_t cols = shapes[i].cols;
         matrix *table = array(s, IN, s->dtype, 7 * cols, 0), *id = integers(s, 8, ids), *y = output(s, 8, cols);
         y->tolerance = 0;
-        RUN(s, embed_forward, 8, P(id), (&(tn_weight){P(table), s->dtype, 7, cols, cols}), 1.5f, V(y));
+        RUN(s, embed_forward, 8, P(id),
+            (&(tn_weight){.data = P(table), .dtype = s->dtype, .rows = 7, .cols = cols, .stride = cols}), 1.5f,
+            V(y));
         matrix *dy = input(s, 8, cols), *dtable = array(s, IN_OUT, TN_DTYPE_F32, 7 * cols, 1e-6);
         matrix *sorted = integers(s, 8, order), *segments = integers(s, 5, starts);
         id = integers(s, 8, ids);

@@ -566,7 +566,8 @@ static void contradictions_are_refused(void **state) {
 
 static void a_verb_names_the_key_it_needs(void **state) {
     static const char *const needs[][2] = {{"train", "model"}, {"eval", "model"},      {"verify", "adapter"},
-                                           {"init", "model"},  {"generate", "prompt"}, {"data", "model"}};
+                                           {"init", "model"},  {"generate", "prompt"}, {"data", "model"},
+                                           {"merge", "model"}, {"export", "model"},    {"quantize", "model"}};
     (void)state;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
         tn_config *config = new_config(needs[i][0]);

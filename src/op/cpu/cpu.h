@@ -38,6 +38,10 @@ const tn_kernels *tn_cpu_kernels(void);
 /* The dtype of the fastest products here: BF16 where the processor multiplies it, else F32. */
 tn_dtype tn_cpu_best_dtype(void);
 
+/* decode.c: as tn_decode_row, with the kernels. */
+void tn_cpu_decode_row(const tn_kernels *kernels, const tn_weight *weight, int64_t row, int64_t first,
+                       int64_t count, float *out);
+
 /* linear.c */
 int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
 tn_status tn_cpu_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],

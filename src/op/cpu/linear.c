@@ -186,7 +186,7 @@ static tn_view weight_rows(const tn_device *device, const tn_weight *w, int64_t 
         for (int64_t k = 0; k < w->cols; k += CHUNK) {
             float values[CHUNK];
             int64_t width = smaller(CHUNK, w->cols - k);
-            tn_decode_row(w, first + row, k, width, values);
+            tn_cpu_decode_row(kernels, w, first + row, k, width, values);
             kernels->narrow[tn_is_bf16(device)](width, values, tn_at(device->dtype, view, row, k));
         }
     return view;
@@ -220,7 +220,7 @@ static void dot_rows(const tn_kernels *kernels, const tn_weight *w, int64_t n, i
         const void *piece = values;
         int64_t width = smaller(CHUNK, w->cols - k);
         if (plain) piece = (const char *)w->data + (n * w->stride + k) * bytes;
-        else tn_decode_row(w, n, k, width, values);
+        else tn_cpu_decode_row(kernels, w, n, k, width, values);
         for (int64_t i = 0; i < rows; i++)
             out[i] += kernels->dot[plain && w->dtype == TN_DTYPE_BF16](width, piece, x + i * w->cols + k);
     }

@@ -102,12 +102,14 @@ tn_status tn_cuda_decode_attention(tn_device *device, const tn_attention *a, tn_
 enum { TN_CUDA_DECODE_ROWS = 16 }; /* at most this many queries go to the decode kernel */
 int64_t tn_cuda_flash_scratch(const tn_limits *limits);
 
-/* ---- Weights (load.c, weights.cu, dequantize.cu) ---------------------------------------------------- */
+/* ---- Weights (load.c, weights.cu, dequantize.cu, scaled.cu) ----------------------------------------- */
 
 void tn_cuda_ring_close(tn_cuda_device *device);
-/* to[row, 0…cols) = block-typed `from`, rows of whole blocks one behind another. */
-tn_status tn_cuda_dequantize(tn_device *device, tn_dtype dtype, int64_t rows, int64_t cols, const void *from,
-                             void *to, int64_t stride);
+/* to[row, 0…cols) = the quantised weight. */
+tn_status tn_cuda_dequantize(tn_device *device, const tn_weight *weight, void *to, int64_t stride);
+/* to[row] = scale · row ids[row] (ids NULL: row `row`) of a weight whose scales lie apart (scaled.cu). */
+tn_status tn_cuda_decode_scaled(tn_device *device, const tn_weight *weight, int64_t rows, const int32_t *ids,
+                                float scale, tn_view to);
 /* The LoRA copies: b_copy[out, border] = scale·B in part blocks, a_copy[border, in] = A rows; zeros elsewhere.
  */
 tn_status tn_cuda_refresh_border(tn_device *device, const tn_linear *linear, void *b_copy, int64_t b_stride,
@@ -117,6 +119,9 @@ tn_status tn_cuda_round_rows(tn_device *device, int64_t rows, int64_t cols, cons
                              int64_t stride);
 tn_status tn_cuda_random_rows(tn_device *device, const tn_source *source, int64_t rows, int64_t cols, void *to,
                               int64_t stride);
+/* Elements first (even) … first+count-1 of the source as floats, to memory that the device can write. */
+tn_status tn_cuda_random_values(tn_device *device, const tn_source *source, int64_t first, int64_t count,
+                                float *to);
 /* to[out] = alpha · biases side by side, zeros where a part has none. */
 tn_status tn_cuda_collect_bias(tn_device *device, const tn_linear *linear, float alpha, void *to);
 /* dbias += alpha · Σ over rows of dy. */

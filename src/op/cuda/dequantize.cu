@@ -138,16 +138,16 @@ static void launch(cudaStream_t stream, tn_dtype dtype, int64_t rows, int64_t co
     }
 }
 
-static tn_status decode_rows(tn_device *device, tn_dtype dtype, int64_t rows, int64_t cols, const void *from,
-                             const int32_t *ids, float scale, tn_view to) {
-    blocks b = blocks_of(dtype, cols, from);
-    WITH_TYPE(device, launch<T>(tn_cuda(device)->stream, dtype, rows, cols, b, ids, scale, to));
+static tn_status decode_rows(tn_device *device, const tn_weight *w, int64_t rows, const int32_t *ids,
+                             float scale, tn_view to) {
+    if (tn_dtype_has_scales(w->dtype)) return tn_cuda_decode_scaled(device, w, rows, ids, scale, to);
+    blocks b = blocks_of(w->dtype, w->cols, w->data);
+    WITH_TYPE(device, launch<T>(tn_cuda(device)->stream, w->dtype, rows, w->cols, b, ids, scale, to));
     return tn_cuda_launched("decoding blocks");
 }
 
-tn_status tn_cuda_dequantize(tn_device *device, tn_dtype dtype, int64_t rows, int64_t cols, const void *from,
-                             void *to, int64_t stride) {
-    return decode_rows(device, dtype, rows, cols, from, NULL, 1.0f, (tn_view){to, stride});
+tn_status tn_cuda_dequantize(tn_device *device, const tn_weight *weight, void *to, int64_t stride) {
+    return decode_rows(device, weight, weight->rows, NULL, 1.0f, (tn_view){to, stride});
 }
 
 /* ---- Embedding --------------------------------------------------------------------------------------- */
@@ -170,7 +170,7 @@ tn_status tn_cuda_embed_forward(tn_device *device, int64_t rows, const int32_t *
     tn_view from = {(void *)(uintptr_t)table->data, table->stride};
     if (rows == 0) return TN_OK;
     if (tn_dtype_is_block(table->dtype))
-        return decode_rows(device, table->dtype, rows, cols, table->data, ids, scale, y);
+        return decode_rows(device, table, rows, ids, scale, y);
     WITH_TYPE(device, {
         constexpr int V = width<T>();
         bool fast = cols % V == 0 && wide<T>(from) && wide<T>(y);

@@ -40,9 +40,8 @@ static tn_status assemble(tn_device *device, const tn_linear *linear, matrix *m)
     for (int i = 0; i < linear->parts && status == TN_OK; i++) {
         const tn_weight *w = &linear->part[i].weight;
         tn_view from = {(void *)(uintptr_t)w->data, w->stride}, to = {memory + row * stride * size, stride};
-        status = tn_dtype_is_block(w->dtype)
-                     ? tn_cuda_dequantize(device, w->dtype, w->rows, linear->in, w->data, to.data, stride)
-                     : tn_cuda_copy_rows(device, w->rows, linear->in, from, to);
+        status = tn_dtype_is_block(w->dtype) ? tn_cuda_dequantize(device, w, to.data, stride)
+                                             : tn_cuda_copy_rows(device, w->rows, linear->in, from, to);
         row += w->rows;
     }
     *m = (matrix){memory, stride, true, {0}};

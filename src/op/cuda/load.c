@@ -5,7 +5,8 @@
  * is filled. Layout of a linear's region, where S = in + border rounded up to 16 elements:
  *
  *   all parts plain    [out + border, S]: W top left, block-diagonal scale·B top right, A bottom left
- *   otherwise          the parts as they are (none for shared ones), then B [out, border], A [border, in]
+ *   otherwise          the parts as they are (none for shared ones; scales apart behind their codes), then B
+ * [out, border], A [border, in]
  *
  * `fused` is the region in the first case, else the address of the copy of B (NULL without LoRA).
  */
@@ -16,7 +17,7 @@
 #include <sys/mman.h>
 
 #include "base/mem.h"
-#include "quant/quant.h"
+#include "op/source.h"
 
 enum { BUFFERS = 4, BUFFER_BYTES = 32 << 20, CHUNK = 256, DIRECT_BYTES = 4 << 20 };
 
@@ -115,36 +116,6 @@ tn_status tn_cuda_load_finish(tn_device *device) {
 
 /* ---- One matrix -------------------------------------------------------------------------------------- */
 
-/* Block types stay as they are unless they are trained; everything else is held in the compute dtype. */
-static tn_dtype held_dtype(const tn_device *device, const tn_source *source, bool trained) {
-    bool block = source->tensor && tn_dtype_is_block(source->tensor->dtype);
-    return block && !trained ? source->tensor->dtype : device->dtype;
-}
-
-static tn_status check_source(int64_t rows, int64_t cols, const tn_source *source) {
-    const tn_tensor_info *tensor = source->tensor;
-    char shape[128];
-    int64_t elements;
-    if (!tensor) return TN_OK;
-    if (!tn_dtype_is_float(tensor->dtype) && !tn_dtype_is_block(tensor->dtype))
-        return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s, which is no format for weights", tensor->file,
-                       tensor->name, tn_dtype_name(tensor->dtype));
-    if (!tn_mul(rows, cols, &elements) || elements != tensor->elements || cols % tn_dtype_block(tensor->dtype))
-        return tn_fail(TN_BAD_DATA, "%s: tensor %s is %s where %lld rows of %lld columns are needed",
-                       tensor->file, tensor->name, tn_shape_text(tensor, shape), (long long)rows,
-                       (long long)cols);
-    if (source->permuted_head_dim && (source->permuted_head_dim % 2 || rows % source->permuted_head_dim))
-        return tn_fail(TN_BAD_DATA, "%s: tensor %s: %lld rows are no whole number of heads of %lld",
-                       tensor->file, tensor->name, (long long)rows, (long long)source->permuted_head_dim);
-    return TN_OK;
-}
-
-/* The file's row that belongs at `row`: a head's row p·(head_dim/2)+j is stored as 2j+p. */
-static int64_t file_row(const tn_source *source, int64_t row) {
-    int64_t size = source->permuted_head_dim, within = size ? row % size : 0;
-    return size ? row - within + 2 * (within % (size / 2)) + within / (size / 2) : row;
-}
-
 static void narrow(tn_dtype dtype, const float *values, int64_t count, void *out) {
     if (dtype == TN_DTYPE_F32) memcpy(out, values, (size_t)count * sizeof(float));
     else
@@ -157,7 +128,7 @@ static void narrow(tn_dtype dtype, const float *values, int64_t count, void *out
 static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dtype held, int64_t bytes,
                       char *out) {
     const tn_tensor_info *tensor = source->tensor;
-    int64_t from = file_row(source, row);
+    int64_t from = tn_source_row(source, row);
     if (tensor->dtype == held) {
         memcpy(out, (const char *)tensor->data + from * bytes, (size_t)bytes);
         return;
@@ -165,17 +136,95 @@ static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dty
     for (int64_t first = 0; first < cols; first += CHUNK) {
         float values[CHUNK];
         int64_t count = cols - first < CHUNK ? cols - first : CHUNK;
-        tn_dequantize(tensor->dtype, tensor->data, from * cols + first, count, values);
+        tn_source_values(source, row, cols, first, count, values);
         narrow(held, values, count, out + first * tn_cuda_size(held));
     }
 }
 
+/* Random numbers are made on the device, many times faster, into the pinned buffers, which it can write;
+ * *values become the caller's to free. */
+static tn_status random_values(tn_cuda_device *cuda, const tn_source *source, int64_t count, float **values) {
+    enum { PIECE = BUFFER_BYTES / (int)sizeof(float), SHARE = 1 << 18 };
+    tn_status status;
+    TN_TRY(tn_alloc_aligned(values, count * (int64_t)sizeof **values, "random weights"));
+    for (int64_t first = 0; first < count; first += PIECE) {
+        int64_t some = count - first < PIECE ? count - first : PIECE;
+        char *buffer;
+        TN_TRY(take_buffer(cuda->ring, &buffer));
+        TN_TRY(tn_cuda_random_values(&cuda->base, source, first, some, (float *)(void *)buffer));
+        TN_TRY(tn_cuda_check(cudaStreamSynchronize(cuda->stream), "making random weights"));
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < some; i += SHARE)
+            memcpy(*values + first + i, buffer + i * (int64_t)sizeof(float),
+                   (size_t)(some - i < SHARE ? some - i : SHARE) * sizeof(float));
+    }
+done:
+    return status;
+}
+
+/* The layout's image of a matrix that is quantised, on the host. */
+static tn_status encode(tn_cuda_device *cuda, const tn_source *source, int64_t rows, int64_t cols,
+                        const tn_scaled_layout *l, void *image, float *offset) {
+    tn_source given = *source;
+    tn_tensor_info made = {
+        .name = "(random)", .file = "", .rank = 2, .shape = {rows, cols}, .elements = rows * cols};
+    float *values = NULL;
+    tn_status status;
+    if (!source->tensor) {
+        TN_TRY(random_values(cuda, source, rows * cols, &values));
+        made.data = values, made.bytes = rows * cols * (int64_t)sizeof(float);
+        given.tensor = &made;
+    }
+    status = tn_source_encode(&given, rows, cols, l, image, offset);
+done:
+    free(values);
+    return status;
+}
+
+/* A matrix with scales apart, at `to` by its layout: from the mapping, or quantised on the host first. */
+static tn_status load_scaled(tn_cuda_device *cuda, const tn_source *source, bool trained, void *to,
+                             tn_weight *weight) {
+    tn_device *device = &cuda->base;
+    tn_scaled_layout l;
+    char *image = NULL, *place = to;
+    float offset;
+    tn_status status;
+    TN_TRY(tn_source_check(source, weight->rows, weight->cols));
+    if (!tn_source_layout(source, weight->rows, weight->cols, &l))
+        TN_THROW(TN_FAILED, "a weight of %lld x %lld is too large", (long long)weight->rows,
+                 (long long)weight->cols);
+    TN_TRY(open_ring(cuda));
+    if (tn_source_is_encoded(source, trained)) {
+        TN_TRY(tn_alloc_aligned(&image, l.bytes, "a quantised weight"));
+        TN_TRY(encode(cuda, source, weight->rows, weight->cols, &l, image, &offset));
+        TN_TRY(tn_cuda_upload(device, place, image, l.bytes));
+    } else {
+        const tn_scales *own = source->tensor->scales;
+        bool nested = !own->absmax;
+        offset = own->offset;
+        TN_TRY(tn_cuda_upload(device, place, source->tensor->data, source->tensor->bytes));
+        TN_TRY(tn_cuda_upload(device, place + l.absmax, nested ? (const void *)own->codes : own->absmax,
+                              nested ? l.blocks : 4 * l.blocks));
+        if (nested) {
+            TN_TRY(tn_cuda_upload(device, place + l.nested, own->nested, 4 * l.nested_blocks));
+            TN_TRY(tn_cuda_upload(device, place + l.map, own->map, 256 * 4));
+        }
+    }
+    weight->scales = tn_scaled_at(&l, place, offset);
+done:
+    free(image);
+    return status;
+}
+
 /* Puts the matrix at `to`, rows `stride` elements apart (block types: one behind another). */
 static tn_status load_matrix(tn_cuda_device *cuda, int64_t rows, int64_t cols, const tn_source *source,
-                             tn_dtype held, void *to, int64_t stride) {
+                             bool trained, void *to, int64_t stride, tn_weight *weight) {
+    tn_dtype held = tn_source_held(source, cuda->base.dtype, trained);
     int64_t bytes, count, pitch;
     tn_status status;
-    TN_TRY(check_source(rows, cols, source));
+    *weight = (tn_weight){.data = to, .dtype = held, .rows = rows, .cols = cols, .stride = stride};
+    if (tn_dtype_has_scales(held)) return load_scaled(cuda, source, trained, to, weight);
+    TN_TRY(tn_source_check(source, rows, cols));
     if (!source->tensor) return tn_cuda_random_rows(&cuda->base, source, rows, cols, to, stride);
     if (!tn_dtype_bytes(held, cols, &bytes) || bytes > BUFFER_BYTES)
         TN_THROW(TN_BAD_DATA, "%s: tensor %s: rows of %lld columns are too long", source->tensor->file,
@@ -198,20 +247,23 @@ done:
     return status;
 }
 
-static int64_t matrix_bytes(tn_dtype held, int64_t rows, int64_t cols) {
+static int64_t matrix_bytes(const tn_device *device, int64_t rows, int64_t cols, const tn_source *source,
+                            bool trained) {
+    tn_dtype held = tn_source_held(source, device->dtype, trained);
+    tn_scaled_layout layout;
     int64_t bytes, count;
+    if (tn_dtype_has_scales(held))
+        return tn_source_layout(source, rows, cols, &layout) ? tn_cuda_round(layout.bytes) : 0;
     return tn_mul(rows, cols, &count) && tn_dtype_bytes(held, count, &bytes) ? tn_cuda_round(bytes) : 0;
 }
 
 int64_t tn_cuda_weight_bytes(tn_device *device, int64_t rows, int64_t cols, const tn_source *source) {
-    return matrix_bytes(held_dtype(device, source, source->trained), rows, cols);
+    return matrix_bytes(device, rows, cols, source, source->trained);
 }
 
 tn_status tn_cuda_weight_load(tn_device *device, int64_t rows, int64_t cols, const tn_source *source,
                               void *region, tn_weight *weight) {
-    tn_dtype held = held_dtype(device, source, source->trained);
-    *weight = (tn_weight){.data = region, .dtype = held, .rows = rows, .cols = cols, .stride = cols};
-    return load_matrix(tn_cuda(device), rows, cols, source, held, region, cols);
+    return load_matrix(tn_cuda(device), rows, cols, source, source->trained, region, cols, weight);
 }
 
 tn_status tn_cuda_weight_refresh(tn_device *device, int64_t count, const float *master, void *values) {
@@ -222,7 +274,8 @@ tn_status tn_cuda_weight_refresh(tn_device *device, int64_t count, const float *
 
 static bool all_plain(const tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
     for (int i = 0; i < linear->parts; i++)
-        if (!sources[i] || tn_dtype_is_block(held_dtype(device, sources[i], linear->part[i].master != NULL)))
+        if (!sources[i] ||
+            tn_dtype_is_block(tn_source_held(sources[i], device->dtype, linear->part[i].master != NULL)))
             return false;
     return true;
 }
@@ -234,8 +287,7 @@ int64_t tn_cuda_linear_bytes(tn_device *device, const tn_linear *linear, const t
     for (int i = 0; i < linear->parts; i++) {
         const tn_part *part = &linear->part[i];
         if (sources[i])
-            bytes += matrix_bytes(held_dtype(device, sources[i], part->master != NULL), part->weight.rows,
-                                  linear->in);
+            bytes += matrix_bytes(device, part->weight.rows, linear->in, sources[i], part->master != NULL);
     }
     return bytes + tn_cuda_round(linear->out * linear->border * size) +
            tn_cuda_round(linear->border * linear->in * size);
@@ -250,12 +302,11 @@ tn_status tn_cuda_linear_load(tn_device *device, tn_linear *linear, const tn_sou
         tn_part *part = &linear->part[i];
         int64_t rows = part->weight.rows;
         if (!sources[i]) continue;
-        tn_dtype held = held_dtype(device, sources[i], part->master != NULL);
-        part->weight =
-            (tn_weight){.data = next, .dtype = held, .rows = rows, .cols = linear->in, .stride = stride};
-        tn_status status = load_matrix(tn_cuda(device), rows, linear->in, sources[i], held, next, stride);
+        bool trained = part->master != NULL;
+        tn_status status =
+            load_matrix(tn_cuda(device), rows, linear->in, sources[i], trained, next, stride, &part->weight);
         if (status != TN_OK) return status;
-        next += plain ? rows * stride * size : matrix_bytes(held, rows, linear->in);
+        next += plain ? rows * stride * size : matrix_bytes(device, rows, linear->in, sources[i], trained);
     }
     linear->fused = plain ? region : linear->border ? next : NULL;
     return TN_OK;

@@ -79,13 +79,14 @@ tn_status tn_cuda_round_rows(tn_device *device, int64_t rows, int64_t cols, cons
     return tn_cuda_launched("rounding masters");
 }
 
+/* Elements first … of a matrix as rows of `cols`; first is even. */
 template <typename T>
-static __global__ void random_kernel(int64_t rows, int64_t cols, uint64_t seed, uint64_t stream, float std,
-                                     T *to, int64_t stride) {
+static __global__ void random_kernel(int64_t first, int64_t rows, int64_t cols, uint64_t seed, uint64_t stream,
+                                     float std, T *to, int64_t stride) {
     int64_t step = (int64_t)gridDim.x * blockDim.x, count = rows * cols;
     for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 2; i < count; i += step * 2) {
         float value[2] = {std < 0 ? 1.0f : 0.0f, std < 0 ? 1.0f : 0.0f};
-        if (std > 0) random_normals(seed, stream, (uint64_t)i / 2, &value[0], &value[1]);
+        if (std > 0) random_normals(seed, stream, (uint64_t)(first + i) / 2, &value[0], &value[1]);
         for (int k = 0; k < 2 && i + k < count; k++)
             to[(i + k) / cols * stride + (i + k) % cols] = narrow<T>(std > 0 ? value[k] * std : value[k]);
     }
@@ -96,8 +97,16 @@ tn_status tn_cuda_random_rows(tn_device *device, const tn_source *source, int64_
     unsigned blocks = (unsigned)tn_cuda(device)->multiprocessors * 16;
     uint64_t stream = TN_STREAM(TN_PURPOSE_BENCH, 0, 0);
     WITH_TYPE(device, random_kernel<T><<<blocks, 256, 0, tn_cuda(device)->stream>>>(
-                          rows, cols, source->seed, stream, source->std, (T *)to, stride));
+                          0, rows, cols, source->seed, stream, source->std, (T *)to, stride));
     return tn_cuda_launched("random weights");
+}
+
+tn_status tn_cuda_random_values(tn_device *device, const tn_source *source, int64_t first, int64_t count,
+                                float *to) {
+    unsigned blocks = (unsigned)tn_cuda(device)->multiprocessors * 16;
+    random_kernel<float><<<blocks, 256, 0, tn_cuda(device)->stream>>>(
+        first, 1, count, source->seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), source->std, to, count);
+    return tn_cuda_launched("random values");
 }
 
 struct biases {
