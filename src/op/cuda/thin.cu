@@ -1,10 +1,11 @@
 /* thin.cu: the gradients of LoRA's A and B, for all projections of a group together (kernels: thin.cuh).
  *
- * Two ways. TN_THIN_SUMS, after v is there: one pass over dy and x in one launch. TN_THIN_ALL, for a dy that
- * the cache cannot hold: a pass over dy makes dB and v on one trip, then one over x makes dA. Either reads x
- * once, however many projections it feeds. The partial sums lie in cublasLt's workspace, which is free between
- * two products: it sets how many slices the rows are cut into, and how many rows go at once. fp32, fp16, odd
- * widths and large ranks stay with the library (TN_THIN_NONE).
+ * Two ways. TN_THIN_ALL, for a dy that the cache cannot hold and r ≤ 16: a pass over dy makes dB and v on one
+ * trip, then one over x makes dA. TN_THIN_SUMS, for smaller ones, where launches are what counts: v is there
+ * already, and one launch goes over dy and x. Either reads x once, however many projections it feeds. The
+ * partial sums lie in cublasLt's workspace, which is free between two products: it sets how many slices the
+ * rows are cut into, and how many rows go at once. What else there is, the library does no worse (TN_THIN_NONE;
+ * docs/speed.md).
  */
 #include "op/cuda/thin.cuh"
 
@@ -13,10 +14,11 @@ static const int64_t inner_room = TN_CUDA_WORKSPACE / 2, partials_room = TN_CUDA
 /* What starting a block, and adding partial sums up in a kernel of their own, takes: in rows of one block. */
 static const int64_t start_rows = 96, adding_rows = 2048;
 
-using one_trip_16 = thin_shape<2, 8, 1, 3, true>;
-using one_trip_32 = thin_shape<4, 4, 1, 5, true>;
+enum { WIDEST = 96 };
+using trip = thin_shape<2, 4, 1, 3, true>;
 template <int NT>
 using sums_of = thin_shape<NT, NT <= 4 ? 4 : 2, 8, 3, false>;
+static_assert(sums_of<4>::BYTES <= sums_of<12>::BYTES && trip::BYTES <= 160 << 10, "compute capability 8.0");
 
 /* ---- What there is to do ------------------------------------------------------------------------------- */
 
@@ -31,6 +33,7 @@ static run run_of(int64_t first, int64_t count) {
 
 static thin_task *add_task(thin_pass *pass, const bf16 *matrix, int64_t stride, int64_t cols, float scale) {
     thin_task *task = &pass->task[pass->tasks++];
+    *task = {};
     task->matrix = matrix, task->matrix_stride = stride, task->cols = cols, task->scale = scale;
     return task;
 }
@@ -68,8 +71,6 @@ static void add_a(thin_pass *pass, const tn_linear *linear, int first, int last,
     for (int p = first, j = r.skipped; p <= last; j += (int)linear->part[p].lora.r, p++)
         task->output[p - first] = {linear->part[p].lora.da, j, (int)linear->part[p].lora.r};
 }
-
-enum { WIDEST = 96, WIDEST_ON_ONE_TRIP = 32 };
 
 static void add_all_a(thin_pass *pass, const tn_linear *linear, tn_view x, tn_view dy, float alpha) {
     if (linear->rank <= WIDEST) return add_a(pass, linear, 0, linear->parts - 1, x, dy, alpha);
@@ -113,7 +114,7 @@ static tn_status go_down(tn_device *device, thin_pass *pass) {
         pass->task[i].first_tile = pass->tiles;
         pass->tiles += (int)blocks_for(pass->task[i].cols, S::COLS);
     }
-    pass->slices = slices_for(pass->rows, pass->tiles, cuda->multiprocessors * S::BLOCKS,
+    pass->slices = slices_for(pass->rows, pass->tiles, cuda->multiprocessors,
                               partials_room / sums_bytes<S>(pass), S::INNER ? 0 : adding_rows);
     pass->inner = static_cast<float *>(device->scratch);
     pass->partials = pass->inner + inner_room / 4;
@@ -135,19 +136,19 @@ static tn_status sums(tn_device *device, thin_pass *pass) {
 }
 
 /* dB and v, as many rows at once as there is room for their inner products. */
-template <typename S>
-static tn_status one_trip(tn_device *device, const tn_linear *linear, int64_t rows, thin_pass pass, bf16 *v,
-                          int64_t stride) {
+static tn_status one_trip(tn_device *device, const tn_linear *linear, int64_t rows, thin_pass pass,
+                          tn_view dy) {
+    bf16 *v = at<bf16>(dy) + linear->out;
     int64_t tiles = 0, most;
-    for (int i = 0; i < pass.tasks; i++) tiles += blocks_for(pass.task[i].cols, S::COLS);
-    most = inner_room / (tiles * S::THIN * 4) / 16 * 16;
+    for (int i = 0; i < pass.tasks; i++) tiles += blocks_for(pass.task[i].cols, trip::COLS);
+    most = inner_room / (tiles * trip::THIN * 4) / 16 * 16;
     for (int64_t row = 0; row < rows; row += pass.rows) {
         pass.rows = rows - row < most ? rows - row : most;
-        tn_status status = go_down<S>(device, &pass);
+        tn_status status = go_down<trip>(device, &pass);
         if (status != TN_OK) return status;
         unsigned blocks = (unsigned)blocks_for(pass.rows * linear->border, 256);
-        thin_inner_kernel<S::THIN>
-            <<<blocks, 256, 0, tn_cuda(device)->stream>>>(pass, linear->border, v + row * stride, stride);
+        thin_inner_kernel<trip::THIN>
+            <<<blocks, 256, 0, tn_cuda(device)->stream>>>(pass, linear->border, v + row * dy.stride, dy.stride);
         for (int i = 0; i < pass.tasks; i++)
             pass.task[i].matrix += pass.rows * pass.task[i].matrix_stride,
                 pass.task[i].thin += pass.rows * pass.task[i].thin_stride;
@@ -176,15 +177,11 @@ tn_cuda_thin_way tn_cuda_thin_way_of(tn_device *device, const tn_linear *linear,
         if (w > width) width = w;
         column += lora->r;
     }
-    int limit = tn_cuda(device)->shared_limit;
-    int64_t sums_width = column <= WIDEST ? column : width;
-    if (width == 0 || width > WIDEST || (sums_width <= 64 ? sums_of<8>::BYTES : sums_of<12>::BYTES) > limit)
-        return TN_THIN_NONE;
-    bool fits = width <= 16 ? one_trip_16::BYTES <= limit : one_trip_32::BYTES <= limit;
-    /* One slice of dB must fit its half of the workspace. */
-    fits &= (linear->out + TN_MAX_PARTS * one_trip_16::COLS) * width * 4 <= partials_room;
-    return width <= WIDEST_ON_ONE_TRIP && fits && rows * linear->out * 2 >= worth_one_trip ? TN_THIN_ALL
-                                                                                           : TN_THIN_SUMS;
+    int64_t columns = linear->out + TN_MAX_PARTS * trip::COLS; /* at most, in whole tiles */
+    bool fits = trip::BYTES <= tn_cuda(device)->shared_limit && columns * trip::THIN * 4 <= partials_room;
+    if (width == 0 || width > WIDEST || sums_of<12>::BYTES > tn_cuda(device)->shared_limit) return TN_THIN_NONE;
+    if (rows * linear->out * 2 < worth_one_trip) return TN_THIN_SUMS;
+    return width <= trip::THIN && fits ? TN_THIN_ALL : TN_THIN_NONE;
 }
 
 tn_status tn_cuda_thin_gradients(tn_device *device, tn_cuda_thin_way way, const tn_linear *linear, int64_t rows,
@@ -193,10 +190,7 @@ tn_status tn_cuda_thin_gradients(tn_device *device, tn_cuda_thin_way way, const 
     pass.rows = rows;
     add_b(&pass, linear, x, dy, b, b_stride, alpha);
     if (way == TN_THIN_ALL) {
-        bf16 *v = at<bf16>(dy) + linear->out;
-        tn_status status = widest(&pass) <= 16
-                               ? one_trip<one_trip_16>(device, linear, rows, pass, v, dy.stride)
-                               : one_trip<one_trip_32>(device, linear, rows, pass, v, dy.stride);
+        tn_status status = one_trip(device, linear, rows, pass, dy);
         if (status != TN_OK) return status;
         pass.tasks = 0;
     }

@@ -5,11 +5,11 @@
  *   inner[rows, width] = matrix[rows, cols] · factors[cols, width]   v = dy·sB
  *
  * A block owns COLS columns of one task's matrix and one run of rows (a slice), and walks down the slice in
- * chunks of ROWS rows, STAGES chunks at a time in shared memory. Its 8 warps stand WARP_ROWS deep: with 8 each
- * takes 16 rows of the same columns and the sums of the warps are added at the end; with 1 (INNER) each has
- * columns of its own, so that a chunk's inner products are complete, over the block's columns, when the 8 warps
- * are added up. What goes beyond the block is written as partial sums and added in order by the kernels at the
- * end: the same bits in every run. bf16 in, fp32 sums.
+ * chunks of ROWS rows, STAGES chunks at a time in shared memory. Its warps stand WARP_ROWS deep: with 8 each
+ * takes 16 rows of a chunk, and the sums of those over the same columns are added at the end; with 1 (INNER)
+ * each has columns of its own, so that a chunk's inner products are complete, over the block's columns, when
+ * all warps are added up. What goes beyond the block is written as partial sums and added in order by the
+ * kernels at the end: the same bits in every run. bf16 in, fp32 sums.
  */
 #ifndef TN_OP_CUDA_THIN_CUH
 #define TN_OP_CUDA_THIN_CUH
@@ -18,7 +18,7 @@
 
 typedef __nv_bfloat16 bf16;
 
-enum { THIN_WARPS = 8, THIN_THREADS = THIN_WARPS * 32, THIN_TASKS = 2 * TN_MAX_PARTS };
+enum { THIN_WARPS = 16, THIN_THREADS = THIN_WARPS * 32, THIN_TASKS = 2 * TN_MAX_PARTS };
 
 /* Columns first … first+count-1 of the sums belong to `to`: [cols, count], or [count, cols] where transposed.
  */
@@ -49,9 +49,8 @@ template <int NT, int MT, int WARP_ROWS_, int STAGES_, bool INNER_>
 struct thin_shape {
     static constexpr int WARP_ROWS = WARP_ROWS_, STAGES = STAGES_;
     static constexpr bool INNER = INNER_;
-    static constexpr int BLOCKS = INNER ? 1 : 2; /* on a multiprocessor */
     static constexpr int EIGHTS = NT, SIXTEENS = MT, THIN = NT * 8;
-    static constexpr int ROWS = WARP_ROWS * 16, COLS = THIN_WARPS / WARP_ROWS * MT * 16;
+    static constexpr int GROUPS = THIN_WARPS / WARP_ROWS, ROWS = WARP_ROWS * 16, COLS = GROUPS * MT * 16;
     /* Eight rows of 16 bytes must lie in different banks for ldmatrix: one access more than the row. */
     static constexpr int PITCH = COLS + 8, THIN_PITCH = THIN + 8;
     static constexpr int STAGE = ROWS * (PITCH + THIN_PITCH), SUMS = 16 * THIN_PITCH;
@@ -132,12 +131,12 @@ __device__ inline void thin_put(float *to, int n, const float (&sum)[4]) {
     *reinterpret_cast<float2 *>(at + 8 * S::THIN_PITCH) = make_float2(sum[2], sum[3]);
 }
 
-/* The 8 warps' shares of element (row, j), in order. */
-template <typename S>
+/* The shares of COUNT warps in element (row, j), in order. */
+template <typename S, int COUNT>
 __device__ inline float thin_total(const float *shares, int row, int j) {
     float total = 0;
 #pragma unroll
-    for (int warp = 0; warp < THIN_WARPS; warp++) total += shares[warp * S::SUMS + row * S::THIN_PITCH + j];
+    for (int warp = 0; warp < COUNT; warp++) total += shares[warp * S::SUMS + row * S::THIN_PITCH + j];
     return total;
 }
 
@@ -165,8 +164,7 @@ __device__ inline void thin_multiply(const bf16 *matrix, const bf16 *thin,
     }
 }
 
-/* What a block of warps one behind another has summed: added up, then to the gradients or to the partial sums.
- */
+/* What warps one behind another have summed: added up, then to the gradients or to the partial sums. */
 template <typename S>
 __device__ inline void thin_finish(const thin_pass &pass, const thin_task &task, int64_t col, float *shares,
                                    float *partials, const float (&sums)[S::SIXTEENS][S::EIGHTS][4]) {
@@ -177,10 +175,11 @@ __device__ inline void thin_finish(const thin_pass &pass, const thin_task &task,
 #pragma unroll
         for (int n = 0; n < S::EIGHTS; n++) thin_put<S>(shares + warp * S::SUMS, n, sums[m][n]);
         __syncthreads();
-        for (int i = (int)threadIdx.x; i < 16 * S::THIN; i += THIN_THREADS) {
-            int c = task.transposed ? i % 16 : i / S::THIN, j = task.transposed ? i / 16 : i % S::THIN;
-            float total = thin_total<S>(shares, c, j);
-            c += m * 16;
+        for (int i = (int)threadIdx.x; i < S::GROUPS * 16 * S::THIN; i += THIN_THREADS) {
+            int group = i / (16 * S::THIN), e = i % (16 * S::THIN);
+            int c = task.transposed ? e % 16 : e / S::THIN, j = task.transposed ? e / 16 : e % S::THIN;
+            float total = thin_total<S, S::WARP_ROWS>(shares + group * S::WARP_ROWS * S::SUMS, c, j);
+            c += (group * S::SIXTEENS + m) * 16;
             float *to = pass.slices == 1 ? thin_target(task, col + c, j) : nullptr;
             if (to) *to += task.scale * total;
             if (pass.slices > 1) partials[task.transposed ? j * S::COLS + c : c * S::THIN + j] = total;
@@ -207,12 +206,11 @@ template <typename S>
 __device__ inline void thin_store_inner(const float *shares, int64_t row, int64_t last, float *inner) {
     for (int i = (int)threadIdx.x; i < 16 * S::THIN; i += THIN_THREADS)
         if (row + i / S::THIN < last)
-            inner[row * S::THIN + i] = thin_total<S>(shares, i / S::THIN, i % S::THIN);
+            inner[row * S::THIN + i] = thin_total<S, THIN_WARPS>(shares, i / S::THIN, i % S::THIN);
 }
 
 template <typename S>
-static __global__ __launch_bounds__(THIN_THREADS,
-                                    S::BLOCKS) void thin_kernel(const __grid_constant__ thin_pass pass) {
+static __global__ __launch_bounds__(THIN_THREADS, 1) void thin_kernel(const __grid_constant__ thin_pass pass) {
     extern __shared__ __align__(128) char memory[];
     bf16 *stages = reinterpret_cast<bf16 *>(memory);
     bf16 *extra = stages + S::STAGES * S::STAGE; /* the factors, then two chunks' shares of inner products */
