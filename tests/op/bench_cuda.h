@@ -146,7 +146,9 @@ static void bench_linear(const char *name, int parts, int64_t in, const int64_t 
 static void bench_linears(void) {
     const int64_t qkv[3] = {HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM}, o[3] = {HIDDEN},
                   up[3] = {INTERMEDIATE, INTERMEDIATE};
-    for (int r = 0; r <= RANK; r += RANK) {
+    const int64_t ranks[] = {0, RANK, 2 * RANK, 4 * RANK};
+    for (int i = 0; i < 4; i++) {
+        int64_t r = ranks[i];
         bench_linear("q|k|v linear", 3, HIDDEN, qkv, r, true);
         bench_linear("o linear", 1, HIDDEN, o, r, true);
         bench_linear("gate|up linear", 2, HIDDEN, up, r, true);
@@ -326,7 +328,7 @@ static int bench_all(const tn_backend *backend, const char *name) {
                               .head_dim = HEAD_DIM,
                               .vocab = VOCAB,
                               .head_rows = HEAD_ROWS,
-                              .rank = 3 * RANK,
+                              .rank = 12 * RANK,
                               .backward = true,
                               .largest_weight = 2 * HIDDEN * INTERMEDIATE};
     bench_wanted = name;

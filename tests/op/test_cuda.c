@@ -495,7 +495,35 @@ static const linear_case linear_cases[] = {
     {"dropout, odd", 1, 75, {64}, {5}, {TN_DTYPE_BF16}, false, false, 0.1f},
     {"shared", 1, 256, {1000}, {0}, {TN_DTYPE_COUNT}, false, false, 0},
     {"shared with LoRA", 1, 256, {1000}, {8}, {TN_DTYPE_COUNT}, false, false, 0},
+    {"r 32 and 24", 2, 200, {136, 64}, {32, 24}, {TN_DTYPE_BF16, TN_DTYPE_BF16}, false, false, 0},
+    {"r 40 three times",
+     3,
+     104,
+     {72, 40, 8},
+     {40, 40, 33},
+     {TN_DTYPE_BF16, TN_DTYPE_BF16, TN_DTYPE_BF16},
+     false,
+     false,
+     0},
+    {"r 88", 1, 96, {264}, {88}, {TN_DTYPE_BF16}, false, false, 0},
+    {"r 160", 1, 64, {264}, {160}, {TN_DTYPE_BF16}, false, false, 0},
 };
+
+/* LoRA's bf16 kernels look at the number of rows and at the size of dy. */
+static const linear_case tall_cases[] = {
+    {"many rows", 1, 72, {40}, {7}, {TN_DTYPE_BF16}, false, false, 0},
+    {"many rows, wide, r 16", 2, 72, {2056, 1048}, {16, 8}, {TN_DTYPE_BF16, TN_DTYPE_BF16}, false, false, 0},
+    {"many rows, wide, ragged r",
+     3,
+     136,
+     {3000, 520, 264},
+     {12, 3, 9},
+     {TN_DTYPE_BF16, TN_DTYPE_BF16, TN_DTYPE_BF16},
+     false,
+     false,
+     0},
+};
+static const int64_t tall_rows[] = {6007, 4111, 3407};
 
 static tn_dtype quantise_to; /* plain weights of the case while they are loaded; 0: not */
 
@@ -590,14 +618,31 @@ static void linear_gradients_match(group *g, const linear_case *c) {
     }
 }
 
-static void linear_case_holds(const linear_case *c) {
+/* A second backward pass from the same values must give the same bits. */
+static void gradients_repeat(group *g, const linear_case *c, int64_t rows, const matrix *x, const matrix *dy,
+                             const tn_dropout *dropout) {
+    matrix *all[6] = {&g->da[0], &g->db[0], &g->da[1], &g->db[1], &g->da[2], &g->db[2]};
+    for (int run = 0; run < 2; run++) {
+        for (int i = 0; i < 2 * c->parts; i++)
+            if (c->r[i / 2]) MUST(gpu->backend->zero(gpu, all[i]->device.data, bytes_of(all[i])));
+        MUST(gpu->backend->linear_backward(gpu, &g->device, rows, x->device, dy->device, nothing, false, 1,
+                                           dropout));
+        for (int i = 0; i < 2 * c->parts; i++) {
+            if (!c->r[i / 2]) continue;
+            if (run) compare(i % 2 ? "dB again" : "dA again", all[i], 0, all[i]->cols, 0, true);
+            else MUST(gpu->backend->download(gpu, all[i]->host.data, all[i]->device.data, bytes_of(all[i])));
+        }
+    }
+}
+
+static void linear_case_holds(const linear_case *c, int64_t rows) {
     group g;
     char name[128];
     snprintf(name, sizeof name, "linear: %s%s%s", c->name, quantise_to ? ", to " : "",
              quantise_to ? tn_dtype_name(quantise_to) : "");
     current = name;
     group_new(&g, c);
-    int64_t rows = between(17, 150), border = g.host.border, out = g.host.out;
+    int64_t border = g.host.border, out = g.host.out;
     tn_dropout dropout = {.p = c->dropout, .seed = 5, .step = 3, .first_row = 40};
     matrix x = random_matrix(dtype, rows, c->in, border, 1), y = random_matrix(dtype, rows, out, 16, 1);
     matrix residual = random_matrix(dtype, rows, out, 8, 1), dy = random_matrix(dtype, rows, out, border, 1);
@@ -617,16 +662,20 @@ static void linear_case_holds(const linear_case *c) {
     RUN(linear_backward, HOST ? &g.host : &g.device, rows, V(x), V(dy), V(dx), true, 0.5f, &dropout);
     compare_all("dx accumulated", &dx, 2);
     linear_gradients_match(&g, c);
+    gradients_repeat(&g, c, rows, &x, &dy, &dropout);
     group_free(&g);
 }
 
 static void linears(void) {
     static const tn_dtype formats[] = {TN_DTYPE_F32, TN_DTYPE_NF4, TN_DTYPE_LLM_INT8};
-    for (int f = 0; f < 3; f++)
-        for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++) {
-            quantise_to = formats[f];
-            linear_case_holds(&linear_cases[i]);
-        }
+    for (int f = 0; f < 3; f++) {
+        quantise_to = formats[f];
+        for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++)
+            linear_case_holds(&linear_cases[i], between(17, 150));
+    }
+    quantise_to = TN_DTYPE_F32;
+    for (size_t i = 0; i < sizeof tall_cases / sizeof *tall_cases && dtype == TN_DTYPE_BF16; i++)
+        linear_case_holds(&tall_cases[i], tall_rows[i]);
 }
 
 static void random_weights(void) {
@@ -791,7 +840,7 @@ static const tn_backend *backend_beside_us(void) {
 
 int main(int argc, char **argv) {
     static const tn_dtype dtypes[] = {TN_DTYPE_F32, TN_DTYPE_BF16, TN_DTYPE_F16};
-    static const tn_limits limits = {.rows = 512,
+    static const tn_limits limits = {.rows = 6144,
                                      .documents = 8,
                                      .longest = 1500,
                                      .hidden = 2048,
@@ -801,7 +850,7 @@ int main(int argc, char **argv) {
                                      .head_dim = 256,
                                      .vocab = 5120,
                                      .head_rows = 64,
-                                     .rank = 64,
+                                     .rank = 160,
                                      .backward = true,
                                      .dropout = true,
                                      .block_weights = true,

@@ -63,6 +63,17 @@ tn_status tn_cuda_multiply(tn_device *device, const tn_cuda_gemm *gemm);
 tn_status tn_cuda_gemms_open(tn_cuda_device *device);
 void tn_cuda_gemms_close(tn_cuda_device *device);
 
+/* ---- LoRA's gradients (thin.cu) ---------------------------------------------------------------------- */
+
+/* By whom dA += alpha·vᵀ·x and dB += alpha·s·dyᵀ·u are computed: by the library part by part, by our kernels
+ * from the v in dy's border, or by our kernels together with that v. */
+typedef enum tn_cuda_thin_way { TN_THIN_NONE, TN_THIN_SUMS, TN_THIN_ALL } tn_cuda_thin_way;
+/* b [out, border] is the compute copy of scale·B. */
+tn_cuda_thin_way tn_cuda_thin_way_of(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                     tn_view dy, const void *b, int64_t b_stride);
+tn_status tn_cuda_thin_gradients(tn_device *device, tn_cuda_thin_way way, const tn_linear *linear, int64_t rows,
+                                 tn_view x, tn_view dy, const void *b, int64_t b_stride, float alpha);
+
 /* ---- Attention -------------------------------------------------------------------------------------- */
 
 /* cuDNN (cudnn.c). *done is false where it has no plan for the shape; nothing was computed then. */

@@ -194,8 +194,9 @@ static tn_status outer(tn_device *device, int64_t rows, tn_view a, int64_t m, tn
                                                     .beta = 1});
 }
 
+/* dW, dbias and, where `pairs`, dA and dB, part by part. */
 static tn_status parameter_gradients(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
-                                     tn_view dy, float alpha, const tn_dropout *dropout) {
+                                     tn_view dy, float alpha, const tn_dropout *dropout, bool pairs) {
     int64_t size = tn_cuda_size(device->dtype), output = 0, column = 0, used = tn_cuda(device)->used;
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts; p++) {
@@ -203,13 +204,14 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
         const tn_lora *lora = &part->lora;
         tn_view u = offset(device, x, linear->in + column), v = offset(device, dy, linear->out + column),
                 input = x, d = offset(device, dy, output);
-        if (lora->r && lora->da && dropping(dropout)) {
+        if (pairs && lora->r && lora->da && dropping(dropout)) {
             input = (tn_view){tn_cuda_take(device, rows * linear->in * size), linear->in};
             if (!input.data) return TN_FAILED;
             TN_TRY(tn_cuda_dropout(device, linear, p, dropout, rows, x, input, false));
         }
-        if (lora->r && lora->da) TN_TRY(outer(device, rows, v, lora->r, input, linear->in, alpha, lora->da));
-        if (lora->r && lora->db)
+        if (pairs && lora->r && lora->da)
+            TN_TRY(outer(device, rows, v, lora->r, input, linear->in, alpha, lora->da));
+        if (pairs && lora->r && lora->db)
             TN_TRY(outer(device, rows, d, part->weight.rows, u, lora->r, alpha * lora->scale, lora->db));
         if (part->dweight)
             TN_TRY(outer(device, rows, d, part->weight.rows, x, linear->in, alpha, part->dweight));
@@ -273,16 +275,13 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
     return tn_cuda_multiply(device, &product);
 }
 
-tn_status tn_cuda_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
-                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
-                                  const tn_dropout *dropout) {
-    matrix m = {0};
+/* v = dy·sB into the border of dy, and the gradients of A and B. */
+static tn_status lora_gradients(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view dy,
+                                float alpha, const tn_dropout *dropout, tn_cuda_thin_way *way) {
+    tn_cuda_border border = tn_cuda_border_of(device, linear);
     tn_status status = TN_OK;
-    if (rows == 0) return TN_OK;
-    tn_cuda_begin(device);
-    if (dx.data) TN_TRY(prepare(device, linear, &m));
-    if (linear->border) {
-        tn_cuda_border border = tn_cuda_border_of(device, linear);
+    if (!dropping(dropout)) *way = tn_cuda_thin_way_of(device, linear, rows, x, dy, border.b, border.b_stride);
+    if (*way != TN_THIN_ALL)
         TN_TRY(tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
                                                         .n = linear->border,
                                                         .k = linear->out,
@@ -293,8 +292,23 @@ tn_status tn_cuda_linear_backward(tn_device *device, const tn_linear *linear, in
                                                         .d = offset(device, dy, linear->out).data,
                                                         .ldd = dy.stride,
                                                         .alpha = 1}));
-    }
-    TN_TRY(parameter_gradients(device, linear, rows, x, dy, alpha, dropout));
+    if (*way != TN_THIN_NONE)
+        TN_TRY(tn_cuda_thin_gradients(device, *way, linear, rows, x, dy, border.b, border.b_stride, alpha));
+done:
+    return status;
+}
+
+tn_status tn_cuda_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
+                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
+                                  const tn_dropout *dropout) {
+    tn_cuda_thin_way way = TN_THIN_NONE;
+    matrix m = {0};
+    tn_status status = TN_OK;
+    if (rows == 0) return TN_OK;
+    tn_cuda_begin(device);
+    if (dx.data) TN_TRY(prepare(device, linear, &m));
+    if (linear->border) TN_TRY(lora_gradients(device, linear, rows, x, dy, alpha, dropout, &way));
+    TN_TRY(parameter_gradients(device, linear, rows, x, dy, alpha, dropout, way == TN_THIN_NONE));
     if (dx.data) TN_TRY(input_gradient(device, linear, rows, &m, dy, dx, accumulate, alpha, dropout));
 done:
     return status;
