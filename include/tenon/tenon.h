@@ -118,7 +118,7 @@ typedef struct tn_event {
 typedef struct tn_hooks {
     void *user;
     void (*on_event)(void *user, const tn_event *event); /* may be NULL */
-    bool (*should_stop)(void *user);                     /* asked between steps; may be NULL */
+    bool (*should_stop)(void *user);                     /* asked between steps, or tensors; may be NULL */
 } tn_hooks;
 
 /* Each runs the verb of its name with the keys of `config`; `*doc` becomes its JSON document (see
@@ -132,12 +132,13 @@ TN_API tn_status tn_data(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_inspect(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_verify(tn_config *config, tn_doc **doc);
 TN_API tn_status tn_env(tn_config *config, tn_doc **doc);
-/* Base + adapter to a model directory of its own, which appears when it is whole; compares the logits. */
-TN_API tn_status tn_merge(tn_config *config, tn_doc **doc);
-/* The verb quantize: a model directory in the layout of bitsandbytes, which appears when it is whole. */
-TN_API tn_status tn_quantize_model(tn_config *config, tn_doc **doc);
+/* Three that write a model, which appears when it is whole; should_stop is asked between tensors, and then
+ * nothing is left. merge: base + adapter to a model directory of its own; compares the logits. */
+TN_API tn_status tn_merge(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
+/* The verb quantize: a directory in the layout of bitsandbytes, or with a GGUF file. */
+TN_API tn_status tn_quantize_model(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
 /* Base + adapter, or the adapter alone, to a GGUF file. */
-TN_API tn_status tn_export(tn_config *config, tn_doc **doc);
+TN_API tn_status tn_export(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
 
 /* ---- Generation ---------------------------------------------------------------------------------- */
 

@@ -82,6 +82,9 @@ bool cli_stream_text(void *user, const char *text, int64_t bytes);
 void cli_put_document(const tn_doc *doc);
 /* The whole answer of a verb without a layout of its own: reports a failure or shows the document; frees it. */
 int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc);
+/* The same of a verb that writes a model; a signal stops it, and leaves nothing. */
+typedef tn_status cli_writing(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
+int cli_write_model(const cli_run *run, cli_writing *verb);
 void cli_put_json_string(FILE *file, const char *text);
 bool cli_is_text(const char *text, int64_t bytes);      /* UTF-8 without a NUL; one stands behind the `bytes` */
 const char *cli_count(int64_t count, char out[32]);     /* 1,218,445,312 */

@@ -1,8 +1,4 @@
 /* export.c: `tenon export`. */
 #include "cli/cli.h"
 
-int cli_export(const cli_run *run) {
-    tn_doc *doc = NULL;
-    tn_status status = tn_export(run->config, &doc);
-    return cli_put_answer(run, status, doc);
-}
+int cli_export(const cli_run *run) { return cli_write_model(run, tn_export); }

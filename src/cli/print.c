@@ -21,6 +21,14 @@ int cli_put_answer(const cli_run *run, tn_status status, tn_doc *doc) {
     return CLI_OK;
 }
 
+int cli_write_model(const cli_run *run, cli_writing *verb) {
+    const tn_hooks hooks = {.should_stop = cli_should_stop};
+    tn_doc *doc = NULL;
+    cli_catch_signals();
+    tn_status status = verb(run->config, &hooks, &doc);
+    return cli_put_answer(run, status, doc);
+}
+
 /* Bytes of the UTF-8 character at `text`, which ends with a NUL; 0 where there is none (an error message may
  * quote any path). */
 static int character_bytes(const unsigned char *text) {

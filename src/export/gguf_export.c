@@ -16,6 +16,7 @@ enum { QUANTIZATION_VERSION = 2 };
 typedef struct job {
     tn_arena arena;
     const tn_merged *merged;
+    const tn_staging *staging;
     tn_gguf_choice choice;
     tn_gguf_arch arch;
     tn_dtype *dtypes; /* [merged->count] */
@@ -94,12 +95,12 @@ static tn_dtype main_dtype(const job *j) {
     return TN_DTYPE_F32;
 }
 
-/* Name of the model: its directory's or file's. */
+/* Name of the model: its directory's or file's, where that is text. */
 static const char *name_of(tn_arena *arena, const char *path) {
-    char *copy = tn_arena_printf(arena, "%s", path);
-    if (!copy) return "model";
-    for (char *end = copy + strlen(copy); end > copy + 1 && end[-1] == '/';) *--end = '\0';
-    return tn_path_base(copy);
+    char *whole = realpath(path, NULL); /* "." has a name, too */
+    const char *name = whole ? tn_arena_printf(arena, "%s", tn_path_base(whole)) : NULL;
+    free(whole);
+    return name && *name && tn_utf8_valid(name, (int64_t)strlen(name)) ? name : "model";
 }
 
 static void put_general(job *j, tn_gguf_writer *w) {
@@ -139,6 +140,8 @@ static void interleave(const job *j, const tn_merged_tensor *t) {
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
     const job *j = user;
+    tn_status status = tn_staging_go_on(j->staging);
+    if (status != TN_OK) return status;
     if (declared >= j->merged->count) {
         *bytes = j->arch.factors[declared - j->merged->count].values;
         return TN_OK;
@@ -147,7 +150,7 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     const tn_dtype dtype = j->dtypes[declared];
     *bytes = t->base->data;
     if (keeps_bytes(j, t, dtype)) return TN_OK;
-    tn_status status = tn_merged_values(j->merged, t, j->values);
+    status = tn_merged_values(j->merged, t, j->values);
     if (status != TN_OK) return status;
     if (is_interleaved(j, t)) interleave(j, t);
     *bytes = j->packed;
@@ -156,8 +159,8 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
 }
 
 tn_status tn_gguf_export(const tn_merged *merged, const tn_chat *chat, const int32_t *stops, int64_t stop_count,
-                         tn_gguf_choice choice, const char *path) {
-    job j = {.merged = merged, .choice = choice};
+                         tn_gguf_choice choice, const tn_staging *staging) {
+    job j = {.merged = merged, .staging = staging, .choice = choice};
     const tn_arch *arch = merged->arch;
     const int64_t largest = tn_merged_largest(merged);
     tn_gguf_writer *w = NULL;
@@ -172,7 +175,7 @@ tn_status tn_gguf_export(const tn_merged *merged, const tn_chat *chat, const int
     TN_TRY(declare(&j, w));
     TN_TRY(tn_alloc(&j.values, largest, (int64_t)sizeof *j.values, "a tensor"));
     TN_TRY(tn_alloc(&j.packed, largest, (int64_t)sizeof *j.values, "a tensor"));
-    status = tn_gguf_write(w, path, give, &j);
+    status = tn_gguf_write(w, staging->file, give, &j);
 done:
     tn_gguf_writer_free(w);
     free(j.dtypes);

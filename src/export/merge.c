@@ -13,6 +13,7 @@ const char tn_merged_adapters_key[] = "merged_adapters";
 
 typedef struct job {
     const tn_merged *merged;
+    const tn_staging *staging;
     const tn_tensor_info **extras; /* tensors of the base that no module has; declared behind the others */
     int64_t extra_count;
     float *values;
@@ -25,6 +26,8 @@ static tn_dtype written_dtype(const tn_merged_tensor *t) {
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
     const job *j = user;
+    tn_status status = tn_staging_go_on(j->staging);
+    if (status != TN_OK) return status;
     if (declared >= j->merged->count) {
         *bytes = j->extras[declared - j->merged->count]->data;
         return TN_OK;
@@ -34,7 +37,7 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     *bytes = t->base->data;
     if (!tn_merged_changes(t) && dtype == t->base->dtype && !tn_model_files_permuted(j->merged->files, t->base))
         return TN_OK;
-    tn_status status = tn_merged_values(j->merged, t, j->values);
+    status = tn_merged_values(j->merged, t, j->values);
     *bytes = j->values;
     if (status != TN_OK || dtype == TN_DTYPE_F32) return status;
     *bytes = j->rounded;
@@ -76,11 +79,11 @@ done:
     return status;
 }
 
-tn_status tn_merge_weights(const tn_merged *merged, const char *digits, const char *directory) {
+tn_status tn_merge_weights(const tn_merged *merged, const char *digits, const tn_staging *staging) {
     const char *earlier = tn_model_files_metadata(merged->files, tn_merged_adapters_key);
     tn_arena arena = {0};
     tn_model_writer *writer = NULL;
-    job j = {.merged = merged};
+    job j = {.merged = merged, .staging = staging};
     tn_status status;
     TN_TRY(find_extras(&j, &arena));
     TN_TRY(tn_model_writer_new(&writer));
@@ -90,7 +93,7 @@ tn_status tn_merge_weights(const tn_merged *merged, const char *digits, const ch
     TN_TRY(declare(&j, writer));
     TN_TRY(tn_alloc(&j.values, tn_merged_largest(merged), (int64_t)sizeof *j.values, "a tensor"));
     TN_TRY(tn_alloc(&j.rounded, tn_merged_largest(merged), (int64_t)sizeof *j.rounded, "a tensor"));
-    status = tn_model_writer_save(writer, directory, give, &j);
+    status = tn_model_writer_save(writer, staging->directory, give, &j);
 done:
     free(j.values);
     free(j.rounded);

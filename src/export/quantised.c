@@ -21,6 +21,7 @@ typedef struct written {
 typedef struct job {
     tn_arena arena; /* names, states and scales */
     const tn_model_files *files;
+    const tn_staging *staging;
     tn_dtype to;
     bool *quantised; /* of the model's tensors */
     tn_model_writer *writer;
@@ -110,8 +111,10 @@ static tn_status add_tensor(job *j, int64_t w) {
     const tn_tensor_info *t = tn_model_files_at(j->files, w);
     tn_scaled_layout l;
     float offset;
+    tn_status status = tn_staging_go_on(j->staging);
+    if (status != TN_OK) return status;
     if (!j->quantised[w]) return add(j, t->name, t->dtype, t->rank, t->shape, w, t->data);
-    tn_status status = encode(j, t, &l, &offset);
+    status = encode(j, t, &l, &offset);
     if (status != TN_OK) return status;
     /* the map behind them is the same for all */
     int64_t bytes = (l.nested_block ? l.map : l.bytes) - l.absmax;
@@ -128,6 +131,8 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     const written *what = &j->list[declared];
     tn_scaled_layout layout;
     float offset;
+    tn_status status = tn_staging_go_on(j->staging);
+    if (status != TN_OK) return status;
     *bytes = what->data ? what->data : j->image;
     return what->data ? TN_OK : encode(j, tn_model_files_at(j->files, what->weight), &layout, &offset);
 }
@@ -213,8 +218,8 @@ static tn_status write_rest(job *j, const tn_arch *arch, const char *directory) 
 }
 
 tn_status tn_write_quantised(const tn_arch *arch, const tn_model_files *files, tn_dtype to,
-                             const char *directory) {
-    job j = {.files = files, .to = to};
+                             const tn_staging *staging) {
+    job j = {.files = files, .staging = staging, .to = to};
     tn_status status;
     j.quantised = tn_arena_take(&j.arena, tn_model_files_count(files) + 1);
     if (!j.quantised) return tn_fail_memory(tn_model_files_count(files), "a list of tensors");
@@ -223,8 +228,8 @@ tn_status tn_write_quantised(const tn_arch *arch, const tn_model_files *files, t
     TN_TRY(take_image(&j));
     TN_TRY(tn_model_writer_new(&j.writer));
     for (int64_t i = 0; i < tn_model_files_count(files); i++) TN_TRY(add_tensor(&j, i));
-    TN_TRY(tn_model_writer_save(j.writer, directory, give, &j));
-    status = write_rest(&j, arch, directory);
+    TN_TRY(tn_model_writer_save(j.writer, staging->directory, give, &j));
+    status = write_rest(&j, arch, staging->directory);
 done:
     tn_model_writer_free(j.writer);
     free(j.list);

@@ -20,13 +20,6 @@ static bool is_model(const char *to, tn_gguf_choice *choice) {
     return choice->given || strcmp(to, "gguf") == 0;
 }
 
-/* An empty file is no output. */
-static tn_status check_output(const char *path) {
-    if (!tn_is_file(path) || tn_file_size(path) == 0) return TN_OK;
-    tn_fail(TN_USAGE, "%s is there already", path);
-    return tn_remedy("choose another output, or remove this one; nothing is overwritten");
-}
-
 static tn_status check_sources(const tn_engine *e, bool model) {
     const tn_settings *s = e->settings;
     if (!model && !e->adapter_directory) {
@@ -45,8 +38,9 @@ static tn_status check_sources(const tn_engine *e, bool model) {
     return TN_OK;
 }
 
-tn_status tn_export(tn_config *config, tn_doc **doc) {
+tn_status tn_export(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     tn_engine e = {0};
+    tn_staging staging = {0};
     tn_merged merged = {0};
     tn_gguf_choice choice;
     int32_t stops[TN_MOST_STOPS];
@@ -55,13 +49,15 @@ tn_status tn_export(tn_config *config, tn_doc **doc) {
     *doc = NULL;
     TN_TRY(tn_config_resolve(config, &e.settings));
     const bool model = is_model(e.settings->to, &choice);
-    TN_TRY(check_output(e.settings->output));
+    TN_TRY(tn_staging_file(&staging, e.settings->output, "output", hooks));
     TN_TRY(tn_engine_open_files(config, &e));
     TN_TRY(check_sources(&e, model));
     TN_TRY(tn_merged_open(&e.arch, e.files, e.adapter, e.adapter_directory, &merged));
+    TN_TRY(tn_staging_begin(&staging));
     const int64_t stop_count = tn_engine_stops(&e, stops);
-    if (model) TN_TRY(tn_gguf_export(&merged, e.chat, stops, stop_count, choice, e.settings->output));
-    else TN_TRY(tn_gguf_export_lora(&merged, e.settings->output));
+    if (model) TN_TRY(tn_gguf_export(&merged, e.chat, stops, stop_count, choice, &staging));
+    else TN_TRY(tn_gguf_export_lora(&merged, staging.file));
+    TN_TRY(tn_staging_commit(&staging));
     tn_json_writer w = tn_json_write_to(&text, 0);
     tn_json_begin(&w, '{');
     tn_json_string_member(&w, "output", e.settings->output);
@@ -71,6 +67,7 @@ tn_status tn_export(tn_config *config, tn_doc **doc) {
 done:
     tn_str_free(&text);
     tn_merged_close(&merged);
+    status = tn_staging_end(status, &staging);
     tn_engine_close(&e);
     return status;
 }

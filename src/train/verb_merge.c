@@ -3,9 +3,9 @@
  */
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "export/merge.h"
 #include "export/model_write.h"
 #include "train/probe.h"
@@ -13,6 +13,10 @@
 /* ‖merged − base with adapter‖ / ‖base with adapter‖ of the logits beyond which something else than rounding
  * lies between them: 16-bit weights bring some 0.01. */
 static const double farthest = 0.1;
+
+/* The same between the base and what the adapter was trained on: NF4 brings some 0.2, another model 1 and more.
+ */
+static const double another = 0.7;
 
 /* A verb's run on another model with the same device. */
 typedef struct other {
@@ -23,8 +27,9 @@ typedef struct other {
 typedef struct merge {
     tn_arena arena;
     const tn_settings *settings;
-    other base, result;
-    const char *bare /* output_dir without slashes behind it */, *temporary, *digits;
+    other base, trained /* where it is not the base */, result;
+    tn_staging staging;
+    const char *digits;
     tn_probe with_adapter, merged;
     int64_t bytes;
     double difference, from_model; /* NAN where they were not compared */
@@ -71,26 +76,6 @@ static bool trained_on_another(const tn_settings *s) {
 
 /* ---- Before anything is written ------------------------------------------------------------------ */
 
-/* An empty directory is no output. */
-static tn_status check_output(merge *m) {
-    const char *path = m->settings->output_dir, **names;
-    char *end;
-    int64_t count = 0;
-    tn_status status = TN_OK;
-    if (tn_is_directory(path)) status = tn_list_directory(&m->arena, path, &names, &count);
-    else count = access(path, F_OK) == 0;
-    if (status == TN_OK && count > 0) {
-        tn_fail(TN_USAGE, "%s is there already", path);
-        return tn_remedy("choose another output_dir, or remove this one; nothing is overwritten");
-    }
-    char *bare = tn_arena_printf(&m->arena, "%s", path);
-    if (!bare) return tn_fail_memory(256, "a path");
-    for (end = bare + strlen(bare); end > bare + 1 && end[-1] == '/';) *--end = '\0';
-    m->bare = bare;
-    m->temporary = tn_arena_printf(&m->arena, "%s.tmp-merge", bare);
-    return m->temporary ? status : tn_fail_memory(256, "a path");
-}
-
 /* A second helping of the same adapter would go unnoticed. */
 static tn_status check_not_merged(merge *m) {
     const char *earlier = tn_model_files_metadata(m->base.engine.files, tn_merged_adapters_key);
@@ -108,7 +93,7 @@ static tn_status check_not_merged(merge *m) {
 }
 
 /* What the adapter was trained on and what it is merged into must be one architecture. */
-static tn_status check_same_shape(const tn_arch *a, const tn_arch *b, const tn_settings *s) {
+static tn_status check_same_model(const tn_arch *a, const tn_arch *b, const tn_settings *s) {
     const struct {
         const char *key;
         int64_t trained, merged;
@@ -129,20 +114,34 @@ static tn_status check_same_shape(const tn_arch *a, const tn_arch *b, const tn_s
     return TN_OK;
 }
 
+/* Base and, where it is another, the model that the adapter was trained on: both before either is loaded. */
+static tn_status open_models(merge *m, const tn_config *config) {
+    const tn_settings *s = m->settings;
+    tn_status status;
+    TN_TRY(open_other(config, s->base_for_merge ? s->base_for_merge : s->model, MERGED_INTO, &m->base));
+    if (!trained_on_another(s)) goto done;
+    TN_TRY(open_other(config, s->model, TRAINED_ON, &m->trained));
+    status = check_same_model(&m->trained.engine.arch, &m->base.engine.arch, s);
+done:
+    return status;
+}
+
 /* What merging into another base than the adapter was trained on does to the answers. */
-static tn_status compare_with_model(merge *m, tn_config *config) {
-    other trained = {0};
+static tn_status compare_with_model(merge *m) {
     tn_probe probe = {0};
     double relative;
     tn_status status;
-    TN_TRY(open_other(config, m->settings->model, TRAINED_ON, &trained));
-    TN_TRY(check_same_shape(&trained.engine.arch, &m->base.engine.arch, m->settings));
-    TN_TRY(tn_probe_run(&trained.engine, &probe));
-    if (probe.logits && m->with_adapter.logits)
-        m->from_model = tn_probe_difference(&m->with_adapter, &probe, &relative);
+    TN_TRY(tn_probe_run(&m->trained.engine, &probe));
+    close_other(&m->trained);
+    if (!probe.logits || !m->with_adapter.logits) goto done;
+    m->from_model = tn_probe_difference(&m->with_adapter, &probe, &relative);
+    if (relative > another)
+        tn_warn(
+            "the merged model's logits are far from those of the model that the adapter was trained on "
+            "(%.1f apart, relatively): are the two bases one model?",
+            relative);
 done:
     tn_probe_free(&probe);
-    close_other(&trained);
     return status;
 }
 
@@ -151,40 +150,25 @@ done:
 static tn_status write_files(merge *m) {
     static const char *const older[] = {"added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"};
     const tn_engine *e = &m->base.engine;
-    const char *path = tn_model_files_path(e->files);
+    const char *path = tn_model_files_path(e->files), *directory = m->staging.directory;
     tn_merged merged = {0};
     tn_status status;
     TN_TRY(tn_merged_open(&e->arch, e->files, e->adapter, e->adapter_directory, &merged));
-    TN_TRY(tn_make_directories(m->temporary));
-    TN_TRY(tn_merge_weights(&merged, m->digits, m->temporary));
-    TN_TRY(tn_merge_config(&merged, e->rope_scaling, m->temporary));
-    if (e->chat) TN_TRY(tn_chat_save(e->chat, m->temporary));
+    TN_TRY(tn_merge_weights(&merged, m->digits, &m->staging));
+    TN_TRY(tn_merge_config(&merged, e->rope_scaling, directory));
+    if (e->chat) TN_TRY(tn_chat_save(e->chat, directory));
     /* they are of the base's tokenizer, not of one that the adapter brought */
     if (!tn_is_file(tn_path_join(&m->arena, e->adapter_directory, "tokenizer.json")) && tn_is_directory(path))
-        TN_TRY(tn_copy_files(path, m->temporary, older, sizeof older / sizeof *older));
-    status = tn_sync_directory(m->temporary);
+        TN_TRY(tn_copy_files(path, directory, older, sizeof older / sizeof *older));
 done:
     tn_merged_close(&merged);
-    return status;
-}
-
-static tn_status count_bytes(merge *m, const char *directory) {
-    const char **names;
-    int64_t count;
-    tn_status status = tn_list_directory(&m->arena, directory, &names, &count);
-    for (int64_t i = 0; status == TN_OK && i < count; i++) {
-        const char *path = tn_path_join(&m->arena, directory, names[i]);
-        if (!path) return tn_fail_memory(256, "a path");
-        if (tn_is_directory(path)) status = count_bytes(m, path);
-        else m->bytes += tn_file_size(path);
-    }
     return status;
 }
 
 static tn_status compare(merge *m, const tn_config *config) {
     double relative;
     tn_status status;
-    TN_TRY(open_other(config, m->temporary, RESULT, &m->result));
+    TN_TRY(open_other(config, m->staging.directory, RESULT, &m->result));
     TN_TRY(tn_probe_run(&m->result.engine, &m->merged));
     if (!m->with_adapter.logits || !m->merged.logits) goto done;
     m->difference = tn_probe_difference(&m->merged, &m->with_adapter, &relative);
@@ -217,30 +201,29 @@ static tn_status answer(const merge *m, tn_doc **doc) {
     return status;
 }
 
-tn_status tn_merge(tn_config *config, tn_doc **doc) {
+tn_status tn_merge(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     merge m = {.difference = NAN, .from_model = NAN};
-    bool begun = false;
     tn_status status;
     *doc = NULL;
     TN_TRY(tn_config_resolve(config, &m.settings));
-    TN_TRY(check_output(&m));
-    const char *base = m.settings->base_for_merge ? m.settings->base_for_merge : m.settings->model;
-    TN_TRY(open_other(config, base, MERGED_INTO, &m.base));
+    TN_TRY(tn_staging_directory(&m.staging, m.settings->output_dir, "output_dir", hooks));
+    TN_TRY(open_models(&m, config));
     TN_TRY(check_not_merged(&m));
+    TN_TRY(tn_staging_begin(&m.staging));
     TN_TRY(tn_probe_run(&m.base.engine, &m.with_adapter));
-    if (trained_on_another(m.settings)) TN_TRY(compare_with_model(&m, config));
-    begun = true;
-    TN_TRY(tn_remove_tree(m.temporary)); /* of a merge that was killed */
+    if (trained_on_another(m.settings)) TN_TRY(compare_with_model(&m));
     TN_TRY(write_files(&m));
+    TN_TRY(tn_staging_go_on(&m.staging));
     TN_TRY(compare(&m, config));
-    TN_TRY(count_bytes(&m, m.temporary));
     close_other(&m.result);
-    TN_TRY(tn_rename(m.temporary, m.bare));
+    TN_TRY(tn_staging_bytes(&m.staging, &m.bytes));
+    TN_TRY(tn_staging_commit(&m.staging));
     status = answer(&m, doc);
 done:
     close_other(&m.result);
+    close_other(&m.trained);
     close_other(&m.base);
-    if (status != TN_OK && begun) status = tn_discard_tree(status, m.temporary);
+    status = tn_staging_end(status, &m.staging);
     tn_probe_free(&m.with_adapter);
     tn_probe_free(&m.merged);
     tn_arena_free(&m.arena);

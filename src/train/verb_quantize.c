@@ -1,10 +1,8 @@
-/* verb_quantize.c: a plain model directory to one in the layout of bitsandbytes. It is written beside its final
- * name and renamed when it is whole and flushed: until then there is no output.
+/* verb_quantize.c: a model in fewer bits: a directory in the layout of bitsandbytes, or one with a GGUF file.
+ * It appears when it is whole.
  */
 #include <string.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/thread.h"
 #include "export/quantised.h"
 #include "train/base_format.h"
@@ -12,36 +10,22 @@
 typedef struct quantise {
     tn_arena arena;
     const tn_settings *settings;
+    tn_staging staging;
     tn_model_files *files;
-    tn_arch arch;
-    const char *bare, *temporary; /* output_dir without slashes behind it, and where it is written */
     int64_t bytes;
 } quantise;
 
-/* An empty directory is no output. */
-static tn_status check_output(quantise *q) {
-    const char *path = q->settings->output_dir, **names;
-    int64_t count = 0, length = (int64_t)strlen(path);
-    tn_status status = TN_OK;
-    if (tn_is_directory(path)) status = tn_list_directory(&q->arena, path, &names, &count);
-    else count = access(path, F_OK) == 0;
-    if (status == TN_OK && count > 0) {
-        tn_fail(TN_USAGE, "%s is there already", path);
-        return tn_remedy("choose another output_dir, or remove this one; nothing is overwritten");
-    }
-    while (length > 1 && path[length - 1] == '/') length--;
-    q->bare = tn_arena_text(&q->arena, path, length);
-    q->temporary = tn_arena_printf(&q->arena, "%.*s.tmp-quantize", (int)length, path);
-    return q->bare && q->temporary ? status : tn_fail_memory(256, "a path");
-}
+static const char gguf_name[] = "model.gguf";
+
+static bool is_gguf(const tn_settings *s) { return strncmp(s->to, "gguf:", strlen("gguf:")) == 0; }
 
 static tn_status open_model(quantise *q) {
     const char *model = q->settings->model;
     tn_dtype asked;
     tn_status status;
     TN_TRY(tn_model_files_open(model, true, &q->files));
-    if (tn_model_files_get_kind(q->files) != TN_MODEL_DIRECTORY) {
-        tn_fail(TN_USAGE, "%s is a GGUF file, and quantize starts from a model directory", model);
+    if (tn_model_files_get_kind(q->files) != TN_MODEL_DIRECTORY && !is_gguf(q->settings)) {
+        tn_fail(TN_USAGE, "%s is a GGUF file, and %s is made from a model directory", model, q->settings->to);
         tn_remedy("give the directory with config.json and safetensors; a GGUF file is trained on as it is");
         status = TN_USAGE;
         goto done;
@@ -54,25 +38,46 @@ static tn_status open_model(quantise *q) {
             tn_remedy("give its 16-bit model");
             goto done;
         }
-    status = tn_arch_read(&q->arena, tn_model_files_config(q->files), NULL, model, &q->arch);
 done:
     return status;
 }
 
-static tn_status count_bytes(quantise *q) {
-    const char **names;
-    int64_t count;
-    tn_status status = tn_list_directory(&q->arena, q->temporary, &names, &count);
-    for (int64_t i = 0; status == TN_OK && i < count; i++)
-        q->bytes += tn_file_size(tn_path_join(&q->arena, q->temporary, names[i]));
+static tn_status write_bitsandbytes(quantise *q) {
+    const tn_dtype to = strcmp(q->settings->to, "int8") == 0 ? TN_DTYPE_LLM_INT8 : TN_DTYPE_NF4;
+    tn_arch arch;
+    tn_status status =
+        tn_arch_read(&q->arena, tn_model_files_config(q->files), NULL, q->settings->model, &arch);
+    return status == TN_OK ? tn_write_quantised(&arch, q->files, to, &q->staging) : status;
+}
+
+/* What export writes without an adapter. */
+static tn_status write_gguf(quantise *q, const tn_config *own) {
+    static const char *const same[] = {"model", "to", "threads"};
+    const char *output = tn_path_join(&q->arena, q->staging.directory, gguf_name);
+    tn_config *config = NULL;
+    tn_doc *doc = NULL;
+    tn_status status;
+    TN_TRY(tn_config_new("export", &config));
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        TN_TRY(tn_config_set(config, same[i], tn_config_get(own, same[i])));
+    if (!output) TN_THROW(TN_FAILED, "out of memory for a path");
+    TN_TRY(tn_config_set(config, "output", output));
+    status = tn_export(config, q->staging.hooks, &doc);
+done:
+    tn_doc_free(doc);
+    tn_config_free(config);
     return status;
 }
 
-static tn_status answer(const quantise *q, tn_doc **doc) {
+/* Of a GGUF file its path, which is what other verbs take as a model. */
+static tn_status answer(quantise *q, tn_doc **doc) {
+    const char *output = q->settings->output_dir;
+    if (is_gguf(q->settings)) output = tn_path_join(&q->arena, output, gguf_name);
+    if (!output) return tn_fail_memory(256, "a path");
     tn_str text = {0};
     tn_json_writer w = tn_json_write_to(&text, 0);
     tn_json_begin(&w, '{');
-    tn_json_string_member(&w, "output", q->settings->output_dir);
+    tn_json_string_member(&w, "output", output);
     tn_json_integer_member(&w, "bytes", q->bytes);
     tn_json_end(&w, '}');
     tn_status status = tn_doc_from(&text, doc);
@@ -80,26 +85,22 @@ static tn_status answer(const quantise *q, tn_doc **doc) {
     return status;
 }
 
-tn_status tn_quantize_model(tn_config *config, tn_doc **doc) {
+tn_status tn_quantize_model(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     quantise q = {0};
-    bool begun = false;
     tn_status status;
     *doc = NULL;
     TN_TRY(tn_config_resolve(config, &q.settings));
-    tn_threads_set((int)q.settings->threads);
-    TN_TRY(check_output(&q));
+    TN_TRY(tn_threads_set((int)q.settings->threads));
+    TN_TRY(tn_staging_directory(&q.staging, q.settings->output_dir, "output_dir", hooks));
     TN_TRY(open_model(&q));
-    begun = true;
-    TN_TRY(tn_remove_tree(q.temporary)); /* of a run that was killed */
-    TN_TRY(tn_make_directories(q.temporary));
-    tn_dtype to = strcmp(q.settings->to, "int8") == 0 ? TN_DTYPE_LLM_INT8 : TN_DTYPE_NF4;
-    TN_TRY(tn_write_quantised(&q.arch, q.files, to, q.temporary));
-    TN_TRY(tn_sync_directory(q.temporary));
-    TN_TRY(count_bytes(&q));
-    TN_TRY(tn_rename(q.temporary, q.bare));
+    TN_TRY(tn_staging_begin(&q.staging));
+    status = is_gguf(q.settings) ? write_gguf(&q, config) : write_bitsandbytes(&q);
+    if (status != TN_OK) goto done;
+    TN_TRY(tn_staging_bytes(&q.staging, &q.bytes));
+    TN_TRY(tn_staging_commit(&q.staging));
     status = answer(&q, doc);
 done:
-    if (status != TN_OK && begun) status = tn_discard_tree(status, q.temporary);
+    status = tn_staging_end(status, &q.staging);
     tn_model_files_close(q.files);
     tn_arena_free(&q.arena);
     return status;

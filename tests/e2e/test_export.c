@@ -264,6 +264,29 @@ static void an_unknown_pre_tokenizer_is_default_and_said(void **state) {
     tn_gguf_close(file);
 }
 
+/* "." is called what it is, and what is no text has a name that is. */
+static void a_file_says_what_model_it_is(void **state) {
+    static const struct {
+        const char *directory, *behind, *name;
+    } models[] = {
+        {"mine", "", "mine"}, {"mine", "/.", "mine"}, {"mine", "//", "mine"}, {"o\xff\xfe", "", "model"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        const char *out = fresh(), *base = scratch(models[i].directory);
+        char path[512];
+        tn_gguf *file;
+        must(tn_make_directories(base));
+        copy_file(golden("llama", "model/config.json"), joined(base, "config.json"));
+        copy_file(golden("llama", "model/model.safetensors"), joined(base, "model.safetensors"));
+        must(tn_save_text(joined(base, "tokenizer.json"), tokenizer, sizeof tokenizer - 1));
+        snprintf(path, sizeof path, "%s%s", base, models[i].behind);
+        export_to("gguf", path, NULL, out);
+        must(tn_gguf_open(out, &file));
+        assert_string_equal(tn_json_string(tn_gguf_get(file, "general.name"), ""), models[i].name);
+        tn_gguf_close(file);
+    }
+}
+
 /* Without a type every tensor keeps the format that the GGUF base has it in, and, untouched, its bytes. */
 static void a_gguf_base_keeps_its_bytes(void **state) {
     const char *first = fresh(), *second = fresh();
@@ -482,6 +505,7 @@ int main(void) {
         cmocka_unit_test(sentencepiece_comes_back),
         cmocka_unit_test(both_ends_are_written),
         cmocka_unit_test(an_unknown_pre_tokenizer_is_default_and_said),
+        cmocka_unit_test(a_file_says_what_model_it_is),
         cmocka_unit_test(a_gguf_base_keeps_its_bytes),
         cmocka_unit_test(merging_into_a_gguf_gives_a_directory),
         cmocka_unit_test(the_adapter_alone_is_the_same_adapter),

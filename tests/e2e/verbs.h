@@ -11,7 +11,7 @@
 
 #define GOLDEN "tests/parity/golden/"
 
-typedef tn_status verb_function(tn_config *config, tn_doc **doc);
+typedef tn_status verb_function(tn_config *config, const tn_hooks *hooks, tn_doc **doc);
 
 /* Runs a verb with keys and values up to a NULL. */
 static inline tn_status run_verb(const char *verb, verb_function *function, const char *const *keys,
@@ -21,18 +21,16 @@ static inline tn_status run_verb(const char *verb, verb_function *function, cons
     must(tn_config_new(verb, &config));
     must(tn_config_set(config, "device", "cpu"));
     for (; *keys; keys += 2) must(tn_config_set(config, keys[0], keys[1]));
-    tn_status status = function(config, doc);
+    tn_status status = function(config, NULL, doc);
     tn_config_free(config);
     return status;
 }
 #define VERB(name, doc, ...) run_verb(#name, tn_##name, (const char *const[]){__VA_ARGS__, NULL}, doc)
 
-static inline tn_status run_eval(tn_config *config, tn_doc **doc) { return tn_eval(config, NULL, doc); }
-
 /* Loss of a model, with an adapter or without (NULL), on records of ids, in fp32. */
 static inline double loss_of(const char *model, const char *adapter, const char *dataset) {
     tn_doc *doc;
-    must(run_verb("eval", run_eval,
+    must(run_verb("eval", tn_eval,
                   (const char *const[]){"model", model, "dataset", dataset, "dtype", "float32",
                                         adapter ? "adapter" : NULL, adapter, NULL},
                   &doc));
