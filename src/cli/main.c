@@ -67,12 +67,16 @@ const cli_verb cli_verbs[] = {
      "that the base has it in. --to lora-gguf writes the adapter for llama.cpp's --lora.\n",
      "tenon export --model Qwen2.5-0.5B --adapter out --to gguf:q8_0 --output merged.gguf\n"
      "tenon export --model SmolLM2.Q4_1.gguf --adapter out --to lora-gguf --output adapter.gguf\n"},
-    {"quantize", "a model directory in 4 or 8 bits, as bitsandbytes has it", cli_quantize,
-     "Writes the linear layers in NF4 (double quantisation) or in 8-bit integers, everything else as it is, in "
-     "the\n"
-     "layout that Transformers loads by itself. Training on the result is training with load_in_4bit or\n"
-     "load_in_8bit, without quantising every time. It appears when it is whole.\n",
-     "tenon quantize --model Qwen2.5-7B --to nf4 --output_dir Qwen2.5-7B-nf4\n"},
+    {"quantize", "a model in 4 or 8 bits, for bitsandbytes or as GGUF", cli_quantize,
+     "nf4 (double quantisation) and int8 write the linear layers so and everything else as it is, in the "
+     "layout "
+     "that\n"
+     "Transformers loads by itself: training on the result is training with load_in_4bit or load_in_8bit, "
+     "without\n"
+     "quantising every time. gguf:TYPE writes output_dir/model.gguf, as export does. It appears when it is "
+     "whole.\n",
+     "tenon quantize --model Qwen2.5-7B --to nf4 --output_dir Qwen2.5-7B-nf4\n"
+     "tenon quantize --model Qwen2.5-7B --to gguf:q4_k --output_dir Qwen2.5-7B-q4_k\n"},
     {"init", "write a randomly initialised model", cli_init, "For pre-training from scratch, and for tests.\n",
      "tenon init --model config.json --output_dir fresh --seed 1 --tokenizer Qwen2.5-0.5B\n"},
     {"bench", "time training steps with random weights and tokens", cli_bench,

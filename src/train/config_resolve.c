@@ -16,14 +16,15 @@ static bool is_explicit(const tn_config *config, const char *key) {
     return tn_config_setter(config, key) >= TN_SET_FILE;
 }
 
-/* The two verbs that know the key write different things. */
+/* Both verbs that know the key write GGUF types; other words are of one of them. */
 static tn_status check_to(const char *to, bool quantize) {
     const char *verb = quantize ? "quantize" : "export";
+    if (to && strncmp(to, "gguf:", strlen("gguf:")) == 0) return TN_OK;
     if (to && (is_word(to, "nf4") || is_word(to, "int8")) == quantize) return TN_OK;
     if (to) tn_fail(TN_USAGE, "to: %s does not write %s", verb, to);
     else tn_fail(TN_USAGE, "%s needs to: what to write", verb);
     return tn_remedy(
-        quantize ? "add --to nf4 or --to int8"
+        quantize ? "add --to nf4, --to int8 or --to gguf:TYPE (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k)"
                  : "add --to gguf:TYPE (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k), --to gguf or --to lora-gguf");
 }
 

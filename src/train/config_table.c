@@ -234,8 +234,8 @@ const tn_key tn_config_keys[] = {
         "the model whose weights the adapter is merged into, where it was trained on a quantised form of it; none = model"),
     ROW("to", "", to, CHOICE, ANY, EXPORT | QUANTIZE, "",
         "gguf,gguf:f32,gguf:f16,gguf:bf16,gguf:q8_0,gguf:q4_0,gguf:q4_k,gguf:q6_k,lora-gguf,nf4,int8",
-        "of export: gguf:TYPE, a whole model (f32, f16, bf16, q8_0, q4_0, q4_k, q6_k; without TYPE as the base is stored), or "
-        "lora-gguf, the adapter alone; of quantize: nf4 or int8"),
+        "gguf:TYPE, a whole model in f32, f16, bf16, q8_0, q4_0, q4_k or q6_k; of export also gguf, as the base is stored, and "
+        "lora-gguf, the adapter alone; of quantize also nf4 and int8"),
     ROW("output", "", output, PATH, ANY, EXPORT, "", NULL, "the file to write"),
     ROW("steps", "", steps, INTEGER, AT_LEAST_ONE, BENCH, "10", NULL, "steps to time"),
     ROW("warmup", "", warmup, INTEGER, NOT_NEGATIVE, BENCH, "2", NULL, "steps before the clock starts"),

@@ -15,7 +15,7 @@ static tn_status quantize(const char *model, const char *to, const char *output)
     must(tn_config_set(config, "model", model));
     must(tn_config_set(config, "output_dir", output));
     if (to) must(tn_config_set(config, "to", to));
-    tn_status status = tn_quantize_model(config, &doc);
+    tn_status status = tn_quantize_model(config, NULL, &doc);
     if (status == TN_OK) assert_true(tn_doc_integer(doc, "bytes", 0) > 10000);
     tn_doc_free(doc);
     tn_config_free(config);
@@ -24,7 +24,7 @@ static tn_status quantize(const char *model, const char *to, const char *output)
 
 static double loss_with(const char *model, const char *adapter, const char *data, const char *flag) {
     tn_doc *doc;
-    must(run_verb("eval", run_eval,
+    must(run_verb("eval", tn_eval,
                   (const char *const[]){"model", model, "adapter", adapter, "dataset", data, "dtype", "float32",
                                         flag, "true", NULL},
                   &doc));
@@ -85,10 +85,49 @@ static void other_tensors_keep_their_bytes(void **state) {
     tn_model_files_close(after);
 }
 
+/* The directory holds the file that export writes, and an f16 file is quantised as a directory is. */
+static void a_gguf_type_is_what_export_writes(void **state) {
+    static const char islands[] = "models/islands";
+    char exported[256], half[256], file[2][300], output[2][256];
+    tn_doc *doc;
+    (void)state;
+    snprintf(exported, sizeof exported, "%s", scratch("q8_0.gguf"));
+    snprintf(half, sizeof half, "%s", scratch("bf16.gguf"));
+    must(VERB(export, &doc, "model", islands, "to", "gguf:q8_0", "output", exported));
+    tn_doc_free(doc);
+    must(VERB(export, &doc, "model", islands, "to", "gguf:bf16", "output", half));
+    tn_doc_free(doc);
+    for (int i = 0; i < 2; i++) {
+        tn_config *config;
+        snprintf(output[i], sizeof output[i], "%s-%d", scratch("as-gguf"), i);
+        snprintf(file[i], sizeof file[i], "%s/model.gguf", output[i]);
+        must(tn_config_new("quantize", &config));
+        must(tn_config_set(config, "model", i ? half : islands));
+        must(tn_config_set(config, "to", "gguf:q8_0"));
+        must(tn_config_set(config, "output_dir", output[i]));
+        must(tn_quantize_model(config, NULL, &doc));
+        assert_string_equal(tn_doc_string(doc, "output", ""), file[i]);
+        assert_int_equal(tn_doc_integer(doc, "bytes", 0), tn_file_size(file[i]));
+        tn_doc_free(doc);
+        tn_config_free(config);
+    }
+    tn_map a, b;
+    must(tn_map_open(exported, &a));
+    must(tn_map_open(file[0], &b));
+    assert_int_equal(a.bytes, b.bytes);
+    must_match(b.data, a.data, a.bytes);
+    tn_map_close(&a);
+    tn_map_close(&b);
+    const char *data = "examples/data/islands_eval.jsonl";
+    assert_true(loss_of(file[1], NULL, data) == loss_of(exported, NULL, data));
+    must_fail(quantize(exported, "gguf:q4_0", scratch("twice")), TN_USAGE, "quantised already (q8_0)");
+    must_fail(quantize(half, "nf4", scratch("twice")), TN_USAGE, "nf4 is made from a model directory");
+}
+
 /* Without a trace: neither the output nor what it is written in. */
 static void must_leave_nothing(const char *output) {
     char temporary[600];
-    snprintf(temporary, sizeof temporary, "%s.tmp-quantize", output);
+    snprintf(temporary, sizeof temporary, "%s.tmp-tenon", output);
     assert_int_equal(access(temporary, F_OK), -1);
     assert_int_equal(access(output, F_OK), -1);
 }
@@ -108,7 +147,8 @@ static void what_cannot_be_quantised_is_refused(void **state) {
     tn_safetensors_writer *writer;
     snprintf(output, sizeof output, "%s", scratch("refused"));
     must_fail(quantize(GOLDEN "llama/model", NULL, output), TN_USAGE, "needs to");
-    must_fail(quantize(GOLDEN "llama/model", "gguf:q8_0", output), TN_USAGE, "does not write gguf:q8_0");
+    must_fail(quantize(GOLDEN "llama/model", "lora-gguf", output), TN_USAGE, "does not write lora-gguf");
+    must_fail(quantize(GOLDEN "llama/model", "gguf:q8_0", output), TN_USAGE, "has no tokenizer.json");
     must_fail(quantize(GOLDEN "bnb_nf4/model", "int8", output), TN_USAGE, "quantised already (nf4)");
     must_leave_nothing(output);
     snprintf(model, sizeof model, "%s", widened_model("llama"));
@@ -140,6 +180,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quantised_model_is_what_loading_would_have_made),
         cmocka_unit_test(other_tensors_keep_their_bytes),
+        cmocka_unit_test(a_gguf_type_is_what_export_writes),
         cmocka_unit_test(what_cannot_be_quantised_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
