@@ -9,12 +9,14 @@
 #include "export/merge.h"
 #include "export/model_write.h"
 
+static const char quantisation[] = "quantization_config";
+
 typedef struct edit {
     const tn_merged *merged;
     const tn_json *rope_scaling; /* replaces the base's, or NULL */
     const tn_json *divisors;     /* of a GGUF, or NULL */
     bool untie;
-    bool decoded; /* a quantised base, whose weights are written plain */
+    bool plain; /* a base that says it is quantised, and whose weights are written plain */
     tn_json_writer *w;
     bool tie_written, rope_written;
 } edit;
@@ -60,7 +62,7 @@ static void put_member(edit *e, const tn_json *object, const tn_member *m) {
     const bool rope = e->rope_scaling || e->divisors;
     const bool both = tn_json_get(object, "rope_scaling") && tn_json_get(object, "rope_parameters");
     if (strcmp(m->key, "tenon_rope_divisors") == 0) return;
-    if (e->decoded && strcmp(m->key, "quantization_config") == 0) return;
+    if (strcmp(m->key, quantisation) == 0) return;
     if (rope && both && strcmp(m->key, "rope_scaling") == 0) return; /* one of the two says it */
     tn_json_key(e->w, m->key);
     if (e->untie && strcmp(m->key, "tie_word_embeddings") == 0) {
@@ -118,10 +120,10 @@ tn_status tn_merge_config(const tn_merged *merged, const tn_json *rope_scaling, 
     edit e = {.merged = merged, .rope_scaling = rope_scaling, .untie = merged->head_apart};
     tn_arena arena = {0};
     tn_status status = TN_OK;
-    for (int64_t i = 0; i < merged->count; i++) e.decoded |= merged->tensors[i].base->scales != NULL;
+    e.plain = !tn_json_is_null(tn_json_get(config, quantisation));
     if (!rope_scaling && merged->arch->rope.kind == TN_ROPE_DIVISORS)
         e.divisors = tn_json_get(config, "tenon_rope_divisors");
-    const bool edited = gguf || e.untie || rope_scaling || e.divisors || e.decoded;
+    const bool edited = gguf || e.untie || rope_scaling || e.divisors || e.plain;
     const char *path = tn_path_join(&arena, directory, config_name);
     if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
     if (!gguf)

@@ -86,14 +86,12 @@ static void values_are_rounded_once_to_the_dtype_of_the_base(void **state) {
     tn_safetensors_close(base);
 }
 
-static tn_status run_train(tn_config *config, tn_doc **doc) { return tn_train(config, NULL, doc); }
-
 /* An adapter trained for a moment on a golden model. */
 static const char *train_on(const char *model, const char *data, const char *key, const char *value,
                             const char *targets) {
     const char *out = fresh();
     tn_doc *doc;
-    must(run_verb("train", run_train,
+    must(run_verb("train", tn_train,
                   (const char *const[]){"model", model, "dataset", data, "output_dir", out, "max_steps", "3",
                                         "learning_rate", "1e-2", "lora_r", "4", "target_modules", targets, key,
                                         value, NULL},
@@ -237,6 +235,54 @@ static void rope_that_was_stretched_stays_stretched(void **state) {
     }
 }
 
+static int warnings;
+static void count_warnings(void *user, tn_log_level level, const char *line) {
+    if (level == TN_LOG_WARNING && strstr(line, user)) warnings++;
+}
+
+/* The same shapes do not make it the same model. */
+static void a_base_that_is_another_model_is_noticed(void **state) {
+    const char *model = GOLDEN "llama/model", *adapter = GOLDEN "llama/adapter";
+    static const char *const bases[] = {"llama", "llama_fp16", "granite"};
+    tn_doc *doc;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        warnings = 0;
+        tn_log_set(count_warnings, "are the two bases one model?");
+        must(VERB(merge, &doc, "model", model, "adapter", adapter, "output_dir", fresh(), "base_for_merge",
+                  golden(bases[i], "model"), "load_in_4bit", "true"));
+        tn_log_set(NULL, NULL);
+        tn_doc_free(doc);
+        assert_int_equal(warnings, i > 0);
+    }
+}
+
+/* Of weights that are plain: what config.json says of them would break loading. */
+static void a_merged_model_is_not_called_quantised(void **state) {
+    static const char *const bases[] = {"bnb_nf4", "bnb_int8", "llama"};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const char *base = scratch(bases[i]), *out = fresh();
+        tn_arena arena = {0};
+        const tn_json *config;
+        tn_str text = {0};
+        tn_doc *doc;
+        must(tn_make_directories(base));
+        copy_file(golden(bases[i], "model/model.safetensors"), joined(base, "model.safetensors"));
+        must(tn_read_file(golden(bases[i], "model/config.json"), 1 << 20, &text));
+        text.length = strrchr(text.data, '}') - text.data;
+        /* a claim that no tensor bears out */
+        tn_str_puts(&text, i == 2 ? ",\"quantization_config\":{\"load_in_4bit\":true}}" : "}");
+        must(tn_save_text(joined(base, "config.json"), text.data, text.length));
+        tn_str_free(&text);
+        must(VERB(merge, &doc, "model", base, "adapter", golden(bases[i], "adapter"), "output_dir", out));
+        tn_doc_free(doc);
+        must(tn_json_read_file(&arena, joined(out, "config.json"), TN_JSON_DEFAULT, &config));
+        assert_null(tn_json_get(config, "quantization_config"));
+        tn_arena_free(&arena);
+    }
+}
+
 static void another_base_for_merge_is_compared_with_the_model(void **state) {
     const char *model = golden("llama", "model"), *adapter = golden("llama", "adapter"), *out = fresh();
     tn_doc *doc;
@@ -251,7 +297,7 @@ static void another_base_for_merge_is_compared_with_the_model(void **state) {
               TN_USAGE, "");
     must_fail(VERB(merge, &doc, "model", model, "adapter", adapter, "output_dir", fresh(), "base_for_merge",
                    golden("mistral_window", "model")),
-              TN_BAD_DATA, "");
+              TN_USAGE, "");
 }
 
 static void what_a_tokenizer_has_goes_along(void **state) {
@@ -290,7 +336,7 @@ static void a_full_disk_leaves_nothing(void **state) {
     assert_int_equal(WEXITSTATUS(status), 6);
     assert_int_equal(access(out, F_OK), -1);
     char temporary[300];
-    snprintf(temporary, sizeof temporary, "%s.tmp-merge", out);
+    snprintf(temporary, sizeof temporary, "%s.tmp-tenon", out);
     assert_int_equal(access(temporary, F_OK), -1);
 }
 
@@ -309,6 +355,8 @@ int main(void) {
         cmocka_unit_test(an_adapter_is_merged_once),
         cmocka_unit_test(an_output_that_is_there_is_left_alone),
         cmocka_unit_test(rope_that_was_stretched_stays_stretched),
+        cmocka_unit_test(a_base_that_is_another_model_is_noticed),
+        cmocka_unit_test(a_merged_model_is_not_called_quantised),
         cmocka_unit_test(another_base_for_merge_is_compared_with_the_model),
         cmocka_unit_test(what_a_tokenizer_has_goes_along),
         cmocka_unit_test(a_full_disk_leaves_nothing),
