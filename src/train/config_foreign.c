@@ -78,10 +78,10 @@ static tn_status refuse(loading *l, const tn_foreign_key *foreign, const tn_json
     return tn_remedy("%s", foreign->remedy ? foreign->remedy : "leave it out");
 }
 
-/* Verbs that look at what train made are given its file: they take what they know of it. As flags such keys are
- * errors all the same. */
+/* Verbs that go on with what train made are given its file: they take what they know of it. As flags such keys
+ * are errors all the same. */
 static bool is_trains_own(const loading *l, int row) {
-    static const char *const verbs[] = {"eval", "generate", "chat"};
+    static const char *const verbs[] = {"eval", "generate", "chat", "merge", "export"};
     const uint32_t train = 1; /* the first of tn_config_verbs */
     bool takes = false;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) takes |= strcmp(l->config->verb, verbs[i]) == 0;

@@ -25,7 +25,7 @@ const char *const tn_reason_texts[TN_REASONS] = {
     [TN_BECAUSE_PADDING] = "nothing is ever padded",
     [TN_BECAUSE_MEMORY] = "where things are kept changes no result",
     [TN_BECAUSE_TEXT] = "these models have no such part",
-    [TN_BECAUSE_RESULT] = "the adapter is saved in output_dir, and nothing else is made of it",
+    [TN_BECAUSE_RESULT] = "the adapter is saved in output_dir; merge and export make a model of it",
     [TN_BECAUSE_FINITE] = "a run stops at a loss that is not finite, not at a high one",
     [TN_BECAUSE_STEPS] = "the other key counts the steps",
 };

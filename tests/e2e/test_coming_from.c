@@ -185,8 +185,8 @@ static void unsloth(void **state) {
     must_say("optim: adamw_torch is the same optimizer");
 }
 
-/* The file that trained is given to the verbs that look at what came of it. */
-static void the_file_of_a_run_serves_to_look_at_it(void **state) {
+/* The file that trained is given to the verbs that go on with what came of it. */
+static void the_file_of_a_run_serves_what_follows(void **state) {
     static const char *const runs[][2] = {{"factory.yaml", "factory"},
                                           {"axolotl.yml", "axolotl"},
                                           {"trl.yaml", "trl"},
@@ -201,6 +201,16 @@ static void the_file_of_a_run_serves_to_look_at_it(void **state) {
                  runs[i][0], runs[i][1]);
         must_train(words);
         must_say("(keys of train; what a run has made");
+        snprintf(words, sizeof words, "export %s --device cpu --adapter %s --to lora-gguf --output %s.gguf",
+                 runs[i][0], runs[i][1], runs[i][1]);
+        must_train(words);
+        must_say("(keys of train; what a run has made");
+        snprintf(words, sizeof words, "merge %s --device cpu --adapter %s", runs[i][0], runs[i][1]);
+        assert_int_equal(tenon(words), 2); /* its output_dir is that of the run */
+        must_say("is there already");
+        snprintf(words, sizeof words, "merge %s --device cpu --adapter %s --output_dir %s-merged", runs[i][0],
+                 runs[i][1], runs[i][1]);
+        must_train(words);
     }
 }
 
@@ -229,6 +239,6 @@ static int close_folder(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(llama_factory), cmocka_unit_test(axolotl),
                                        cmocka_unit_test(trl), cmocka_unit_test(unsloth),
-                                       cmocka_unit_test(the_file_of_a_run_serves_to_look_at_it)};
+                                       cmocka_unit_test(the_file_of_a_run_serves_what_follows)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
