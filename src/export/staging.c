@@ -89,7 +89,7 @@ tn_status tn_staging_begin(tn_staging *s) {
     if (!s->directory) return TN_OK;
     if (lstat(s->directory, &info) == 0 && !S_ISDIR(info.st_mode)) TN_TRY(tn_remove_tree(s->directory));
     if (s->file) { /* folders are made for a model, not for a file */
-        if (mkdir(s->directory, 0777) != 0 && !tn_is_directory(s->directory))
+        if (!tn_is_directory(s->directory) && mkdir(s->directory, 0777) != 0)
             TN_TRY(tn_fail_errno("write", s->directory));
     } else TN_TRY(tn_make_directories(s->directory));
     TN_TRY(tn_lock_directory(s->directory, &s->lock));
