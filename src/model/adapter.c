@@ -100,6 +100,89 @@ static tn_status add_trained(void *user, tn_module module, int64_t layer, bool b
     return add_full(user, module, layer, bias);
 }
 
+/* ---- Trained rows --------------------------------------------------------------------------------- */
+
+const tn_param *tn_adapter_tokens(const tn_adapter *adapter, const tn_arch *arch, tn_module module) {
+    const tn_param *own = tn_adapter_find(adapter, module, -1, TN_PARAM_TOKENS);
+    if (own || module != TN_MODULE_HEAD || !arch->tied) return own;
+    return tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_TOKENS);
+}
+
+static tn_status add_tokens(builder *b, tn_module module, const tn_token_rule *rule) {
+    tn_param param = {.kind = TN_PARAM_TOKENS,
+                      .module = module,
+                      .layer = -1,
+                      .group = full_group(b->adapter, module),
+                      .decay = true,
+                      .rank = 2,
+                      .shape = {rule->count, b->arch->hidden},
+                      .dtype = TN_DTYPE_F32, /* as PEFT keeps them beside a base of 16 bits */
+                      .ids = rule->ids};
+    if (rule->count == 0) return TN_OK;
+    for (int64_t i = 0; i < rule->count; i++)
+        if (rule->ids[i] >= b->arch->vocab) {
+            tn_fail(TN_USAGE, "%s: trainable_token_indices names token %lld, and the model has %lld", b->name,
+                    (long long)rule->ids[i], (long long)b->arch->vocab);
+            return tn_remedy("ids are the numbers that tenon tokenize prints, from 0");
+        }
+    return add_param(b, param, "token_adapter.trainable_tokens_delta");
+}
+
+/* As PEFT: of a tied model the head's rows are the embedding's where both lists say the same. */
+static tn_status add_all_tokens(builder *b) {
+    const tn_peft_config *c = b->adapter->config;
+    const tn_token_rule *embed = &c->embed_tokens, *head = &c->head_tokens;
+    const bool same = embed->count == head->count && head->count > 0 &&
+                      memcmp(embed->ids, head->ids, (size_t)head->count * sizeof *head->ids) == 0;
+    if (b->arch->tied && c->ensure_weight_tying && embed->count && head->count && !same) {
+        tn_fail(TN_USAGE, "%s: ensure_weight_tying, and trainable_token_indices names other tokens of lm_head",
+                b->name);
+        return tn_remedy("give one list, which is for both");
+    }
+    tn_status status = add_tokens(b, TN_MODULE_EMBED, embed);
+    if (status != TN_OK || (b->arch->tied && same)) return status;
+    return add_tokens(b, TN_MODULE_HEAD, head);
+}
+
+/* A table is changed in one way: PEFT refuses most of these pairs too. */
+static tn_status check_tokens(const builder *b) {
+    static const tn_module tables[] = {TN_MODULE_EMBED, TN_MODULE_HEAD};
+    static const tn_param_kind others[] = {TN_PARAM_WEIGHT, TN_PARAM_LORA_A};
+    for (int i = 0; i < 2; i++) {
+        char path[96];
+        if (!tn_adapter_tokens(b->adapter, b->arch, tables[i])) continue;
+        for (int k = 0; k < 2; k++)
+            if (tn_adapter_find(b->adapter, tables[i], -1, others[k])) {
+                tn_fail(TN_USAGE, "%s: rows of %s are in trainable_token_indices%s, and it is in %s too",
+                        b->name, tn_module_path(tables[i], -1, path),
+                        tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_TOKENS)
+                            ? ""
+                            : " (by the tied embedding)",
+                        k == 0 ? "modules_to_save" : "target_modules");
+                return tn_remedy("leave it out of one of the two");
+            }
+    }
+    return TN_OK;
+}
+
+/* Without such modules the setting changes nothing, nor on a base that is not tied. */
+static tn_status check_tying(const builder *b) {
+    static const tn_module tables[] = {TN_MODULE_EMBED, TN_MODULE_HEAD};
+    if (!b->adapter->config->ensure_weight_tying || !b->arch->tied) return TN_OK;
+    for (int i = 0; i < 2; i++)
+        if (tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_WEIGHT) ||
+            tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_LORA_A)) {
+            tn_fail(TN_USAGE,
+                    "%s: ensure_weight_tying, by which embed_tokens and lm_head train as one, is not "
+                    "supported yet",
+                    b->name);
+            return tn_remedy("make the adapter without it: the two then begin equal and train apart");
+        }
+    return TN_OK;
+}
+
+/* ---- The list ------------------------------------------------------------------------------------- */
+
 static int by_group(const void *x, const void *y) {
     const tn_param *a = x, *b = y;
     if (a->group != b->group) return (int)a->group - (int)b->group;
@@ -129,7 +212,6 @@ static void lay_out(tn_adapter *adapter) {
 static tn_status check_supported(const tn_peft_config *config, const char *name) {
     const char *what = config->unsupported;
     if (!what && config->use_dora) what = "use_dora";
-    if (!what && config->trainable_tokens > 0) what = "trainable_token_indices";
     if (!what && strcmp(config->bias, "none") != 0) what = "bias";
     if (!what) return TN_OK;
     tn_fail(TN_USAGE, "%s: the setting %s is not supported yet", name, what);
@@ -173,6 +255,9 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
     TN_TRY(tn_each_tensor(arch, add_trained, &b));
     if (arch->tied)
         TN_TRY(add_trained(&b, TN_MODULE_HEAD, -1, false)); /* the embedding's tensor, a module still */
+    TN_TRY(add_all_tokens(&b));
+    TN_TRY(check_tokens(&b));
+    TN_TRY(check_tying(&b));
     TN_TRY(tn_targeting_check(b.targeting, name));
     warn_of_layers(config, arch->layers, name);
     const char *unmatched = tn_targeting_unmatched(b.targeting);
@@ -279,7 +364,7 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
     TN_TRY(tn_alloc(&values, largest, (int64_t)sizeof *values, "initial values"));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
-        if (p->kind == TN_PARAM_WEIGHT || p->kind == TN_PARAM_BIAS) TN_TRY(base(user, p, values));
+        if (!tn_param_is_lora(p)) TN_TRY(base(user, p, values));
         else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
         TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
                                        p->count * (int64_t)sizeof *values));

@@ -1,7 +1,8 @@
-/* adapter.h: everything that trains, in one list. LoRA pairs and full modules (embedding, head, any linear; in
- * full fine-tuning every weight of the model) are parameters with a name, a shape, a group and a place in four
- * flat fp32 arrays on the device: values, gradients and the optimizer's moments. The list decides what is
- * counted, optimised, saved, resumed and verified, so nothing that trains can be forgotten by one of them.
+/* adapter.h: everything that trains, in one list. LoRA pairs, full modules (embedding, head, any linear; in
+ * full fine-tuning every weight of the model) and single rows of the embedding or head are parameters with a
+ * name, a shape, a group and a place in four flat fp32 arrays on the device: values, gradients and the
+ * optimizer's moments. The list decides what is counted, optimised, saved, resumed and verified, so nothing
+ * that trains can be forgotten by one of them.
  *
  * Order: parameters of one (group, decay) pair stand together, so an optimizer step is one call per span.
  */
@@ -18,7 +19,14 @@ typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_H
 /* "lora", "full", "embed_tokens", "lm_head" */
 const char *tn_group_name(tn_group group);
 
-typedef enum tn_param_kind { TN_PARAM_LORA_A, TN_PARAM_LORA_B, TN_PARAM_WEIGHT, TN_PARAM_BIAS } tn_param_kind;
+/* TOKENS: some rows of a table, values that stand in the base's place (PEFT's trainable_tokens_delta). */
+typedef enum tn_param_kind {
+    TN_PARAM_LORA_A,
+    TN_PARAM_LORA_B,
+    TN_PARAM_WEIGHT,
+    TN_PARAM_BIAS,
+    TN_PARAM_TOKENS
+} tn_param_kind;
 
 typedef struct tn_param {
     const char *name; /* in the file it is saved to */
@@ -32,7 +40,12 @@ typedef struct tn_param {
     int64_t count, offset; /* elements; place in the flat arrays */
     tn_dtype dtype;        /* as it is saved: LoRA fp32, a full module the base's */
     double scale;          /* LoRA: alpha / r (or / sqrt r) */
+    const int64_t *ids;    /* TOKENS: [shape[0]] the rows of the table, of the configuration; else NULL */
 } tn_param;
+
+static inline bool tn_param_is_lora(const tn_param *p) {
+    return p->kind == TN_PARAM_LORA_A || p->kind == TN_PARAM_LORA_B;
+}
 
 /* A run of parameters that one optimizer call covers. */
 typedef struct tn_span {
@@ -64,6 +77,9 @@ tn_status tn_adapter_empty(tn_adapter **adapter);
 void tn_adapter_free(tn_adapter *adapter);
 /* Parameter of a module, NULL where it has none. */
 const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int64_t layer, tn_param_kind kind);
+/* The trained rows of the embedding or the head, NULL where there are none; of a tied model the head's are the
+ * embedding's, unless it has its own. */
+const tn_param *tn_adapter_tokens(const tn_adapter *adapter, const tn_arch *arch, tn_module module);
 int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group);
 
 /* Takes the flat arrays from the region (values always; the rest where `training`; moments 0, 1 or 2). */

@@ -131,7 +131,8 @@ const tn_key tn_config_keys[] = {
     ROW("alpha_pattern", "", alpha_pattern, MAP, ANY, TRAINING, "", NULL,
         "alphas of single modules: a map from pattern to alpha"),
     ROW("trainable_token_indices", "", trainable_token_indices, LIST, ANY, TRAINING, "", NULL,
-        "rows of the embedding that train; not in this version"),
+        "tokens whose rows of the embedding train (of a tied model, the head's too); or by module: "
+        "'{\"embed_tokens\":[…],\"lm_head\":[…]}'"),
     ROW("full_finetuning", "", full_finetuning, BOOLEAN, ANY, TRAINING, "false", NULL,
         "train every weight instead of LoRA"),
     ROW("override", "", override_settings, MAP, ANY, TRAINING, "", NULL,

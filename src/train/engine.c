@@ -165,7 +165,8 @@ static tn_status check_embedding_rate(const tn_engine *e) {
         tn_adapter_group_count(e->adapter, TN_GROUP_EMBED) + tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
     if (e->use != TN_USE_TRAIN || trained > 0) return TN_OK;
     const char *reason = e->adapter->full ? "full_finetuning trains every weight at learning_rate"
-                                          : "neither embed_tokens nor lm_head is in modules_to_save";
+                                          : "neither embed_tokens nor lm_head trains (modules_to_save, "
+                                            "trainable_token_indices)";
     return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
