@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "quant/dynamic_map.h"
 
 const char *tn_group_name(tn_group group) {
     static const char *const names[TN_GROUPS] = {"lora", "full", "embed_tokens", "lm_head"};
@@ -183,27 +184,32 @@ static tn_status check_tying(const builder *b) {
 
 /* ---- The list ------------------------------------------------------------------------------------- */
 
+enum { SMALLEST_IN_8_BITS = 4096 };
+bool tn_param_is_small(const tn_param *p) { return p->count < SMALLEST_IN_8_BITS; }
+
 static int by_group(const void *x, const void *y) {
     const tn_param *a = x, *b = y;
+    if (tn_param_is_small(a) != tn_param_is_small(b)) return tn_param_is_small(a) ? 1 : -1;
     if (a->group != b->group) return (int)a->group - (int)b->group;
     if (a->decay != b->decay) return (int)b->decay - (int)a->decay;
     if (a->layer != b->layer) return a->layer < b->layer ? -1 : 1;
     return a->module != b->module ? (int)a->module - (int)b->module : (int)a->kind - (int)b->kind;
 }
 
-/* Offsets are multiples of 64 elements so that every tensor may be read with wide loads. */
+/* The gaps between tensors are zeros, in gradients and moments too. */
 static void lay_out(tn_adapter *adapter) {
     int64_t offset = 0;
     qsort(adapter->params, (size_t)adapter->param_count, sizeof *adapter->params, by_group);
     for (int64_t i = 0; i < adapter->param_count; i++) {
         tn_param *p = &adapter->params[i];
         tn_span *span = adapter->span_count ? &adapter->spans[adapter->span_count - 1] : NULL;
-        if (!span || span->group != p->group || span->decay != p->decay) {
+        const bool small = tn_param_is_small(p);
+        if (!span || span->group != p->group || span->decay != p->decay || span->small != small) {
             span = &adapter->spans[adapter->span_count++];
-            *span = (tn_span){p->group, p->decay, offset, 0};
+            *span = (tn_span){p->group, p->decay, small, offset, 0};
         }
         p->offset = offset;
-        offset += (p->count + 63) / 64 * 64;
+        offset += (p->count + TN_DYNAMIC_BLOCK - 1) / TN_DYNAMIC_BLOCK * TN_DYNAMIC_BLOCK;
         span->count = offset - span->offset;
     }
     adapter->elements = offset;
@@ -323,14 +329,50 @@ int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group) {
     return count;
 }
 
-void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments) {
+static int64_t large_elements(const tn_adapter *adapter) {
+    for (int i = 0; i < adapter->span_count; i++)
+        if (adapter->spans[i].small) return adapter->spans[i].offset;
+    return adapter->elements;
+}
+
+static void place_moment(const tn_adapter *adapter, tn_region *region, float **wide, uint8_t **codes,
+                         float **absmax) {
+    const int64_t in_8_bits = adapter->first_moment, rest = adapter->elements - in_8_bits;
+    const tn_segment segment = TN_SEGMENT_OPTIMIZER;
+    if (rest) *wide = tn_region_take(region, segment, rest * (int64_t)sizeof **wide);
+    if (in_8_bits == 0) return;
+    *codes = tn_region_take(region, segment, in_8_bits);
+    *absmax = tn_region_take(region, segment, in_8_bits / TN_DYNAMIC_BLOCK * (int64_t)sizeof **absmax);
+}
+
+void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, tn_moments moments) {
     int64_t bytes = adapter->elements * (int64_t)sizeof(float);
     if (bytes == 0) return;
     adapter->values = tn_region_take(region, TN_SEGMENT_ADAPTER, bytes);
     if (!training) return;
     adapter->grads = tn_region_take(region, TN_SEGMENT_GRADIENTS, bytes);
-    if (moments > 0) adapter->m = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
-    if (moments > 1) adapter->v = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
+    adapter->first_moment = moments.in_8_bits ? large_elements(adapter) : 0;
+    if (moments.arrays > 0) place_moment(adapter, region, &adapter->m, &adapter->m_codes, &adapter->m_absmax);
+    if (moments.arrays > 1) place_moment(adapter, region, &adapter->v, &adapter->v_codes, &adapter->v_absmax);
+}
+
+tn_status tn_adapter_clear(tn_adapter *adapter, tn_device *device) {
+    const int64_t all = adapter->elements, in_8_bits = adapter->first_moment;
+    const struct {
+        void *memory;
+        int64_t bytes;
+    } pieces[] = {{adapter->grads, all * 4},
+                  {adapter->m, (all - in_8_bits) * 4},
+                  {adapter->v, (all - in_8_bits) * 4},
+                  {adapter->m_codes, in_8_bits},
+                  {adapter->v_codes, in_8_bits},
+                  {adapter->m_absmax, in_8_bits / TN_DYNAMIC_BLOCK * 4},
+                  {adapter->v_absmax, in_8_bits / TN_DYNAMIC_BLOCK * 4}};
+    tn_status status = TN_OK;
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if (pieces[i].memory) TN_TRY(device->backend->zero(device, pieces[i].memory, pieces[i].bytes));
+done:
+    return status;
 }
 
 /* PEFT's initial values (tuners/lora/layer.py, reset_lora_parameters). The stream's site is a hash of the name,

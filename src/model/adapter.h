@@ -4,7 +4,8 @@
  * optimizer's moments. The list decides what is counted, optimised, saved, resumed and verified, so nothing
  * that trains can be forgotten by one of them.
  *
- * Order: parameters of one (group, decay) pair stand together, so an optimizer step is one call per span.
+ * Order: small parameters last, and of one (group, decay) pair together, so an optimizer step is one call per
+ * span. Each begins at a multiple of 256 elements, the block of an 8-bit moment.
  */
 #ifndef TN_MODEL_ADAPTER_H
 #define TN_MODEL_ADAPTER_H
@@ -50,7 +51,7 @@ static inline bool tn_param_is_lora(const tn_param *p) {
 /* A run of parameters that one optimizer call covers. */
 typedef struct tn_span {
     tn_group group;
-    bool decay;
+    bool decay, small; /* small: of parameters whose moments are never kept in 8 bits */
     int64_t offset, count;
 } tn_span;
 
@@ -60,10 +61,23 @@ typedef struct tn_adapter {
     bool full;              /* every weight of the model trains, and a whole model is saved */
     tn_param *params;
     int64_t param_count, elements;
-    tn_span spans[2 * TN_GROUPS];
+    tn_span spans[4 * TN_GROUPS];
     int span_count;
-    float *values, *grads, *m, *v; /* on the device, [elements]; grads, m, v NULL in inference */
+    float *values, *grads; /* on the device, [elements]; grads NULL in inference */
+    /* The optimizer's moments, on the device. In 32 bits they begin at element `first_moment` (the small ones
+     * of an optimizer of 8 bits; else 0); in 8 bits they are [first_moment] with a scale for each 256. NULL
+     * where the optimizer keeps none. */
+    float *m, *v;
+    int64_t first_moment;
+    uint8_t *m_codes, *v_codes;
+    float *m_absmax, *v_absmax;
 } tn_adapter;
+
+/* What an optimizer keeps beside the gradients: none, one or two arrays. */
+typedef struct tn_moments {
+    int arrays;
+    bool in_8_bits; /* but for parameters of less than 4096 elements, as bitsandbytes has it */
+} tn_moments;
 
 /* What `config` trains on a model of this shape. `full_dtype` is what full modules are saved in. Takes over
  * `config`, also on failure. Errors: TN_USAGE where a named target matches nothing, or something asked for is
@@ -82,8 +96,11 @@ const tn_param *tn_adapter_find(const tn_adapter *adapter, tn_module module, int
 const tn_param *tn_adapter_tokens(const tn_adapter *adapter, const tn_arch *arch, tn_module module);
 int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group);
 
-/* Takes the flat arrays from the region (values always; the rest where `training`; moments 0, 1 or 2). */
-void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments);
+/* Takes the flat arrays from the region (values always; the rest where `training`). */
+void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, tn_moments moments);
+/* Zeros gradients and moments. */
+tn_status tn_adapter_clear(tn_adapter *adapter, tn_device *device);
+bool tn_param_is_small(const tn_param *p);
 /* Initial values on the device: LoRA as PEFT's init_lora_weights says, full modules from the base (`base` gives
  * a module's tensor, decoded). Values depend on the seed and the tensor's name only. */
 typedef tn_status tn_base_values(void *user, const tn_param *param, float *values);

@@ -20,15 +20,32 @@ static const char *tail_of(const char *name) {
     return name;
 }
 
+/* Without the pieces that stand in a state dictionary, not in what PEFT writes: the adapter's name, and where a
+ * module that trains in full is held ("lm_head.modules_to_save.default.weight"). */
+static const char *plain_name(const char *name, char out[256]) {
+    static const char *const pieces[] = {".modules_to_save", ".default"};
+    snprintf(out, 256, "%s", tail_of(name));
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        const size_t length = strlen(pieces[i]);
+        char *found = strstr(out, pieces[i]);
+        if (found && (found[length] == '.' || !found[length]))
+            memmove(found, found + length, strlen(found + length) + 1);
+    }
+    return out;
+}
+
 const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file) {
     const tn_tensor_info *exact = tn_safetensors_find(file, param->name);
     if (exact) return exact;
     const char *tail = tail_of(param->name);
+    const tn_tensor_info *other = NULL;
+    char plain[256];
     for (int64_t i = 0; i < tn_safetensors_count(file); i++) {
         const tn_tensor_info *t = tn_safetensors_at(file, i);
         if (strcmp(tail_of(t->name), tail) == 0) return t;
+        if (!other && strcmp(plain_name(t->name, plain), tail) == 0) other = t;
     }
-    return NULL;
+    return other;
 }
 
 static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {

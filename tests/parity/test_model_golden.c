@@ -463,9 +463,10 @@ static void resume_is_bit_exact_with_every_optimizer(void **state) {
     static const char *const variants[][10] = {
         {"optim", "sgd", "learning_rate", "0.5", "weight_decay", "0.01", NULL},
         {"optim", "sgd", "momentum", "0.9", "learning_rate", "0.1", NULL},
-        {"optim", "lion", "learning_rate", "1e-4", "weight_decay", "0.1", NULL}};
+        {"optim", "lion", "learning_rate", "1e-4", "weight_decay", "0.1", NULL},
+        {"optim", "adamw_8bit", "weight_decay", "0.1", NULL}};
     (void)state;
-    for (int i = 0; i < 3; i++) resume_once("llama_embed_head", variants[i]);
+    for (int i = 0; i < 4; i++) resume_once("llama_embed_head", variants[i]);
 }
 
 static int remove_runs(void **state) {
