@@ -26,7 +26,8 @@ static tn_status check(const tn_merged *m, const char *path) {
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
         if (!tn_param_is_lora(p)) {
-            tn_fail(TN_USAGE, "%s: %s is no LoRA, and an adapter in GGUF has nothing else", path, p->name);
+            tn_fail(TN_USAGE, "%s: %s was trained in full, and an adapter in GGUF has LoRA alone", path,
+                    p->name);
             return tn_remedy("export base and adapter as one model (--to gguf)");
         }
         if (p->module == TN_MODULE_HEAD && m->arch->tied) {

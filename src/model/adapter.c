@@ -209,7 +209,8 @@ static void lay_out(tn_adapter *adapter) {
             *span = (tn_span){p->group, p->decay, small, offset, 0};
         }
         p->offset = offset;
-        offset += (p->count + TN_DYNAMIC_BLOCK - 1) / TN_DYNAMIC_BLOCK * TN_DYNAMIC_BLOCK;
+        const int64_t unit = small ? 64 : TN_DYNAMIC_BLOCK;
+        offset += (p->count + unit - 1) / unit * unit;
         span->count = offset - span->offset;
     }
     adapter->elements = offset;

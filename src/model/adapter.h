@@ -5,7 +5,7 @@
  * that trains can be forgotten by one of them.
  *
  * Order: small parameters last, and of one (group, decay) pair together, so an optimizer step is one call per
- * span. Each begins at a multiple of 256 elements, the block of an 8-bit moment.
+ * span. Each begins at a multiple of 256 elements, the block of an 8-bit moment; small ones at one of 64.
  */
 #ifndef TN_MODEL_ADAPTER_H
 #define TN_MODEL_ADAPTER_H

@@ -114,6 +114,15 @@ static bool is_second_writing(const account *a, const tn_tensor_info *t) {
            memcmp(first->data, t->data, (size_t)t->bytes) == 0;
 }
 
+/* Of a tied model PEFT, asked to save embeddings, writes the trained rows under the head's name as well. */
+static bool is_tied_rows(const account *a, const tn_tensor_info *t) {
+    const tn_param *rows = tn_adapter_tokens(a->adapter, a->base->arch, TN_MODULE_HEAD);
+    const tn_tensor_info *first = rows ? tn_adapter_tensor(rows, a->file) : NULL;
+    return first && strcmp(tail_of(t->name), "lm_head.token_adapter.trainable_tokens_delta") == 0 &&
+           first->bytes == t->bytes && first->dtype == t->dtype &&
+           memcmp(first->data, t->data, (size_t)t->bytes) == 0;
+}
+
 /* A weight of the embedding or head that is no parameter. Where it is not the base's and stands under the name
  * of a module that trains in full, nothing explains it. */
 static tn_status account_for_table(const account *a, const tn_tensor_info *t, tn_module module) {
@@ -135,7 +144,8 @@ static tn_status account_for_rest(const account *a, const tn_tensor_info *t) {
     tn_module module;
     if (a->adapter->full) return note(a, &result->unexpected, &result->unexpected_count, t->name);
     if (tn_base_copy_module(tail_of(t->name), &module)) return account_for_table(a, t, module);
-    if (is_second_writing(a, t)) return note(a, &result->base_copies, &result->base_copies_count, t->name);
+    if (is_second_writing(a, t) || is_tied_rows(a, t))
+        return note(a, &result->base_copies, &result->base_copies_count, t->name);
     return note(a, &result->unexpected, &result->unexpected_count, t->name);
 }
 

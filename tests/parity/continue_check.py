@@ -47,7 +47,7 @@ def rewrite(path, how):
     if how == "bf16": tensors = {k: v.bfloat16() for k, v in tensors.items()}
     if how == "fp16": tensors = {k: v.half() for k, v in tensors.items()}
     if how == "unsloth":
-        tensors = {k if "lora_" in k or "token_adapter" in k else k.replace(".weight", ".modules_to_save.default.weight"): v for k, v in tensors.items()}
+        tensors = {k if "lora_" in k or "token_adapter" in k or "base_layer" in k else k.replace(".weight", ".modules_to_save.default.weight"): v for k, v in tensors.items()}
         tensors = {k.replace("lora_A.weight", "lora_A.default.weight").replace("lora_B.weight", "lora_B.default.weight")
                     .replace("trainable_tokens_delta", "trainable_tokens_delta.default"): v for k, v in tensors.items()}
     if how != "": save_file(tensors, path, {"format": "pt"})
@@ -81,7 +81,7 @@ def check(name, form, variant):
         after = {clean(k): v.float() for k, v in load_file(f"{work}/{kind}/adapter_model.safetensors").items()}
         own = {k for k in before if k in after}
         left = [k for k in before if k not in after]
-        if how != "beside" and left or set(after) - own: problems.append(f"{kind}: tensors {left} {set(after) - own}")
+        if (how != "beside" and left) or set(after) - own: problems.append(f"{kind}: tensors {left} {set(after) - own}")
         if sum(after[k].numel() for k in own) != counted: problems.append(f"{kind}: saves {sum(after[k].numel() for k in own)} values")
         for k in sorted(own):
             same = torch.equal(after[k], before[k]) or (kind == "still" and "lora" not in k and torch.allclose(after[k], before[k], rtol=2**-8, atol=1e-7))
