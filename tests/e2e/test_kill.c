@@ -1,6 +1,7 @@
 /* test_kill.c: SIGKILL at random moments of a run that saves after every step, so that most of them hit a save.
  * There is always a whole checkpoint, never an older one than before, and what comes out in the end is bit for
- * bit that of a run nobody disturbed. Three kills, two hundred and ten with TENON_TEST_LONG. $TENON names the program. */
+ * bit that of a run nobody disturbed. Three kills, two hundred and ten with TENON_TEST_LONG. $TENON names the
+ * program. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
