@@ -20,6 +20,15 @@ foreach(test test_islands test_pretrain)
   add_dependencies(${test} tenon-world tenon-bpe)
 endforeach()
 
+# Cuts the power of a run (test_power).
+add_library(power_shim SHARED tests/e2e/power_shim.c)
+target_compile_options(power_shim PRIVATE -Wno-missing-prototypes -Wno-pedantic)
+target_link_libraries(power_shim PRIVATE dl)
+set_target_properties(power_shim PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests PREFIX ""
+                      C_VISIBILITY_PRESET default)
+add_dependencies(test_power power_shim)
+set_property(TEST test_power APPEND PROPERTY ENVIRONMENT "POWER_SHIM=${CMAKE_BINARY_DIR}/tests/power_shim.so")
+
 # The header, the pkg-config file and the example, as somebody outside sees them.
 add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_install PROPERTIES ENVIRONMENT

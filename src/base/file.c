@@ -168,14 +168,14 @@ tn_status tn_make_directories(const char *path) {
         if (*p != '/' && *p != '\0') continue;
         char kept = *p;
         *p = '\0';
-        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && tn_is_directory(copy))) {
+        if (mkdir(copy, 0777) == 0) status = sync_parent(copy); /* or a power cut takes all that is in it */
+        else if (!(errno == EEXIST && tn_is_directory(copy))) {
             if (errno == EEXIST || errno == ENOTDIR)
                 status = tn_fail(TN_USAGE, "cannot create directory %s: %s is a file", path, copy);
             else status = tn_fail_errno("create directory", copy);
-            break;
         }
         *p = kept;
-        if (kept == '\0') break;
+        if (status != TN_OK || kept == '\0') break;
     }
     free(copy);
     return status;

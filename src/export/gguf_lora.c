@@ -25,7 +25,7 @@ static tn_status check(const tn_merged *m, const char *path) {
     const tn_adapter *adapter = m->adapter;
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
-        if (p->kind == TN_PARAM_WEIGHT || p->kind == TN_PARAM_BIAS) {
+        if (!tn_param_is_lora(p)) {
             tn_fail(TN_USAGE, "%s: %s was trained in full, and an adapter in GGUF has LoRA alone", path,
                     p->name);
             return tn_remedy("export base and adapter as one model (--to gguf)");

@@ -42,6 +42,8 @@ static tn_status add(void *user, tn_module module, int64_t layer, bool bias) {
         t->a = tn_adapter_find(m->adapter, module, layer, TN_PARAM_LORA_A);
         t->b = tn_adapter_find(m->adapter, module, layer, TN_PARAM_LORA_B);
     }
+    if (!bias && module >= TN_MODULE_EMBED && module <= TN_MODULE_HEAD)
+        t->rows = tn_adapter_tokens(m->adapter, m->arch, module);
     tn_module_shape(m->arch, module, &t->shape[0], &t->shape[1]);
     if (bias) t->shape[1] = 1;
     t->count = t->shape[0] * t->shape[1];
@@ -56,7 +58,8 @@ static bool leaves_embedding(const tn_arch *arch, const tn_adapter *adapter) {
     return arch->tied && !adapter->full &&
            (tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT) ||
             tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_WEIGHT) ||
-            tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_LORA_A));
+            tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_LORA_A) ||
+            tn_adapter_find(adapter, TN_MODULE_HEAD, -1, TN_PARAM_TOKENS));
 }
 
 static tn_status open_adapter(tn_merged *m, const char *directory) {
@@ -91,7 +94,7 @@ void tn_merged_close(tn_merged *m) {
     *m = (tn_merged){0};
 }
 
-bool tn_merged_changes(const tn_merged_tensor *t) { return t->full || t->a; }
+bool tn_merged_changes(const tn_merged_tensor *t) { return t->full || t->a || t->rows; }
 
 int64_t tn_merged_largest(const tn_merged *m) {
     int64_t largest = 1;
@@ -135,6 +138,10 @@ tn_status tn_merged_values(const tn_merged *m, const tn_merged_tensor *t, float 
     for (int64_t row = 0; row < rows; row++) {
         tn_base_row(m->files, t->base, m->arch->head_dim, row, values + row * cols);
         if (r) add_delta(values + row * cols, cols, b + row * r, a, r, (float)t->a->scale);
+    }
+    for (int64_t i = 0; t->rows && i < t->rows->shape[0]; i++) {
+        const tn_tensor_info *trained = m->trained[t->rows - m->adapter->params];
+        tn_dequantize(trained->dtype, trained->data, i * cols, cols, values + t->rows->ids[i] * cols);
     }
 done:
     free(a);

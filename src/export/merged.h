@@ -19,6 +19,7 @@ typedef struct tn_merged_tensor {
     const tn_tensor_info *base; /* what it begins with; of a head that leaves its embedding, the embedding */
     const tn_param *full;       /* takes the base's place, or NULL */
     const tn_param *a, *b;      /* LoRA on it, or NULL */
+    const tn_param *rows;       /* take the place of the base's rows of their ids, or NULL */
 } tn_merged_tensor;
 
 typedef struct tn_merged {

@@ -11,6 +11,7 @@
 #include "export/model_write.h"
 #include "model/module.h"
 #include "op/source.h"
+#include "quant/dynamic_map.h"
 
 /* A tensor of the file that is written: the codes of a weight (data NULL), or bytes at hand. */
 typedef struct written {
@@ -28,7 +29,7 @@ typedef struct job {
     written *list;
     int64_t count, capacity;
     unsigned char *image; /* one quantised weight */
-    float map[256];
+    const float *map;     /* of the scales */
 } job;
 
 static const uint8_t row_format = 0; /* X.weight_format: rows of codes in order */
@@ -223,7 +224,7 @@ tn_status tn_write_quantised(const tn_arch *arch, const tn_model_files *files, t
     tn_status status;
     j.quantised = tn_arena_take(&j.arena, tn_model_files_count(files) + 1);
     if (!j.quantised) return tn_fail_memory(tn_model_files_count(files), "a list of tensors");
-    tn_dynamic_map(j.map);
+    j.map = tn_dynamic_map(true);
     TN_TRY(tn_each_tensor(arch, mark, &j));
     TN_TRY(take_image(&j));
     TN_TRY(tn_model_writer_new(&j.writer));

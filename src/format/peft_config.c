@@ -162,36 +162,31 @@ static tn_status read_patterns(const reader *r, const char *key, bool ranks, tn_
     return TN_OK;
 }
 
-/* One number or a list of them, none below `least`. */
-static tn_status read_integers(const reader *r, const tn_json *node, const char *key, int64_t least,
-                               int64_t **out, int64_t *count) {
-    if (!node || tn_json_is_null(node)) return TN_OK;
+/* One number or a list of them. */
+static tn_status read_integers(const reader *r, const char *key, int64_t **out, int64_t *count) {
+    const tn_json *node = tn_json_get(r->root, key);
+    if (tn_json_is_null(node)) return TN_OK;
     const tn_json *items = node->type == TN_JSON_ARRAY ? node->items : node;
     const int64_t n = node->type == TN_JSON_ARRAY ? node->count : 1;
     *out = tn_arena_take(&r->config->arena, (n + 1) * (int64_t)sizeof **out);
     if (!*out) return tn_fail_memory(n * (int64_t)sizeof **out, key);
     for (int64_t i = 0; i < n; i++) {
-        if (items[i].type != TN_JSON_INTEGER || items[i].integer < least)
-            return tn_fail(TN_BAD_DATA, "%s: %s holds something that is no number%s", r->path, key,
-                           least == 0 ? " from 0" : "");
+        if (items[i].type != TN_JSON_INTEGER)
+            return tn_fail(TN_BAD_DATA, "%s: %s holds something that is no number", r->path, key);
         (*out)[i] = items[i].integer;
     }
     *count = n;
     return TN_OK;
 }
 
-/* A list, or {"embed_tokens": list}; lists of other modules are marked as unsupported. */
+/* Lists of other modules than the two tables are marked as unsupported. */
 static tn_status read_trainable_tokens(const reader *r) {
-    static const char key[] = "trainable_token_indices";
-    const tn_json *node = tn_json_get(r->root, key);
-    if (node && node->type == TN_JSON_OBJECT) {
-        if (node->count != 1 || !tn_ends_with(node->members[0].key, "embed_tokens")) {
-            if (node->count > 0) r->config->unsupported = key;
-            return TN_OK;
-        }
-        node = &node->members[0].value;
-    }
-    return read_integers(r, node, key, 0, &r->config->trainable_token_indices, &r->config->trainable_tokens);
+    tn_peft_config *c = r->config;
+    const char *other;
+    tn_status status = tn_token_rules_read(&c->arena, tn_json_get(r->root, "trainable_token_indices"), r->path,
+                                           TN_BAD_DATA, &c->embed_tokens, &c->head_tokens, &other);
+    if (status == TN_OK && other) c->unsupported = "trainable_token_indices";
+    return status;
 }
 
 /* Some ways to begin take from the base what A and B begin with (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA): A and B
@@ -249,6 +244,7 @@ static const struct {
     {"use_rslora", false},
     {"use_dora", false},
     {"trainable_token_indices", false},
+    {"ensure_weight_tying", false},
     {"peft_version", false},
     {"loftq_config", false},
     {"corda_config", false},
@@ -261,7 +257,6 @@ static const struct {
     {"layer_replication", true},
     {"target_parameters", true},
     {"megatron_config", true},
-    {"ensure_weight_tying", true},
     {"alora_invocation_tokens", true},
     {"use_qalora", true},
     {"use_bdlora", true},
@@ -311,11 +306,11 @@ static tn_status read_keys(const reader *r) {
     TN_TRY(read_rule(r, "modules_to_save", &c->modules_to_save));
     TN_TRY(read_rule(r, "layers_pattern", &c->layers_pattern));
     /* PEFT takes negative numbers, which name no layer. */
-    TN_TRY(read_integers(r, tn_json_get(r->root, "layers_to_transform"), "layers_to_transform", INT64_MIN,
-                         &c->layers_to_transform, &c->layers_count));
+    TN_TRY(read_integers(r, "layers_to_transform", &c->layers_to_transform, &c->layers_count));
     TN_TRY(read_patterns(r, "rank_pattern", true, &c->rank_pattern, &c->rank_patterns));
     TN_TRY(read_patterns(r, "alpha_pattern", false, &c->alpha_pattern, &c->alpha_patterns));
     TN_TRY(read_trainable_tokens(r));
+    TN_TRY(read_flag(r, "ensure_weight_tying", &c->ensure_weight_tying));
     status = look_at_other_keys(r);
 done:
     return status;
@@ -406,14 +401,28 @@ static void put_init(tn_json_writer *w, const char *init) {
     else tn_json_string_member(w, "init_lora_weights", init);
 }
 
+/* A list where the embedding alone has such rows, which older releases of PEFT read too. */
+static void put_tokens(tn_json_writer *w, const tn_peft_config *c) {
+    static const char key[] = "trainable_token_indices";
+    const tn_token_rule *embed = &c->embed_tokens, *head = &c->head_tokens;
+    if (embed->count && !head->count) put_integers(w, key, embed->ids, embed->count);
+    if (!head->count) return;
+    tn_json_key(w, key);
+    tn_json_begin(w, '{');
+    if (embed->count) put_integers(w, "embed_tokens", embed->ids, embed->count);
+    put_integers(w, "lm_head", head->ids, head->count);
+    tn_json_end(w, '}');
+}
+
 /* Keys in alphabetical order. Old releases of PEFT stop at a key they do not know, so the younger ones
- * (exclude_modules, trainable_token_indices) stand there only where they say something. */
+ * (ensure_weight_tying, exclude_modules, trainable_token_indices) stand there only where they say something. */
 static void put_config(tn_json_writer *w, const tn_peft_config *c) {
     tn_json_begin(w, '{');
     put_patterns(w, "alpha_pattern", c->alpha_pattern, c->alpha_patterns);
     put_text(w, "auto_mapping", NULL);
     put_text(w, "base_model_name_or_path", c->base_model);
     tn_json_string_member(w, "bias", c->bias);
+    if (c->ensure_weight_tying) tn_json_boolean_member(w, "ensure_weight_tying", true);
     if (c->exclude_modules.regex || c->exclude_modules.count)
         put_rule(w, "exclude_modules", &c->exclude_modules, false);
     tn_json_boolean_member(w, "fan_in_fan_out", false);
@@ -432,8 +441,7 @@ static void put_config(tn_json_writer *w, const tn_peft_config *c) {
     put_text(w, "revision", c->revision);
     put_rule(w, "target_modules", &c->target_modules, c->all_linear);
     put_text(w, "task_type", c->task_type);
-    if (c->trainable_tokens)
-        put_integers(w, "trainable_token_indices", c->trainable_token_indices, c->trainable_tokens);
+    put_tokens(w, c);
     tn_json_boolean_member(w, "use_dora", c->use_dora);
     tn_json_boolean_member(w, "use_rslora", c->use_rslora);
     tn_json_end(w, '}');

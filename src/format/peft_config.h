@@ -19,6 +19,11 @@ typedef struct tn_pattern {
     double value;
 } tn_pattern;
 
+/* Rows of a table that train while the others stay, in the order of their tensor's rows. */
+typedef struct tn_token_rule {
+    int64_t *ids, count; /* 0 = none */
+} tn_token_rule;
+
 typedef struct tn_peft_config {
     tn_arena arena; /* owns all strings and arrays below */
     int64_t r;
@@ -34,7 +39,8 @@ typedef struct tn_peft_config {
     tn_name_rule layers_pattern;
     tn_pattern *rank_pattern, *alpha_pattern;
     int64_t rank_patterns, alpha_patterns;
-    int64_t *trainable_token_indices, trainable_tokens; /* of embed_tokens */
+    tn_token_rule embed_tokens, head_tokens; /* trainable_token_indices: of embed_tokens, of lm_head */
+    bool ensure_weight_tying;
     const char *unsupported; /* first key whose value we cannot honour ("lora_bias"), else NULL */
 } tn_peft_config;
 
@@ -49,6 +55,12 @@ void tn_peft_config_free(tn_peft_config *config);
 /* Parses a target_modules-like value: a JSON list of strings, a comma-separated list, or a regular expression
  * (anything else with a character that no module name has). Fills `rule` from `arena`. */
 tn_status tn_name_rule_parse(tn_arena *arena, const char *text, tn_name_rule *rule);
+
+/* trainable_token_indices: a list of ids for embed_tokens, or an object of lists for embed_tokens and lm_head.
+ * Fills both rules from the arena. `*other` is the first name of another module, NULL where there is none.
+ * Errors: `wrong`, for what is no such value or names an id twice; `path` stands in messages. */
+tn_status tn_token_rules_read(tn_arena *arena, const tn_json *node, const char *path, tn_status wrong,
+                              tn_token_rule *embed, tn_token_rule *head, const char **other);
 
 /* Compiled form of the rules for asking about many modules; not for two threads at once. The configuration must
  * outlive it. */

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "quant/dynamic_map.h"
 
 const char *tn_group_name(tn_group group) {
     static const char *const names[TN_GROUPS] = {"lora", "full", "embed_tokens", "lm_head"};
@@ -100,27 +101,116 @@ static tn_status add_trained(void *user, tn_module module, int64_t layer, bool b
     return add_full(user, module, layer, bias);
 }
 
+/* ---- Trained rows --------------------------------------------------------------------------------- */
+
+const tn_param *tn_adapter_tokens(const tn_adapter *adapter, const tn_arch *arch, tn_module module) {
+    const tn_param *own = tn_adapter_find(adapter, module, -1, TN_PARAM_TOKENS);
+    if (own || module != TN_MODULE_HEAD || !arch->tied) return own;
+    return tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_TOKENS);
+}
+
+static tn_status add_tokens(builder *b, tn_module module, const tn_token_rule *rule) {
+    tn_param param = {.kind = TN_PARAM_TOKENS,
+                      .module = module,
+                      .layer = -1,
+                      .group = full_group(b->adapter, module),
+                      .decay = true,
+                      .rank = 2,
+                      .shape = {rule->count, b->arch->hidden},
+                      .dtype = TN_DTYPE_F32, /* as PEFT keeps them beside a base of 16 bits */
+                      .ids = rule->ids};
+    if (rule->count == 0) return TN_OK;
+    for (int64_t i = 0; i < rule->count; i++)
+        if (rule->ids[i] >= b->arch->vocab) {
+            tn_fail(TN_USAGE, "%s: trainable_token_indices names token %lld, and the model has %lld", b->name,
+                    (long long)rule->ids[i], (long long)b->arch->vocab);
+            return tn_remedy("ids are the numbers that tenon tokenize prints, from 0");
+        }
+    return add_param(b, param, "token_adapter.trainable_tokens_delta");
+}
+
+/* As PEFT: of a tied model the head's rows are the embedding's where both lists say the same. */
+static tn_status add_all_tokens(builder *b) {
+    const tn_peft_config *c = b->adapter->config;
+    const tn_token_rule *embed = &c->embed_tokens, *head = &c->head_tokens;
+    const bool same = embed->count == head->count && head->count > 0 &&
+                      memcmp(embed->ids, head->ids, (size_t)head->count * sizeof *head->ids) == 0;
+    if (b->arch->tied && c->ensure_weight_tying && embed->count && head->count && !same) {
+        tn_fail(TN_USAGE, "%s: ensure_weight_tying, and trainable_token_indices names other tokens of lm_head",
+                b->name);
+        return tn_remedy("give one list, which is for both");
+    }
+    tn_status status = add_tokens(b, TN_MODULE_EMBED, embed);
+    if (status != TN_OK || (b->arch->tied && same)) return status;
+    return add_tokens(b, TN_MODULE_HEAD, head);
+}
+
+/* A table is changed in one way: PEFT refuses most of these pairs too. */
+static tn_status check_tokens(const builder *b) {
+    static const tn_module tables[] = {TN_MODULE_EMBED, TN_MODULE_HEAD};
+    static const tn_param_kind others[] = {TN_PARAM_WEIGHT, TN_PARAM_LORA_A};
+    for (int i = 0; i < 2; i++) {
+        char path[96];
+        if (!tn_adapter_tokens(b->adapter, b->arch, tables[i])) continue;
+        for (int k = 0; k < 2; k++)
+            if (tn_adapter_find(b->adapter, tables[i], -1, others[k])) {
+                tn_fail(TN_USAGE, "%s: rows of %s are in trainable_token_indices%s, and it is in %s too",
+                        b->name, tn_module_path(tables[i], -1, path),
+                        tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_TOKENS)
+                            ? ""
+                            : " (by the tied embedding)",
+                        k == 0 ? "modules_to_save" : "target_modules");
+                return tn_remedy("leave it out of one of the two");
+            }
+    }
+    return TN_OK;
+}
+
+/* Without such modules the setting changes nothing, nor on a base that is not tied. */
+static tn_status check_tying(const builder *b) {
+    static const tn_module tables[] = {TN_MODULE_EMBED, TN_MODULE_HEAD};
+    if (!b->adapter->config->ensure_weight_tying || !b->arch->tied) return TN_OK;
+    for (int i = 0; i < 2; i++)
+        if (tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_WEIGHT) ||
+            tn_adapter_find(b->adapter, tables[i], -1, TN_PARAM_LORA_A)) {
+            tn_fail(TN_USAGE,
+                    "%s: ensure_weight_tying, by which embed_tokens and lm_head train as one, is not "
+                    "supported yet",
+                    b->name);
+            return tn_remedy("make the adapter without it: the two then begin equal and train apart");
+        }
+    return TN_OK;
+}
+
+/* ---- The list ------------------------------------------------------------------------------------- */
+
+enum { SMALLEST_IN_8_BITS = 4096 };
+bool tn_param_is_small(const tn_param *p) { return p->count < SMALLEST_IN_8_BITS; }
+
 static int by_group(const void *x, const void *y) {
     const tn_param *a = x, *b = y;
+    if (tn_param_is_small(a) != tn_param_is_small(b)) return tn_param_is_small(a) ? 1 : -1;
     if (a->group != b->group) return (int)a->group - (int)b->group;
     if (a->decay != b->decay) return (int)b->decay - (int)a->decay;
     if (a->layer != b->layer) return a->layer < b->layer ? -1 : 1;
     return a->module != b->module ? (int)a->module - (int)b->module : (int)a->kind - (int)b->kind;
 }
 
-/* Offsets are multiples of 64 elements so that every tensor may be read with wide loads. */
+/* The gaps between tensors are zeros, in gradients and moments too. */
 static void lay_out(tn_adapter *adapter) {
     int64_t offset = 0;
     qsort(adapter->params, (size_t)adapter->param_count, sizeof *adapter->params, by_group);
     for (int64_t i = 0; i < adapter->param_count; i++) {
         tn_param *p = &adapter->params[i];
         tn_span *span = adapter->span_count ? &adapter->spans[adapter->span_count - 1] : NULL;
-        if (!span || span->group != p->group || span->decay != p->decay) {
+        const bool small = tn_param_is_small(p);
+        if (!span || span->group != p->group || span->decay != p->decay || span->small != small) {
             span = &adapter->spans[adapter->span_count++];
-            *span = (tn_span){p->group, p->decay, offset, 0};
+            *span = (tn_span){p->group, p->decay, small, offset, 0};
         }
         p->offset = offset;
-        offset += (p->count + 63) / 64 * 64;
+        const int64_t unit = small ? 64 : TN_DYNAMIC_BLOCK;
+        offset += (p->count + unit - 1) / unit * unit;
         span->count = offset - span->offset;
     }
     adapter->elements = offset;
@@ -129,7 +219,6 @@ static void lay_out(tn_adapter *adapter) {
 static tn_status check_supported(const tn_peft_config *config, const char *name) {
     const char *what = config->unsupported;
     if (!what && config->use_dora) what = "use_dora";
-    if (!what && config->trainable_tokens > 0) what = "trainable_token_indices";
     if (!what && strcmp(config->bias, "none") != 0) what = "bias";
     if (!what) return TN_OK;
     tn_fail(TN_USAGE, "%s: the setting %s is not supported yet", name, what);
@@ -173,6 +262,9 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
     TN_TRY(tn_each_tensor(arch, add_trained, &b));
     if (arch->tied)
         TN_TRY(add_trained(&b, TN_MODULE_HEAD, -1, false)); /* the embedding's tensor, a module still */
+    TN_TRY(add_all_tokens(&b));
+    TN_TRY(check_tokens(&b));
+    TN_TRY(check_tying(&b));
     TN_TRY(tn_targeting_check(b.targeting, name));
     warn_of_layers(config, arch->layers, name);
     const char *unmatched = tn_targeting_unmatched(b.targeting);
@@ -238,14 +330,50 @@ int64_t tn_adapter_group_count(const tn_adapter *adapter, tn_group group) {
     return count;
 }
 
-void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, int moments) {
+static int64_t large_elements(const tn_adapter *adapter) {
+    for (int i = 0; i < adapter->span_count; i++)
+        if (adapter->spans[i].small) return adapter->spans[i].offset;
+    return adapter->elements;
+}
+
+static void place_moment(const tn_adapter *adapter, tn_region *region, float **wide, uint8_t **codes,
+                         float **absmax) {
+    const int64_t in_8_bits = adapter->first_moment, rest = adapter->elements - in_8_bits;
+    const tn_segment segment = TN_SEGMENT_OPTIMIZER;
+    if (rest) *wide = tn_region_take(region, segment, rest * (int64_t)sizeof **wide);
+    if (in_8_bits == 0) return;
+    *codes = tn_region_take(region, segment, in_8_bits);
+    *absmax = tn_region_take(region, segment, in_8_bits / TN_DYNAMIC_BLOCK * (int64_t)sizeof **absmax);
+}
+
+void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, tn_moments moments) {
     int64_t bytes = adapter->elements * (int64_t)sizeof(float);
     if (bytes == 0) return;
     adapter->values = tn_region_take(region, TN_SEGMENT_ADAPTER, bytes);
     if (!training) return;
     adapter->grads = tn_region_take(region, TN_SEGMENT_GRADIENTS, bytes);
-    if (moments > 0) adapter->m = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
-    if (moments > 1) adapter->v = tn_region_take(region, TN_SEGMENT_OPTIMIZER, bytes);
+    adapter->first_moment = moments.in_8_bits ? large_elements(adapter) : 0;
+    if (moments.arrays > 0) place_moment(adapter, region, &adapter->m, &adapter->m_codes, &adapter->m_absmax);
+    if (moments.arrays > 1) place_moment(adapter, region, &adapter->v, &adapter->v_codes, &adapter->v_absmax);
+}
+
+tn_status tn_adapter_clear(tn_adapter *adapter, tn_device *device) {
+    const int64_t all = adapter->elements, in_8_bits = adapter->first_moment;
+    const struct {
+        void *memory;
+        int64_t bytes;
+    } pieces[] = {{adapter->grads, all * 4},
+                  {adapter->m, (all - in_8_bits) * 4},
+                  {adapter->v, (all - in_8_bits) * 4},
+                  {adapter->m_codes, in_8_bits},
+                  {adapter->v_codes, in_8_bits},
+                  {adapter->m_absmax, in_8_bits / TN_DYNAMIC_BLOCK * 4},
+                  {adapter->v_absmax, in_8_bits / TN_DYNAMIC_BLOCK * 4}};
+    tn_status status = TN_OK;
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if (pieces[i].memory) TN_TRY(device->backend->zero(device, pieces[i].memory, pieces[i].bytes));
+done:
+    return status;
 }
 
 /* PEFT's initial values (tuners/lora/layer.py, reset_lora_parameters). The stream's site is a hash of the name,
@@ -279,7 +407,7 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
     TN_TRY(tn_alloc(&values, largest, (int64_t)sizeof *values, "initial values"));
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
-        if (p->kind == TN_PARAM_WEIGHT || p->kind == TN_PARAM_BIAS) TN_TRY(base(user, p, values));
+        if (!tn_param_is_lora(p)) TN_TRY(base(user, p, values));
         else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
         TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
                                        p->count * (int64_t)sizeof *values));

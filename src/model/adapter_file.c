@@ -20,15 +20,32 @@ static const char *tail_of(const char *name) {
     return name;
 }
 
+/* Without the pieces that stand in a state dictionary, not in what PEFT writes: the adapter's name, and where a
+ * module that trains in full is held ("lm_head.modules_to_save.default.weight"). */
+static const char *plain_name(const char *name, char out[256]) {
+    static const char *const pieces[] = {".modules_to_save", ".default"};
+    snprintf(out, 256, "%s", tail_of(name));
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        const size_t length = strlen(pieces[i]);
+        char *found = strstr(out, pieces[i]);
+        if (found && (found[length] == '.' || !found[length]))
+            memmove(found, found + length, strlen(found + length) + 1);
+    }
+    return out;
+}
+
 const tn_tensor_info *tn_adapter_tensor(const tn_param *param, const tn_safetensors *file) {
     const tn_tensor_info *exact = tn_safetensors_find(file, param->name);
     if (exact) return exact;
     const char *tail = tail_of(param->name);
+    const tn_tensor_info *other = NULL;
+    char plain[256];
     for (int64_t i = 0; i < tn_safetensors_count(file); i++) {
         const tn_tensor_info *t = tn_safetensors_at(file, i);
         if (strcmp(tail_of(t->name), tail) == 0) return t;
+        if (!other && strcmp(plain_name(t->name, plain), tail) == 0) other = t;
     }
-    return NULL;
+    return other;
 }
 
 static bool shape_fits(const tn_param *p, const tn_tensor_info *t) {
@@ -97,6 +114,15 @@ static bool is_second_writing(const account *a, const tn_tensor_info *t) {
            memcmp(first->data, t->data, (size_t)t->bytes) == 0;
 }
 
+/* Of a tied model PEFT, asked to save embeddings, writes the trained rows under the head's name as well. */
+static bool is_tied_rows(const account *a, const tn_tensor_info *t) {
+    const tn_param *rows = tn_adapter_tokens(a->adapter, a->base->arch, TN_MODULE_HEAD);
+    const tn_tensor_info *first = rows ? tn_adapter_tensor(rows, a->file) : NULL;
+    return first && strcmp(tail_of(t->name), "lm_head.token_adapter.trainable_tokens_delta") == 0 &&
+           first->bytes == t->bytes && first->dtype == t->dtype &&
+           memcmp(first->data, t->data, (size_t)t->bytes) == 0;
+}
+
 /* A weight of the embedding or head that is no parameter. Where it is not the base's and stands under the name
  * of a module that trains in full, nothing explains it. */
 static tn_status account_for_table(const account *a, const tn_tensor_info *t, tn_module module) {
@@ -118,7 +144,8 @@ static tn_status account_for_rest(const account *a, const tn_tensor_info *t) {
     tn_module module;
     if (a->adapter->full) return note(a, &result->unexpected, &result->unexpected_count, t->name);
     if (tn_base_copy_module(tail_of(t->name), &module)) return account_for_table(a, t, module);
-    if (is_second_writing(a, t)) return note(a, &result->base_copies, &result->base_copies_count, t->name);
+    if (is_second_writing(a, t) || is_tied_rows(a, t))
+        return note(a, &result->base_copies, &result->base_copies_count, t->name);
     return note(a, &result->unexpected, &result->unexpected_count, t->name);
 }
 

@@ -22,7 +22,7 @@ bool tn_base_copy_module(const char *name, tn_module *module) {
         const char *rest = name + strlen(tables[i].path);
         *module = tables[i].module;
         return strcmp(rest, ".base_layer.weight") == 0 || strcmp(rest, ".original_module.weight") == 0 ||
-               strcmp(rest, ".weight") == 0;
+               strcmp(rest, ".token_adapter.base_layer.weight") == 0 || strcmp(rest, ".weight") == 0;
     }
     return false;
 }

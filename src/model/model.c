@@ -14,8 +14,9 @@
 
 typedef struct tn_placement {
     tn_linear *linear;     /* a linear group, or NULL … */
-    const void **vector;   /* … a vector of `cols` values, or NULL: the embedding table */
-    const tn_param *param; /* of a vector or the table where it trains, and … */
+    const void **vector;   /* … a vector of `cols` values, or NULL … */
+    tn_weight *table;      /* … the embedding, or its trained rows */
+    const tn_param *param; /* of a vector or a table where it trains, and … */
     float **gradient;      /* … where its gradient is noted */
     int64_t cols;
     tn_source source[TN_MAX_PARTS];
@@ -193,6 +194,41 @@ done:
     return status;
 }
 
+/* Trained rows of the embedding: a small table beside it. */
+static tn_status build_embed_rows(tn_model *m) {
+    const tn_param *param = tn_adapter_tokens(m->adapter, m->arch, TN_MODULE_EMBED);
+    tn_placement *p;
+    if (!param) return TN_OK;
+    tn_status status = new_placement(m, &p);
+    if (status != TN_OK) return status;
+    m->embed_rows = (tn_rows){.ids = param->ids, .table = {.rows = param->shape[0], .cols = param->shape[1]}};
+    *p = (tn_placement){.table = &m->embed_rows.table,
+                        .cols = param->shape[1],
+                        .param = param,
+                        .gradient = &m->embed_rows.gradient};
+    return TN_OK;
+}
+
+/* Trained rows of the head: a small linear beside it, which is all master. */
+static tn_status build_head_rows(tn_model *m) {
+    const tn_param *param = tn_adapter_tokens(m->adapter, m->arch, TN_MODULE_HEAD);
+    tn_linear *linear = &m->head_rows.linear;
+    tn_placement *p;
+    if (!param) return TN_OK;
+    tn_status status = new_placement(m, &p);
+    if (status != TN_OK) return status;
+    m->head_rows.ids = param->ids;
+    *linear = (tn_linear){
+        .parts = 1,
+        .part = {{.weight = {.dtype = m->device->dtype, .rows = param->shape[0], .cols = param->shape[1]},
+                  .master = &unbound_master}},
+        .in = param->shape[1],
+        .out = param->shape[0],
+        .site = (uint32_t)(m->arch->layers * 8 + 1)};
+    p->linear = linear;
+    return TN_OK;
+}
+
 static void find_lowest(tn_model *m) {
     m->lowest_trained = m->arch->layers;
     for (int64_t i = 0; i < m->adapter->param_count; i++) {
@@ -229,14 +265,17 @@ static tn_status build(finder *f) {
     tn_placement *embed;
     tn_status status;
     TN_TRY(new_placement(m, &embed));
+    embed->table = &m->embed;
     embed->cols = a->hidden;
     embed->param = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
     embed->gradient = &m->embed_grad;
     find_matrix(f, TN_MODULE_EMBED, -1, &embed->source[0]);
     m->embed = (tn_weight){.rows = a->vocab, .cols = a->hidden};
+    TN_TRY(build_embed_rows(m));
     for (int64_t i = 0; i < a->layers; i++) TN_TRY(build_layer(f, i));
     TN_TRY(add_norm(f, TN_MODULE_FINAL_NORM, -1, &m->final_norm, &m->dfinal_norm));
     TN_TRY(build_head(f));
+    TN_TRY(build_head_rows(m));
     if (f->missing) {
         status = tn_fail(TN_BAD_DATA, "%s: %s%s", tn_model_files_path(m->files), tn_str_text(&f->problems),
                          f->missing > 4 ? "; and more" : "");
@@ -295,8 +334,8 @@ static const void *trained_values(const tn_model *m, const tn_placement *p) {
 /* A vector is one row, but for a bias whose elements are permuted like the rows of its weight: a column. */
 static bool is_column(const tn_placement *p) { return p->vector && p->source[0].permuted_head_dim; }
 static int64_t cols_of(const tn_placement *p) { return is_column(p) ? 1 : p->cols; }
-static int64_t rows_of(const tn_model *m, const tn_placement *p) {
-    return is_column(p) ? p->cols : p->vector ? 1 : m->arch->vocab;
+static int64_t rows_of(const tn_placement *p) {
+    return is_column(p) ? p->cols : p->vector ? 1 : p->table->rows;
 }
 
 void tn_model_place(tn_model *model, tn_region *region) {
@@ -308,9 +347,14 @@ void tn_model_place(tn_model *model, tn_region *region) {
         sources_of(p, sources);
         if (p->linear) bytes = backend->linear_bytes(model->device, p->linear, sources);
         else if (p->param) bytes = copy_bytes(model, p->param->count);
-        else bytes = backend->weight_bytes(model->device, rows_of(model, p), cols_of(p), sources[0]);
+        else bytes = backend->weight_bytes(model->device, rows_of(p), cols_of(p), sources[0]);
         p->region = tn_region_take(region, TN_SEGMENT_WEIGHTS, bytes);
     }
+}
+
+static void bind_full(const tn_adapter *adapter, tn_part *part, const tn_param *param) {
+    part->master = adapter->values + param->offset;
+    if (adapter->grads) part->dweight = adapter->grads + param->offset;
 }
 
 static void bind_part(const tn_model *m, tn_part *part, tn_module module, int64_t layer) {
@@ -323,10 +367,7 @@ static void bind_part(const tn_model *m, tn_part *part, tn_module module, int64_
         if (adapter->grads)
             part->lora.da = adapter->grads + a->offset, part->lora.db = adapter->grads + b->offset;
     }
-    if (w) {
-        part->master = adapter->values + w->offset;
-        if (adapter->grads) part->dweight = adapter->grads + w->offset;
-    }
+    if (w) bind_full(adapter, part, w);
 }
 
 void tn_model_bind_adapter(tn_model *m) {
@@ -338,6 +379,8 @@ void tn_model_bind_adapter(tn_model *m) {
         bind_part(m, &layer->down.part[0], TN_MODULE_DOWN, i);
     }
     bind_part(m, &m->head.part[0], TN_MODULE_HEAD, -1);
+    const tn_param *rows = tn_adapter_tokens(m->adapter, m->arch, TN_MODULE_HEAD);
+    if (rows) bind_full(m->adapter, &m->head_rows.linear.part[0], rows);
     for (int64_t i = 0; m->adapter->grads && i < m->placement_count; i++)
         if (m->placements[i].param)
             *m->placements[i].gradient = m->adapter->grads + m->placements[i].param->offset;
@@ -358,16 +401,15 @@ tn_status tn_model_load(tn_model *m) {
         } else if (p->param) { /* the values are the adapter's, now or at tn_model_refresh */
             if (p->vector) *p->vector = trained_values(m, p);
             else
-                m->embed = (tn_weight){.data = trained_values(m, p),
-                                       .dtype = m->device->dtype,
-                                       .rows = m->arch->vocab,
-                                       .cols = p->cols,
-                                       .stride = p->cols};
+                *p->table = (tn_weight){.data = trained_values(m, p),
+                                        .dtype = m->device->dtype,
+                                        .rows = p->table->rows,
+                                        .cols = p->cols,
+                                        .stride = p->cols};
         } else if (p->vector) {
-            TN_TRY(backend->weight_load(m->device, rows_of(m, p), cols_of(p), sources[0], p->region, &vector));
+            TN_TRY(backend->weight_load(m->device, rows_of(p), cols_of(p), sources[0], p->region, &vector));
             *p->vector = vector.data;
-        } else
-            TN_TRY(backend->weight_load(m->device, m->arch->vocab, p->cols, sources[0], p->region, &m->embed));
+        } else TN_TRY(backend->weight_load(m->device, rows_of(p), p->cols, sources[0], p->region, p->table));
     }
     status = backend->load_finish(m->device);
 done:
@@ -398,7 +440,10 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     const tn_module module = tied ? TN_MODULE_EMBED : param->module;
     tn_tensor_name(module, param->layer, bias, name);
     const tn_tensor_info *t = m->files ? tn_model_files_find(m->files, name) : NULL;
-    if (t) tn_base_tensor(m->files, t, m->arch->head_dim, values);
+    if (t && param->ids)
+        for (int64_t i = 0; i < param->shape[0]; i++)
+            tn_base_row(m->files, t, m->arch->head_dim, param->ids[i], values + i * param->shape[1]);
+    else if (t) tn_base_tensor(m->files, t, m->arch->head_dim, values);
     else
         tn_random_weights(m->seed ^ tn_random_name(name), tn_tensor_std(m->arch, module, bias), param->count,
                           values);

@@ -19,6 +19,15 @@ typedef struct tn_layer {
     int64_t window;                             /* 0 = none */
 } tn_layer;
 
+/* Rows of the embedding or head that train while the rest is frozen (PEFT's trainable_token_indices): their
+ * values, [n, hidden], stand in the place of the base's. */
+typedef struct tn_rows {
+    const int64_t *ids; /* [n] tokens; NULL: there are none */
+    tn_weight table;    /* of the embedding … */
+    float *gradient;    /* … and its gradient; NULL in inference */
+    tn_linear linear;   /* of the head */
+} tn_rows;
+
 typedef struct tn_model {
     const tn_arch *arch;
     tn_device *device;
@@ -26,6 +35,7 @@ typedef struct tn_model {
     tn_adapter *adapter;
     tn_weight embed;
     float *embed_grad; /* embedding trained in full: fp32 [vocab, hidden], else NULL */
+    tn_rows embed_rows, head_rows;
     tn_layer *layers;
     const void *final_norm;
     float *dfinal_norm; /* NULL where frozen */

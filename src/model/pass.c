@@ -33,6 +33,7 @@ tn_status tn_pass_stage(tn_pass *pass) {
     TN_TRY(tn_alloc(&pass->host, 2 * rows, (int64_t)sizeof *pass->host, "batch staging"));
     TN_TRY(tn_alloc(&pass->host_cu_q, documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
     TN_TRY(tn_alloc(&pass->host_cu_kv, documents + 1, (int64_t)sizeof *pass->host, "batch staging"));
+    status = tn_embed_stage(pass);
 done:
     return status;
 }
@@ -43,6 +44,7 @@ void tn_pass_free(tn_pass *pass) {
     free(pass->host);
     free(pass->host_cu_q);
     free(pass->host_cu_kv);
+    free(pass->slots);
     free(pass->cache_k);
     free(pass->cache_v);
     free(pass);
@@ -72,18 +74,11 @@ static void place_inputs(tn_pass *pass, tn_region *region) {
     in->cos = tn_region_take(region, TN_SEGMENT_BATCH, rows * half * (int64_t)sizeof(float));
     in->sin = tn_region_take(region, TN_SEGMENT_BATCH, rows * half * (int64_t)sizeof(float));
     in->losses = tn_region_take(region, TN_SEGMENT_BATCH, rows * (int64_t)sizeof(float));
+    if (pass->model->embed_rows.ids) {
+        in->slots = tn_region_take(region, TN_SEGMENT_BATCH, rows * (int64_t)sizeof(int32_t));
+        in->slot_ids = tn_region_take(region, TN_SEGMENT_BATCH, rows * (int64_t)sizeof(int32_t));
+    }
     in->loss_total = tn_region_take(region, TN_SEGMENT_BATCH, (int64_t)sizeof(double));
-}
-
-static void place_head(tn_pass *pass, tn_region *region) {
-    const tn_arch *a = pass->model->arch;
-    const int64_t chunk = pass->limits.head_rows, border = pass->model->border_head;
-    pass->head_h = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden);
-    pass->head_x = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden + border);
-    pass->logits = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->vocab + border);
-    pass->head_rstd = tn_region_take(region, TN_SEGMENT_LOGITS, chunk * (int64_t)sizeof(float));
-    if (pass->limits.training) pass->head_dx = take(pass, region, TN_SEGMENT_LOGITS, chunk, a->hidden);
-    else pass->wide_logits = tn_region_take(region, TN_SEGMENT_LOGITS, a->vocab * (int64_t)sizeof(float));
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -130,6 +125,7 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
     const tn_model *m = pass->model;
     const tn_arch *a = m->arch;
     place_inputs(pass, region);
+    tn_head_place_inputs(pass, region);
     for (int64_t i = 0; l->cache_length && i < a->layers; i++) {
         pass->cache_k[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
         pass->cache_v[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
@@ -151,13 +147,13 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
     place_halves(pass, region);
     if (l->training) place_gradients(pass, region);
     tn_region_back_to(region, start);
-    place_head(pass, region);
+    tn_head_place(pass, region);
     tn_region_go_on(region);
 }
 
 /* ---- Inputs -------------------------------------------------------------------------------------- */
 
-static tn_status upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count) {
+tn_status tn_upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count) {
     return count ? OP(pass)->upload(DEV(pass), to, from, count * (int64_t)sizeof *from) : TN_OK;
 }
 
@@ -177,7 +173,7 @@ static tn_status set_rope(tn_pass *pass, int64_t documents) {
     }
     TN_TRY(OP(pass)->upload(DEV(pass), pass->in.inv_freq, inv_freq,
                             tables * rope->half * (int64_t)sizeof *inv_freq));
-    if (by_length) TN_TRY(upload_i32(pass, pass->in.inv_row, pass->host, pass->tokens));
+    if (by_length) TN_TRY(tn_upload_i32(pass, pass->in.inv_row, pass->host, pass->tokens));
     status = OP(pass)->rope_table(DEV(pass), pass->tokens, rope->half, pass->in.positions,
                                   by_length ? pass->in.inv_row : NULL, pass->in.inv_freq, tn_rope_scaling(rope),
                                   pass->in.cos, pass->in.sin);
@@ -198,42 +194,8 @@ static tn_status set_targets(tn_pass *pass, const int32_t *targets) {
         rows[n] = (int32_t)i, wanted[n++] = targets[i];
     }
     pass->labelled = n;
-    tn_status status = upload_i32(pass, pass->in.rows, rows, n);
-    return status == TN_OK ? upload_i32(pass, pass->in.targets, wanted, n) : status;
-}
-
-typedef struct id_row {
-    int32_t id, row;
-} id_row;
-
-static int by_id(const void *x, const void *y) {
-    const id_row *a = x, *b = y;
-    return a->id != b->id ? (a->id < b->id ? -1 : 1) : a->row < b->row ? -1 : a->row > b->row;
-}
-
-/* Rows sorted by token id with the segments of equal ids, so that the embedding's gradient adds in a fixed
- * order. */
-static tn_status set_order(tn_pass *pass, const int32_t *ids) {
-    int32_t *order = pass->host, *starts = NULL;
-    id_row *pairs = NULL;
-    int64_t n = 0;
-    tn_status status;
-    TN_TRY(tn_alloc(&pairs, pass->tokens, (int64_t)sizeof *pairs, "embedding order"));
-    TN_TRY(tn_alloc(&starts, pass->tokens + 1, (int64_t)sizeof *starts, "embedding order"));
-    for (int64_t i = 0; i < pass->tokens; i++) pairs[i] = (id_row){ids[i], (int32_t)i};
-    qsort(pairs, (size_t)pass->tokens, sizeof *pairs, by_id);
-    for (int64_t i = 0; i < pass->tokens; i++) {
-        order[i] = pairs[i].row;
-        if (i == 0 || pairs[i].id != pairs[i - 1].id) starts[n++] = (int32_t)i;
-    }
-    starts[n] = (int32_t)pass->tokens;
-    pass->segments = n;
-    TN_TRY(upload_i32(pass, pass->in.order, order, pass->tokens));
-    status = upload_i32(pass, pass->in.starts, starts, n + 1);
-done:
-    free(pairs);
-    free(starts);
-    return status;
+    tn_status status = tn_upload_i32(pass, pass->in.rows, rows, n);
+    return status == TN_OK ? tn_upload_i32(pass, pass->in.targets, wanted, n) : status;
 }
 
 static tn_status check_ids(const tn_pass *pass, const int32_t *ids, int64_t count) {
@@ -263,7 +225,7 @@ static void set_attention(tn_pass *pass, int64_t documents, int64_t longest_q, i
                                      .scale = a->attention_scale};
 }
 
-static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool with_order) {
+static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool training) {
     tn_status status;
     if (b->tokens > pass->limits.rows || b->documents > pass->limits.documents)
         return tn_fail(TN_FAILED, "a batch of %lld tokens in %lld documents exceeds the plan (%lld, %lld)",
@@ -275,13 +237,14 @@ static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool with_order) {
     memcpy(pass->host_cu_q, b->cu_seqlens, (size_t)(b->documents + 1) * sizeof *b->cu_seqlens);
     memcpy(pass->host_cu_kv, b->cu_seqlens, (size_t)(b->documents + 1) * sizeof *b->cu_seqlens);
     set_attention(pass, b->documents, b->longest, b->longest);
-    TN_TRY(upload_i32(pass, pass->in.ids, b->ids, b->tokens));
-    TN_TRY(upload_i32(pass, pass->in.positions, b->positions, b->tokens));
-    TN_TRY(upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
-    TN_TRY(upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
+    TN_TRY(tn_upload_i32(pass, pass->in.ids, b->ids, b->tokens));
+    TN_TRY(tn_upload_i32(pass, pass->in.positions, b->positions, b->tokens));
+    TN_TRY(tn_upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
+    TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
     TN_TRY(set_rope(pass, b->documents));
     TN_TRY(set_targets(pass, b->targets));
-    if (with_order) TN_TRY(set_order(pass, b->ids));
+    TN_TRY(tn_embed_set(pass, b->ids, training));
+    status = tn_head_set(pass);
 done:
     return status;
 }
@@ -291,8 +254,7 @@ done:
 static tn_status forward(tn_pass *pass, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
     tn_status status;
-    TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->tokens, pass->in.ids, &m->embed, m->arch->embed_scale,
-                                   tn_pass_saved(pass, TN_SAVED_H, 0)));
+    TN_TRY(tn_embed_forward(pass));
     for (int64_t l = 0; l < m->arch->layers; l++) TN_TRY(tn_block_forward(pass, l, dropout));
 done:
     return status;
@@ -300,17 +262,13 @@ done:
 
 tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
-    const bool embed = m->embed_grad != NULL;
     tn_status status;
-    TN_TRY(set_batch(pass, batch, embed));
+    TN_TRY(set_batch(pass, batch, true));
     TN_TRY(forward(pass, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
     for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--)
         TN_TRY(tn_block_backward(pass, l, dropout));
-    if (embed)
-        status = OP(pass)->embed_backward(DEV(pass), pass->tokens, m->arch->hidden, pass->segments,
-                                          pass->in.ids, pass->in.order, pass->in.starts, m->arch->embed_scale,
-                                          pass->dh, m->embed_grad);
+    status = tn_embed_backward(pass);
 done:
     return status;
 }
@@ -352,12 +310,14 @@ tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64
     pass->host_cu_kv[1] = (int32_t)(past + count);
     set_attention(pass, 1, count, past + count);
     for (int64_t i = 0; i < count; i++) pass->host[i] = (int32_t)(past + i);
-    TN_TRY(upload_i32(pass, pass->in.positions, pass->host, count));
-    TN_TRY(upload_i32(pass, pass->in.ids, ids, count));
-    TN_TRY(upload_i32(pass, pass->in.cu_q, pass->host_cu_q, 2));
-    TN_TRY(upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
-    TN_TRY(upload_i32(pass, pass->in.rows, &last, 1));
+    TN_TRY(tn_upload_i32(pass, pass->in.positions, pass->host, count));
+    TN_TRY(tn_upload_i32(pass, pass->in.ids, ids, count));
+    TN_TRY(tn_upload_i32(pass, pass->in.cu_q, pass->host_cu_q, 2));
+    TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
+    TN_TRY(tn_upload_i32(pass, pass->in.rows, &last, 1));
     TN_TRY(set_rope(pass, 1));
+    TN_TRY(tn_embed_set(pass, ids, false));
+    TN_TRY(tn_head_set(pass));
     TN_TRY(forward(pass, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
@@ -368,7 +328,7 @@ tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits
     tn_status status;
     TN_TRY(set_batch(pass, batch, false));
     for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
-    TN_TRY(upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
+    TN_TRY(tn_upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
     TN_TRY(forward(pass, NULL));
     status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
 done:

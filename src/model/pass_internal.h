@@ -1,5 +1,5 @@
-/* pass_internal.h: the buffers of a pass, shared by pass.c (inputs, running), block.c (one layer) and head.c
- * (loss).
+/* pass_internal.h: the buffers of a pass, shared by pass.c (inputs, running), embed.c, block.c (one layer) and
+ * head.c (loss).
  */
 #ifndef TN_MODEL_PASS_INTERNAL_H
 #define TN_MODEL_PASS_INTERNAL_H
@@ -11,11 +11,17 @@ typedef struct tn_inputs {
     int32_t *ids, *positions, *cu_q, *cu_kv; /* [T], [T], [documents+1] twice */
     int32_t *rows, *targets;                 /* labelled rows and their targets, compact */
     int32_t *order, *starts;                 /* rows by id, for the embedding's gradient */
+    int32_t *slots, *slot_ids;               /* trained rows: of each row of the batch; of those in `order` */
     int32_t *inv_row;                        /* [T] row of inv_freq, where it depends on the document */
     float *inv_freq, *cos, *sin;             /* [documents or 1, half], [T, half] twice */
     float *losses;                           /* [T] of labelled rows */
     double *loss_total;
 } tn_inputs;
+
+/* A token whose embedding trains alone, and which of those it is. */
+typedef struct tn_slot {
+    int32_t id, slot;
+} tn_slot;
 
 struct tn_pass {
     tn_model *model;
@@ -33,6 +39,9 @@ struct tn_pass {
     /* Head: one chunk of labelled rows. */
     tn_view head_h, head_x, head_dx, logits; /* [C, d], [C, d + border], [C, d], [C, vocab + border] */
     float *head_rstd;                        /* [C] */
+    tn_view row_logits, row_zeros;           /* [C, n] of the head's trained rows; zeros of that size */
+    int32_t *row_columns;                    /* [C, n] where in `logits`, counted in elements */
+    bool columns_set;                        /* the two are filled once */
     float *wide_logits;                      /* [vocab] fp32, generation */
     void *attention_scratch;                 /* attention's own; device->scratch serves the rest */
     int64_t attention_scratch_size;
@@ -40,7 +49,9 @@ struct tn_pass {
     /* The batch in hand. */
     tn_attention attention;
     int64_t tokens, labelled, segments, past;
-    int32_t *host; /* staging for what is uploaded */
+    int64_t ordered; /* rows in `order`: those whose embedding trains */
+    tn_slot *slots;  /* [n] by id */
+    int32_t *host;   /* staging for what is uploaded */
     int32_t *host_cu_q, *host_cu_kv;
 };
 
@@ -61,8 +72,23 @@ int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border includ
 tn_status tn_block_forward(tn_pass *pass, int64_t l, const tn_dropout *dropout);
 tn_status tn_block_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout);
 
+/* pass.c */
+tn_status tn_upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count);
+
+/* embed.c: the embedding of the batch in hand into H[0], and its gradient from pass->dh. */
+tn_status tn_embed_stage(tn_pass *pass);
+/* Which of the pass->tokens rows have an embedding that trains; in the order its gradient needs if `training`.
+ */
+tn_status tn_embed_set(tn_pass *pass, const int32_t *ids, bool training);
+tn_status tn_embed_forward(tn_pass *pass);
+tn_status tn_embed_backward(tn_pass *pass);
+
 /* head.c: final norm, lm_head and cross-entropy over labelled rows in chunks. Where `train`, pass->dh gets the
  * gradient of the last hidden state and the head's own gradients are accumulated. */
+void tn_head_place(tn_pass *pass, tn_region *region);
+/* What has to last from one batch to the next. */
+void tn_head_place_inputs(tn_pass *pass, tn_region *region);
+tn_status tn_head_set(tn_pass *pass);
 tn_status tn_head_loss(tn_pass *pass, bool train, float loss_scale, const tn_dropout *dropout);
 /* Logits of `count` rows (device indices) as fp32 on the host. */
 tn_status tn_head_logits(tn_pass *pass, const int32_t *rows, int64_t count, float *logits);

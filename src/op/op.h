@@ -131,6 +131,12 @@ typedef struct tn_optimizer_step {
     const double *sum_squares; /* on the device: Σ g² over all trainable parameters, before grad_scale */
 } tn_optimizer_step;
 
+/* A moment in 8 bits: a code for each element, a scale for each 256 of them (quant/dynamic_map.h). */
+typedef struct tn_codes {
+    uint8_t *codes;
+    float *absmax;
+} tn_codes;
+
 /* Which operations scratch is for: attention takes much, at times when the buffers of other operations are
  * free.
  */
@@ -275,6 +281,10 @@ struct tn_backend {
      * 0); Lion. */
     tn_status (*adamw)(tn_device *device, int64_t count, float *p, const float *g, float *m, float *v,
                        const tn_optimizer_step *step);
+    /* AdamW with m and v in 8 bits, the one by the map with a sign and the other by the map without: decoded,
+     * updated, used for the step, and then rounded to the nearest code again. */
+    tn_status (*adamw_8bit)(tn_device *device, int64_t count, float *p, const float *g, tn_codes m, tn_codes v,
+                            const tn_optimizer_step *step);
     tn_status (*sgd)(tn_device *device, int64_t count, float *p, const float *g, float *m,
                      const tn_optimizer_step *step);
     tn_status (*lion)(tn_device *device, int64_t count, float *p, const float *g, float *m,
@@ -299,7 +309,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 4 };
+enum { TN_BACKEND_VERSION = 5 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

@@ -6,25 +6,6 @@
 #include "base/mem.h"
 #include "quant/quant.h"
 
-/* Seven decades of 2^i values each: the middles of 2^i + 1 points from 0.1 to 1, which torch.linspace makes
- * from both ends. */
-void tn_dynamic_map(float map[256]) {
-    static const float decades[7] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
-    int at = 128;
-    map[127] = 0, map[255] = 1;
-    for (int i = 0; i < 7; i++) {
-        int n = (1 << i) + 1;
-        float points[65], step = (1.0f - 0.1f) / (float)(n - 1);
-        for (int k = 0; k < n; k++)
-            points[k] = k < n / 2 ? __builtin_fmaf(step, (float)k, 0.1f)
-                                  : __builtin_fmaf(-step, (float)(n - 1 - k), 1.0f);
-        for (int k = 0; k + 1 < n; k++, at++) {
-            map[at] = (points[k] + points[k + 1]) / 2 * decades[i];
-            map[254 - at] = -map[at];
-        }
-    }
-}
-
 float tn_scale_of(tn_dtype dtype, const tn_scales *s, int64_t b) {
     float scale = s->absmax ? s->absmax[b] : s->map[s->codes[b]] * s->nested[b / s->nested_block] + s->offset;
     return dtype == TN_DTYPE_LLM_INT8 ? scale * (1.0f / 127.0f) : scale;

@@ -9,8 +9,6 @@
 
 #include "format/tensor.h"
 
-/* The 256 values of an 8-bit scale, ascending (functional.py: create_dynamic_map, signed). */
-void tn_dynamic_map(float map[256]);
 /* What the codes of block `b` are multiplied with. */
 float tn_scale_of(tn_dtype dtype, const tn_scales *scales, int64_t b);
 /* Elements first … first+count-1 of the flat matrix. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/dynamic_map.h"
 #include "quant/scaled.h"
 
 enum { PIECE = 1024 /* values held at a time */ };
@@ -112,8 +113,7 @@ static uint8_t nearest_code(const float map[256], float x) {
 
 void tn_encode_nested(int64_t blocks, int64_t nested_block, const float *absmax, float offset, uint8_t *codes,
                       float *nested) {
-    float map[256];
-    tn_dynamic_map(map);
+    const float *map = tn_dynamic_map(true);
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < blocks; first += nested_block) {
         int64_t end = smaller(first + nested_block, blocks);
@@ -131,7 +131,7 @@ static void nest(const tn_scaled_layout *l, const float *absmax, unsigned char *
     *offset = l->blocks ? (float)(sum / (double)l->blocks) : 0;
     tn_encode_nested(l->blocks, l->nested_block, absmax, *offset, memory + l->absmax,
                      (float *)(void *)(memory + l->nested));
-    tn_dynamic_map((float *)(void *)(memory + l->map));
+    memcpy(memory + l->map, tn_dynamic_map(true), TN_DYNAMIC_VALUES * sizeof(float));
 }
 
 tn_status tn_encode_scaled(const tn_scaled_layout *l, tn_value_source *values, const void *user, void *memory,

@@ -8,96 +8,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
-
-/* ---- Optimizer state ------------------------------------------------------------------------------ */
-
-/* optimizer.safetensors: for every parameter NAME the moments its optimizer keeps, NAME.exp_avg (SGD's momentum
- * as well) and NAME.exp_avg_sq, and NAME.master, the exact fp32 value, where the adapter file holds a rounded
- * one. */
-typedef enum state_kind { STATE_M, STATE_V, STATE_MASTER, STATE_KINDS } state_kind;
-static const char *const state_names[STATE_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
-
-static bool has_state(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
-    if (kind == STATE_MASTER) return p->dtype != TN_DTYPE_F32;
-    return kind == STATE_M ? adapter->m != NULL : adapter->v != NULL;
-}
-
-static float *state_of(const tn_adapter *adapter, const tn_param *p, state_kind kind) {
-    float *base = kind == STATE_M ? adapter->m : kind == STATE_V ? adapter->v : adapter->values;
-    return base + p->offset;
-}
-
-static const char *state_name(tn_arena *arena, const tn_param *p, state_kind kind) {
-    return tn_arena_printf(arena, "%s.%s", p->name, state_names[kind]);
-}
-
-typedef struct state_saver {
-    const tn_engine *engine;
-    float *values;
-    int64_t *params; /* declared index → parameter and kind */
-    state_kind *kinds;
-} state_saver;
-
-static tn_status give_state(void *user, int64_t index, const void **bytes) {
-    state_saver *s = user;
-    const tn_adapter *adapter = s->engine->adapter;
-    const tn_param *p = &adapter->params[s->params[index]];
-    *bytes = s->values;
-    return s->engine->device->backend->download(s->engine->device, s->values,
-                                                state_of(adapter, p, s->kinds[index]),
-                                                p->count * (int64_t)sizeof *s->values);
-}
-
-static tn_status save_optimizer(const tn_engine *e, tn_arena *arena, const char *directory) {
-    const tn_adapter *adapter = e->adapter;
-    state_saver s = {.engine = e};
-    tn_safetensors_writer *writer = NULL;
-    int64_t largest = 1, n = 0;
-    tn_status status;
-    TN_TRY(tn_safetensors_writer_new(&writer));
-    TN_TRY(
-        tn_alloc(&s.params, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.params, "optimizer state"));
-    TN_TRY(tn_alloc(&s.kinds, STATE_KINDS * adapter->param_count, (int64_t)sizeof *s.kinds, "optimizer state"));
-    for (int64_t i = 0; i < adapter->param_count; i++)
-        for (int kind = 0; kind < STATE_KINDS; kind++) {
-            const tn_param *p = &adapter->params[i];
-            if (!has_state(adapter, p, (state_kind)kind)) continue;
-            TN_TRY(tn_safetensors_declare(writer, state_name(arena, p, (state_kind)kind), TN_DTYPE_F32, p->rank,
-                                          p->shape));
-            s.params[n] = i, s.kinds[n++] = (state_kind)kind;
-            if (p->count > largest) largest = p->count;
-        }
-    TN_TRY(tn_alloc(&s.values, largest, (int64_t)sizeof *s.values, "optimizer state"));
-    status =
-        tn_safetensors_write(writer, tn_path_join(arena, directory, "optimizer.safetensors"), give_state, &s);
-done:
-    free(s.values);
-    free(s.params);
-    free(s.kinds);
-    tn_safetensors_writer_free(writer);
-    return status;
-}
-
-static tn_status load_optimizer(tn_engine *e, tn_arena *arena, const char *directory) {
-    tn_safetensors *file = NULL;
-    const char *path = tn_path_join(arena, directory, "optimizer.safetensors");
-    tn_status status;
-    TN_TRY(tn_safetensors_open(path, &file));
-    for (int64_t i = 0; i < e->adapter->param_count; i++)
-        for (int kind = 0; kind < STATE_KINDS; kind++) {
-            const tn_param *p = &e->adapter->params[i];
-            if (!has_state(e->adapter, p, (state_kind)kind)) continue;
-            const tn_tensor_info *t = tn_safetensors_find(file, state_name(arena, p, (state_kind)kind));
-            if (!t || t->dtype != TN_DTYPE_F32 || t->elements != p->count)
-                TN_THROW(TN_BAD_DATA, "%s: the %s of %s is missing or of another size", path, state_names[kind],
-                         p->name);
-            TN_TRY(e->device->backend->upload(e->device, state_of(e->adapter, p, (state_kind)kind), t->data,
-                                              t->bytes));
-        }
-done:
-    tn_safetensors_close(file);
-    return status;
-}
+#include "train/optimizer_state.h"
 
 /* ---- run.json and trainer_state.json -------------------------------------------------------------- */
 
@@ -457,7 +368,7 @@ static tn_status write_files(const tn_engine *e, const tn_progress *progress, co
     tn_status status;
     TN_TRY(tn_make_directories(directory));
     TN_TRY(tn_save_adapter_files(e, directory));
-    TN_TRY(save_optimizer(e, arena, directory));
+    TN_TRY(tn_optimizer_save(e, directory));
     TN_TRY(write_trainer_state(e, progress, max_steps, arena, directory));
     TN_TRY(tn_run_write(e, progress, data_hash, max_steps, directory));
     TN_TRY(write_manifest(arena, directory));
@@ -499,8 +410,8 @@ tn_status tn_checkpoint_load(tn_engine *e, const char *path, tn_progress *progre
     tn_arena arena = {0};
     const tn_json *run, *p;
     tn_status status;
-    TN_TRY(load_optimizer(e, &arena,
-                          path)); /* the adapter's own values came in with the engine; masters follow here */
+    TN_TRY(
+        tn_optimizer_load(e, path)); /* the adapter's own values came in with the engine; masters follow here */
     TN_TRY(tn_checkpoint_read_run(&arena, path, &run));
     p = tn_json_get(run, "progress");
     *progress = (tn_progress){.step = tn_json_integer(tn_json_get(p, "step"), -1),

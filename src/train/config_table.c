@@ -131,7 +131,8 @@ const tn_key tn_config_keys[] = {
     ROW("alpha_pattern", "", alpha_pattern, MAP, ANY, TRAINING, "", NULL,
         "alphas of single modules: a map from pattern to alpha"),
     ROW("trainable_token_indices", "", trainable_token_indices, LIST, ANY, TRAINING, "", NULL,
-        "rows of the embedding that train; not in this version"),
+        "tokens whose rows of the embedding train (of a tied model, the head's too); or by module: "
+        "'{\"embed_tokens\":[…],\"lm_head\":[…]}'"),
     ROW("full_finetuning", "", full_finetuning, BOOLEAN, ANY, TRAINING, "false", NULL,
         "train every weight instead of LoRA"),
     ROW("override", "", override_settings, MAP, ANY, TRAINING, "", NULL,
@@ -144,10 +145,10 @@ const tn_key tn_config_keys[] = {
         NULL,
         "for embed_tokens and lm_head; none = learning_rate / 10"),
     ROW("optim", "optimizer", optim, CHOICE, ANY, TRAINING, "adamw",
-        "adamw,adamw_8bit,sgd,lion,"
+        "adamw,adamw_8bit,paged_adamw_8bit,sgd,lion,"
         "adamw_torch=adamw,adamw_torch_fused=adamw,paged_adamw=adamw,paged_adamw_32bit=adamw,"
-        "adamw_bnb_8bit=adamw_8bit,paged_adamw_8bit=adamw_8bit,lion_32bit=lion,paged_lion_32bit=lion",
-        "adamw (or adamw_torch, adamw_torch_fused), sgd or lion; adamw_8bit is not in this version"),
+        "adamw_bnb_8bit=adamw_8bit,lion_32bit=lion,paged_lion_32bit=lion",
+        "adamw (or adamw_torch, adamw_torch_fused), sgd or lion; adamw_8bit keeps its state in 8 bits, as bitsandbytes does"),
     ROW("weight_decay", "", weight_decay, REAL, NOT_NEGATIVE, TRAINING, "0", NULL,
         "on all that trains but biases and norms"),
     ROW("adam_beta1", "", adam_beta1, REAL, UNIT_OPEN_TOP, TRAINING, "0.9", NULL,

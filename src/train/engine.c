@@ -19,12 +19,8 @@ static tn_status check_supported(const tn_settings *s) {
         tn_fail(TN_USAGE, "load_in_fp8 is not supported by this version");
         return tn_remedy("load_in_8bit holds the base in 8-bit integers, load_in_4bit in NF4");
     }
-    if (strcmp(s->optim, "adamw_8bit") == 0) {
-        tn_fail(TN_USAGE, "optim adamw_8bit is not supported by this version");
-        return tn_remedy(
-            "optim: adamw_torch is the same optimizer with its state in 32 bits (6 bytes more for each "
-            "trainable parameter)");
-    }
+    if (strcmp(s->optim, "paged_adamw_8bit") == 0)
+        tn_info("optim paged_adamw_8bit is adamw_8bit here: its state stays on the device, as plan counts it");
     if (strcmp(s->bias, "none") != 0) {
         tn_fail(TN_USAGE,
                 "bias %s, which trains biases of the base beside LoRA, is not supported by this version",
@@ -165,7 +161,8 @@ static tn_status check_embedding_rate(const tn_engine *e) {
         tn_adapter_group_count(e->adapter, TN_GROUP_EMBED) + tn_adapter_group_count(e->adapter, TN_GROUP_HEAD);
     if (e->use != TN_USE_TRAIN || trained > 0) return TN_OK;
     const char *reason = e->adapter->full ? "full_finetuning trains every weight at learning_rate"
-                                          : "neither embed_tokens nor lm_head is in modules_to_save";
+                                          : "neither embed_tokens nor lm_head trains (modules_to_save, "
+                                            "trainable_token_indices)";
     return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
@@ -397,11 +394,7 @@ tn_status tn_engine_allocate(tn_engine *e) {
     if (e->adapter->elements == 0) goto done;
     int64_t bytes = e->adapter->elements * (int64_t)sizeof(float);
     TN_TRY(backend->zero(e->device, e->adapter->values, bytes)); /* the gaps between tensors too */
-    if (e->use == TN_USE_TRAIN) {
-        TN_TRY(backend->zero(e->device, e->adapter->grads, bytes));
-        if (e->adapter->m) TN_TRY(backend->zero(e->device, e->adapter->m, bytes));
-        if (e->adapter->v) TN_TRY(backend->zero(e->device, e->adapter->v, bytes));
-    }
+    if (e->use == TN_USE_TRAIN) TN_TRY(tn_adapter_clear(e->adapter, e->device));
     const tn_base base = {&e->arch, e->files};
     if (e->adapter_directory) TN_TRY(tn_adapter_load(e->adapter, &base, e->device, e->adapter_directory));
     else TN_TRY(tn_adapter_init(e->adapter, e->device, e->settings->seed, tn_model_base_values, e->model));

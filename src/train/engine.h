@@ -90,8 +90,8 @@ void tn_engine_write_memory(const tn_engine *engine, tn_json_writer *w);
 double tn_engine_step_flops(const tn_engine *engine, int64_t tokens, int64_t length, int64_t labelled);
 /* Text for people: model, hash, precision, groups, "trainable params: X || all params: Y || trainable%: Z". */
 tn_status tn_engine_describe(const tn_engine *engine, tn_str *out);
-/* Arrays beside the gradients that the optimizer keeps: AdamW 2, Lion and SGD with momentum 1, SGD 0. */
-int tn_optimizer_moments(const tn_settings *settings);
+/* What the optimizer keeps: AdamW two arrays, Lion and SGD with momentum one, SGD none. */
+tn_moments tn_optimizer_moments(const tn_settings *settings);
 /* Learning rate of a group at factor 1. */
 double tn_group_learning_rate(const tn_settings *settings, tn_group group);
 

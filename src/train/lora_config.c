@@ -66,6 +66,25 @@ static tn_status layers(tn_peft_config *c, const char *text) {
     return TN_OK;
 }
 
+/* Ids with commas between them, or JSON: a list, or an object of lists. */
+static tn_status token_rules(tn_arena *arena, const char *text, tn_token_rule *embed, tn_token_rule *head) {
+    static const char key[] = "trainable_token_indices";
+    const tn_json *node;
+    const char *other = NULL;
+    if (!text) return TN_OK;
+    const char *json = *text == '{' || *text == '[' ? text : tn_arena_printf(arena, "[%s]", text);
+    if (!json) return tn_fail_memory((int64_t)strlen(text), key);
+    tn_status status = tn_json_parse(arena, json, (int64_t)strlen(json), TN_JSON_DEFAULT, key, &node);
+    if (status == TN_OK) status = tn_token_rules_read(arena, node, key, TN_USAGE, embed, head, &other);
+    else tn_fail(TN_USAGE, "%s: \"%s\" is no list of token ids", key, text);
+    if (status == TN_OK && other) tn_fail(TN_USAGE, "%s: %s has no rows of tokens", key, other);
+    if (status == TN_OK && !other) return TN_OK;
+    tn_remedy(
+        "ids of embed_tokens, --trainable_token_indices 128011,128012, or by module: "
+        "'{\"embed_tokens\":[…],\"lm_head\":[…]}'");
+    return TN_USAGE;
+}
+
 tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
     tn_peft_config *c = NULL;
     tn_status status;
@@ -86,7 +105,7 @@ tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
     TN_TRY(patterns(&c->arena, s->alpha_pattern, "alpha_pattern", 0, &c->alpha_pattern, &c->alpha_patterns));
     TN_TRY(copy_text(&c->arena, s->init_lora_weights ? s->init_lora_weights : "true", &c->init_lora_weights));
     TN_TRY(copy_text(&c->arena, s->model, &c->base_model));
-    if (s->trainable_token_indices) c->unsupported = "trainable_token_indices";
+    TN_TRY(token_rules(&c->arena, s->trainable_token_indices, &c->embed_tokens, &c->head_tokens));
     *config = c;
     c = NULL;
 done:
@@ -118,6 +137,16 @@ static bool same_rule(const char *text, const tn_name_rule *rule, bool all_linea
     }
     tn_arena_free(&arena);
     return same;
+}
+
+static bool same_tokens(const tn_token_rule *a, const tn_token_rule *b) {
+    return a->count == b->count &&
+           (a->count == 0 || memcmp(a->ids, b->ids, (size_t)a->count * sizeof *a->ids) == 0);
+}
+
+static void tokens_text(const tn_token_rule *rule, tn_str *out) {
+    for (int64_t i = 0; i < rule->count; i++)
+        tn_str_printf(out, "%s%lld", i ? "," : "", (long long)rule->ids[i]);
 }
 
 static bool overridden(const tn_settings *s, const char *key) {
@@ -161,6 +190,30 @@ static tn_status agree_rule(tn_config *run, const char *key, const char *ours, c
     if (status == TN_OK)
         status = agree(run, key, ours && same_rule(ours, rule, all_linear), tn_str_text(&theirs));
     tn_str_free(&theirs);
+    return status;
+}
+
+static tn_status agree_tokens(tn_config *run, const char *ours, const tn_peft_config *c) {
+    tn_arena arena = {0};
+    tn_token_rule embed = {0}, head = {0};
+    tn_str theirs = {0};
+    tn_status status;
+    if (!ours && !c->embed_tokens.count && !c->head_tokens.count) return TN_OK;
+    TN_TRY(token_rules(&arena, ours, &embed, &head));
+    if (c->head_tokens.count) tn_str_puts(&theirs, "{\"embed_tokens\":[");
+    tokens_text(&c->embed_tokens, &theirs);
+    if (c->head_tokens.count) {
+        tn_str_puts(&theirs, "],\"lm_head\":[");
+        tokens_text(&c->head_tokens, &theirs);
+        tn_str_puts(&theirs, "]}");
+    }
+    TN_TRY(tn_str_check(&theirs, "trainable_token_indices"));
+    status = agree(run, "trainable_token_indices",
+                   same_tokens(&embed, &c->embed_tokens) && same_tokens(&head, &c->head_tokens),
+                   theirs.length ? theirs.data : "none");
+done:
+    tn_str_free(&theirs);
+    tn_arena_free(&arena);
     return status;
 }
 
@@ -210,6 +263,7 @@ tn_status tn_lora_config_continue(tn_config *run, const tn_settings *s, const ch
     TN_TRY(agree_rule(run, "target_modules", s->target_modules, &c->target_modules, c->all_linear));
     if (c->modules_to_save.count || s->modules_to_save)
         TN_TRY(agree_rule(run, "modules_to_save", s->modules_to_save, &c->modules_to_save, false));
+    TN_TRY(agree_tokens(run, s->trainable_token_indices, c));
     *config = c;
     c = NULL;
 done:

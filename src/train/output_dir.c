@@ -114,6 +114,13 @@ static tn_status check_run(const tn_engine *e, const char *checkpoint, tn_output
     tn_arena_free(&arena);
     if (status != TN_OK) return status;
     bool run = some || holds(directory, "train_log.jsonl") || holds(directory, "adapter_config.json");
+    const char *resume = e->settings->resume_from_checkpoint;
+    if (!checkpoint && resume && strcmp(resume, "auto") == 0 && !some &&
+        !holds(directory,
+               "adapter_config.json")) { /* it ended before its first checkpoint: nothing but a log */
+        output->begins_again = run;
+        return TN_OK;
+    }
     output->replaces = run && !checkpoint && e->settings->overwrite_output_dir;
     if (!run) return TN_OK;
     if (output->replaces) return check_replacing(e->settings, directory);

@@ -7,8 +7,9 @@
 #include "train/engine.h"
 
 typedef struct tn_output {
-    int lock;      /* two runs in a directory would cut and delete each other's files; -1 = not yet */
-    bool replaces; /* it holds another run, which goes before the first step */
+    int lock;          /* two runs in a directory would cut and delete each other's files; -1 = not yet */
+    bool replaces;     /* it holds another run, which goes before the first step */
+    bool begins_again; /* it holds the log of a run that ended before its first checkpoint, which is cut */
 } tn_output;
 
 /* May the run that is opened, resumed from `checkpoint` or NULL, write to its output_dir? Locks it where it is

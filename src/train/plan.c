@@ -10,9 +10,10 @@
 
 enum { HEAD_ROWS = 1024, LONGEST_TRIED = 1 << 24 };
 
-int tn_optimizer_moments(const tn_settings *s) {
-    if (strcmp(s->optim, "sgd") == 0) return s->momentum > 0 ? 1 : 0;
-    return strcmp(s->optim, "lion") == 0 ? 1 : 2;
+tn_moments tn_optimizer_moments(const tn_settings *s) {
+    if (strcmp(s->optim, "sgd") == 0) return (tn_moments){.arrays = s->momentum > 0 ? 1 : 0};
+    return (tn_moments){.arrays = strcmp(s->optim, "lion") == 0 ? 1 : 2,
+                        .in_8_bits = tn_ends_with(s->optim, "adamw_8bit")};
 }
 
 static void count(tn_engine *e, tn_region *region) {
@@ -75,13 +76,15 @@ static tn_status ensure_model(tn_engine *e) {
     return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to, &e->model);
 }
 
-/* Optimizer state beside the adapter, in save_total_limit checkpoints and one being written. */
+/* Optimizer state beside the adapter, with the masters at most, in save_total_limit checkpoints and one being
+ * written. */
 static int64_t disk_bytes(const tn_engine *e) {
     int64_t adapter = 0, kept = e->settings->save_total_limit > 0 ? e->settings->save_total_limit : 1;
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         adapter += e->adapter->params[i].count * tn_dtype_block_bytes(e->adapter->params[i].dtype);
-    int64_t arrays = tn_optimizer_moments(e->settings) + 1; /* the masters too, at most */
-    int64_t checkpoint = adapter + arrays * e->adapter->elements * (int64_t)sizeof(float);
+    int64_t state =
+        e->plan.region.segment[TN_SEGMENT_OPTIMIZER] + e->adapter->elements * (int64_t)sizeof(float);
+    int64_t checkpoint = adapter + state;
     return adapter + tn_region_bytes(kept + 1, checkpoint, 1);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "quant/dynamic_map.h"
 
 /* As PyTorch's GradScaler: start high, halve on overflow, double after many good steps. */
 enum { FIRST_LOSS_SCALE = 65536, LARGEST_LOSS_SCALE = 1 << 24, GROWTH_INTERVAL = 2000 };
@@ -38,6 +39,14 @@ void tn_step_measure(tn_step_work *work) {
     work->length = work->tokens ? squares / (double)work->tokens : 0;
 }
 
+static tn_codes m_codes(const tn_adapter *a, int64_t at) {
+    return (tn_codes){a->m_codes + at, a->m_absmax + at / TN_DYNAMIC_BLOCK};
+}
+
+static tn_codes v_codes(const tn_adapter *a, int64_t at) {
+    return (tn_codes){a->v_codes + at, a->v_absmax + at / TN_DYNAMIC_BLOCK};
+}
+
 /* One call a span: parameters of one group and one kind of decay lie together. */
 static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
     const tn_engine *e = stepper->engine;
@@ -59,11 +68,16 @@ static tn_status optimize(tn_stepper *stepper, double factor, int64_t number) {
                                   .grad_scale = 1 / stepper->loss_scale,
                                   .max_norm = s->max_grad_norm,
                                   .sum_squares = stepper->sum_squares};
-        float *p = adapter->values + span->offset, *g = adapter->grads + span->offset,
-              *m = adapter->m ? adapter->m + span->offset : NULL;
+        const int64_t at = span->offset, wide_at = at - adapter->first_moment; /* below 0: in 8 bits */
+        float *p = adapter->values + at, *g = adapter->grads + at,
+              *m = adapter->m && wide_at >= 0 ? adapter->m + wide_at : NULL;
         if (strcmp(s->optim, "sgd") == 0) TN_TRY(backend->sgd(e->device, span->count, p, g, m, &step));
         else if (strcmp(s->optim, "lion") == 0) TN_TRY(backend->lion(e->device, span->count, p, g, m, &step));
-        else TN_TRY(backend->adamw(e->device, span->count, p, g, m, adapter->v + span->offset, &step));
+        else if (wide_at >= 0)
+            TN_TRY(backend->adamw(e->device, span->count, p, g, m, adapter->v + wide_at, &step));
+        else
+            TN_TRY(backend->adamw_8bit(e->device, span->count, p, g, m_codes(adapter, at), v_codes(adapter, at),
+                                       &step));
     }
     status = tn_model_refresh(e->model);
 done:

@@ -156,7 +156,8 @@ done:
 static tn_status open_log(trainer *t) {
     const char *path = tn_path_join(&t->arena, t->e.settings->output_dir, "train_log.jsonl");
     if (!path) return tn_fail_memory(256, "a path");
-    if (t->checkpoint && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
+    const bool older = t->checkpoint || t->output.begins_again;
+    if (older && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
         return tn_fail_errno("cut", path);
     t->log_path = path;
     t->log = fopen(path, "ae");

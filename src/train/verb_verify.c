@@ -102,10 +102,15 @@ static void put_params(tn_json_writer *w, const int64_t counts[TN_GROUPS]) {
     tn_json_end(w, '}');
 }
 
-/* Known by its name alone; a bare "lm_head.weight" may as well be a module that trained. */
-static bool is_base_copy(const char *name) {
-    return strstr(name, ".base_layer.") || strstr(name, ".original_module.") ||
-           strstr(name, ".modules_to_save.");
+/* Known by its name alone; a bare "lm_head.weight" may as well be a module that trained, and so may
+ * "lm_head.modules_to_save.weight" where it does not stand beside that. */
+static bool is_base_copy(const tn_safetensors *file, const char *name, tn_arena *arena) {
+    static const char infix[] = ".modules_to_save";
+    if (strstr(name, ".base_layer.") || strstr(name, ".original_module.")) return true;
+    const char *found = strstr(name, infix);
+    if (!found) return false;
+    const char *plain = tn_arena_printf(arena, "%.*s%s", (int)(found - name), name, found + strlen(infix));
+    return plain && tn_safetensors_find(file, plain);
 }
 
 /* Without a base only what the file says of itself can be checked: pairs are complete and of one rank, values
@@ -124,7 +129,7 @@ static tn_status alone(const tn_safetensors *file, tn_arena *arena, tn_accountin
         const char *name = partner(arena, t->name);
         const tn_tensor_info *other = name ? tn_safetensors_find(file, name) : NULL;
         bool is_a = strstr(t->name, ".lora_A.") != NULL;
-        if (is_base_copy(t->name)) a->base_copies[a->base_copies_count++] = t->name;
+        if (is_base_copy(file, t->name, arena)) a->base_copies[a->base_copies_count++] = t->name;
         else counts[group_of(t->name)] += t->elements;
         if (name && !other) a->missing[a->missing_count++] = name;
         else if (name && (t->rank != 2 || !tn_dtype_is_float(t->dtype) ||

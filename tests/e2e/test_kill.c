@@ -1,6 +1,7 @@
 /* test_kill.c: SIGKILL at random moments of a run that saves after every step, so that most of them hit a save.
  * There is always a whole checkpoint, never an older one than before, and what comes out in the end is bit for
- * bit that of a run nobody disturbed. Three kills, thirty with TENON_TEST_LONG. $TENON names the program. */
+ * bit that of a run nobody disturbed. Three kills, two hundred and ten with TENON_TEST_LONG. $TENON names the
+ * program. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -175,7 +176,7 @@ static int make_model(void **state) {
         "{\"input_ids\":[4,2,9,4,7]}\n{\"input_ids\":[11,9,13,8,15,6]}\n";
     char command[1024];
     (void)state;
-    kills = getenv("TENON_TEST_LONG") ? 30 : 3;
+    kills = getenv("TENON_TEST_LONG") ? 210 : 3;
     steps = 15 * kills;
     write_scratch("d.jsonl", records, sizeof records - 1);
     snprintf(command, sizeof command, "\"$TENON\" init --model '%s' --output_dir '%s' >/dev/null",

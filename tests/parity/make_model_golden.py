@@ -58,6 +58,13 @@ CASES.update({
     "llama_longrope_short": ("LlamaConfig", rope("longrope", original_max_position_embeddings=32, long_factor=[1.0, 1.5, 2.5, 4.0], short_factor=[1.0, 1.2, 1.5, 2.0]),
                              dict(target_modules=["q_proj", "k_proj"]), False),
 })
+CASES.update({  # rows of the tables that train alone; of a tied model the head's are the embedding's
+    "llama_tokens": ("LlamaConfig", rope("default"), dict(target_modules=ALL + ["lm_head"], trainable_token_indices=[9, 5, 61]), False),
+    "granite_tokens": ("GraniteConfig", dict(embedding_multiplier=3, residual_multiplier=0.4, logits_scaling=2, attention_multiplier=0.2, **rope("default")),
+                       dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [9, 5, 61], "lm_head": [61, 20]}), False),
+    "qwen2_tokens": ("Qwen2Config", dict(tie_word_embeddings=True, **rope("default")), dict(trainable_token_indices=[9, 5, 61, 20, 33]), True),
+    "llama_head_tokens": ("LlamaConfig", dict(tie_word_embeddings=True, **rope("default")), dict(target_modules=["v_proj"], trainable_token_indices={"lm_head": [44, 9]}), False),
+})
 STORED = {"llama_fp16": torch.float16}  # what the base's file holds; bf16 otherwise
 # Written by Transformers 5 beside what it follows from; without it max_window_layers is what has to be read.
 LEFT_OUT = {"qwen2_window": "layer_types", "qwen3_window": "layer_types"}
@@ -85,6 +92,7 @@ def build(name):
         for key, p in wrapped.named_parameters():
             if "lora_" in key: p.normal_(0, 0.15)
             if "modules_to_save" in key: p.add_(0.05 * torch.randn_like(p)); p.copy_(p.bfloat16().float())
+            if "trainable_tokens" in key: p.add_(0.05 * torch.randn_like(p))
     return config, model, wrapped
 
 
@@ -108,8 +116,8 @@ def loss_sum(model, ids, labels):
 
 
 def groups(model):
-    full = [p for k, p in model.named_parameters() if p.requires_grad and "modules_to_save" in k]
-    lora = [p for k, p in model.named_parameters() if p.requires_grad and "modules_to_save" not in k]
+    full = [p for k, p in model.named_parameters() if p.requires_grad and "lora_" not in k]
+    lora = [p for k, p in model.named_parameters() if p.requires_grad and "lora_" in k]
     return [{"params": lora, "lr": LR}] + ([{"params": full, "lr": LR / 10}] if full else [])
 
 
@@ -143,8 +151,8 @@ def make(name):
     config, model, wrapped = build(name)
     data = records(name)
     # Save before anything is wrapped: base weights under their plain names, in bf16.
-    base = {k.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", ""): v
-            for k, v in wrapped.state_dict().items() if "lora_" not in k and "modules_to_save" not in k}
+    base = {k.replace("base_model.model.", "").replace(".token_adapter", "").replace(".base_layer", "").replace(".original_module", ""): v
+            for k, v in wrapped.state_dict().items() if "lora_" not in k and "modules_to_save" not in k and "trainable_tokens" not in k}
     if config.tie_word_embeddings: base.pop("lm_head.weight", None)
     os.makedirs(folder + "/model", exist_ok=True)
     config.dtype = str(stored(name)).split(".")[1]

@@ -17,6 +17,8 @@ FORMS = {
     "rslora, ranks": dict(target_modules="all-linear", use_rslora=True, rank_pattern={"v_proj": 2}, alpha_pattern={"o_proj": 3}),
     "embed and head": dict(target_modules="all-linear", modules_to_save=["embed_tokens", "lm_head"]),
     "LoRA on head": dict(target_modules=["q_proj", "lm_head"]),
+    "tokens": dict(target_modules=["q_proj"], trainable_token_indices=[7, 3, 40]),
+    "tokens of both": dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [7, 3], "lm_head": [3, 50, 7]}),
     "norms, biases": dict(target_modules=["q_proj", "down_proj"], modules_to_save=["norm", "v_proj"]),
 }
 

@@ -1,6 +1,6 @@
 """Adapters between tenon and PEFT, both ways, on the tiny golden models: what tenon saves loads in PEFT and gives the same log-probabilities, what PEFT
 saves loads in tenon and does too, and both count the same trainable parameters. Each model with each form of adapter below, all on the CPU in fp32.
-usage: peft_round_trip.py TENON      (torch 2.15, transformers 5.23, peft 0.21.2)"""
+usage: peft_round_trip.py TENON [MODEL...]      (torch 2.15, transformers 5.23, peft 0.21.2)"""
 import json, os, subprocess, sys, tempfile, warnings
 
 import torch, transformers
@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
 HERE, TENON, BOUND = os.path.dirname(os.path.abspath(__file__)) + "/golden/", sys.argv[1], 2e-5
-MODELS = sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith("bnb_"))
+MODELS = sys.argv[2:] or sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith("bnb_"))
 FORMS = {  # keys of tenon, arguments of PEFT
     "all-linear": ({"target_modules": "all-linear"}, {"target_modules": "all-linear"}),
     "list": ({"target_modules": "q_proj,down_proj"}, {"target_modules": ["q_proj", "down_proj"]}),
@@ -21,6 +21,10 @@ FORMS = {  # keys of tenon, arguments of PEFT
     # PEFT writes the head's own weight beside its LoRA here.
     "LoRA on head": ({"target_modules": "q_proj,lm_head"}, {"target_modules": ["q_proj", "lm_head"]}),
     "LoRA on head, embed": ({"target_modules": "v_proj,lm_head", "modules_to_save": "embed_tokens"}, {"target_modules": ["v_proj", "lm_head"], "modules_to_save": ["embed_tokens"]}),
+    "tokens": ({"target_modules": "q_proj,down_proj", "trainable_token_indices": "7,3,40"},
+               {"target_modules": ["q_proj", "down_proj"], "trainable_token_indices": [7, 3, 40]}),
+    "tokens of both": ({"target_modules": "q_proj", "trainable_token_indices": '{"embed_tokens":[7,3],"lm_head":[3,50,7]}'},
+                       {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [7, 3], "lm_head": [3, 50, 7]}}),
     "norms, biases": ({"target_modules": "q_proj,down_proj", "modules_to_save": "norm,v_proj"},
                       {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm", "v_proj"]}),
 }

@@ -6,6 +6,7 @@
 
 #include "format/safetensors.h"
 #include "op/op.h"
+#include "quant/dynamic_map.h"
 #include "testing.h"
 
 enum { ADAMW, SGD, LION };
@@ -133,7 +134,120 @@ static void optimizers_follow_torch(void **state) {
     tn_safetensors_close(golden);
 }
 
+/* ---- Moments in 8 bits, by make_optim_8bit_golden.py ---------------------------------------------------- */
+
+typedef struct run_8bit {
+    int64_t count, steps, blocks;
+    float *p, *absmax[2];
+    uint8_t *codes[2];
+} run_8bit;
+
+static tn_codes codes_of(const run_8bit *r, int which, int64_t from) {
+    return (tn_codes){r->codes[which] + from, r->absmax[which] + from / TN_DYNAMIC_BLOCK};
+}
+
+/* All codes are equal but for a value that lies on the border of two of them, where rounding decides. The scale
+ * of a block of zeros is 0 here and 1 there. */
+static void check_codes(const run_8bit *r, const char *name, int which, int64_t s) {
+    const uint8_t *want = values(name, which ? ".v" : ".m", TN_DTYPE_U8, r->steps * r->count);
+    const float *scales = values(name, which ? ".v_absmax" : ".m_absmax", TN_DTYPE_F32, r->steps * r->blocks);
+    int64_t others = 0;
+    for (int64_t i = 0; i < r->count; i++) {
+        const int64_t block = i / TN_DYNAMIC_BLOCK;
+        const float wanted = scales[s * r->blocks + block], scale = r->absmax[which][block];
+        const int code = want[s * r->count + i], apart = r->codes[which][i] - code;
+        const bool zeros = scale == 0 && tn_dynamic_map(which == 0)[code] == 0;
+        if (apart != 0) others++;
+        if (abs(apart) > 1 || (!zeros && fabsf(scale - wanted) > 1e-6f * wanted))
+            fail_msg("%s, step %lld, element %lld: code %d and scale %g, not %d and %g", name, (long long)s,
+                     (long long)i, r->codes[which][i], (double)scale, code, (double)wanted);
+    }
+    if (others > 2) fail_msg("%s: %lld codes of step %lld differ", name, (long long)others, (long long)s);
+}
+
+static void follow_8bit(tn_device *device, run_8bit *r, const char *name, int64_t piece) {
+    const double *keys = values(name, ".keys", TN_DTYPE_F64, 5), one = 1;
+    const float *want = values(name, ".p", TN_DTYPE_F32, r->steps * r->count);
+    const float *grads = values("grads", "", TN_DTYPE_F32, r->steps * r->count);
+    memcpy(r->p, values("start", "", TN_DTYPE_F32, r->count), (size_t)r->count * 4);
+    for (int i = 0; i < 2; i++) memset(r->codes[i], 0, (size_t)r->count);
+    for (int i = 0; i < 2; i++) memset(r->absmax[i], 0, (size_t)r->blocks * 4);
+    for (int64_t s = 0; s < r->steps; s++) {
+        const tn_optimizer_step step = {.learning_rate = keys[0],
+                                        .beta1 = keys[1],
+                                        .beta2 = keys[2],
+                                        .epsilon = keys[3],
+                                        .weight_decay = keys[4],
+                                        .step = s + 1,
+                                        .grad_scale = 1,
+                                        .sum_squares = &one};
+        for (int64_t i = 0; i < r->count; i += piece)
+            must(device->backend->adamw_8bit(device, piece < r->count - i ? piece : r->count - i, r->p + i,
+                                             grads + s * r->count + i, codes_of(r, 0, i), codes_of(r, 1, i),
+                                             &step));
+        double error = worst(r->p, want + s * r->count, r->count);
+        if (error > 1e-6) fail_msg("%s: step %lld is off by %g", name, (long long)s, error);
+        for (int i = 0; i < 2; i++) check_codes(r, name, i, s);
+    }
+}
+
+static void moments_in_8_bits_follow_bitsandbytes(void **state) {
+    static const char *const names[] = {"adamw", "decay"};
+    static const int64_t pieces[] = {1 << 20, 256, 768};
+    const tn_backend *backends[] = {tn_backend_reference(), tn_backend_cpu()};
+    (void)state;
+    must(tn_safetensors_open("tests/parity/golden/optim_8bit.safetensors", &golden));
+    const tn_tensor_info *grads = tn_safetensors_find(golden, "grads");
+    run_8bit r = {.count = grads->shape[1], .steps = grads->shape[0]};
+    r.blocks = (r.count + TN_DYNAMIC_BLOCK - 1) / TN_DYNAMIC_BLOCK;
+    must(tn_alloc(&r.p, r.count, 4, "an array"));
+    for (int i = 0; i < 2; i++) must(tn_alloc(&r.codes[i], r.count, 1, "an array"));
+    for (int i = 0; i < 2; i++) must(tn_alloc(&r.absmax[i], r.blocks, 4, "an array"));
+    for (int sign = 0; sign < 2; sign++)
+        must_match(tn_dynamic_map(sign), values(sign ? "map.signed" : "map.unsigned", "", TN_DTYPE_F32, 256),
+                   1024);
+    for (int b = 0; b < 2; b++) {
+        tn_device *device;
+        must(backends[b]->open(backends[b], 0, TN_DTYPE_F32, &device));
+        for (int i = 0; i < 6; i++) follow_8bit(device, &r, names[i / 3], pieces[i % 3]);
+        tn_device_close(device);
+    }
+    free(r.p);
+    for (int i = 0; i < 2; i++) free(r.codes[i]), free(r.absmax[i]);
+    tn_safetensors_close(golden);
+}
+
+/* A row of an embedding that is met once, its elements of very different sizes, moves no further than the rates
+ * allow. With squares rounded to 0 it would leap by thousands of them. */
+static void a_gradient_that_comes_once_moves_no_element_far(void **state) {
+    enum { COUNT = TN_DYNAMIC_BLOCK, STEPS = 20 };
+    float p[COUNT] = {0}, g[COUNT], absmax[2] = {0};
+    uint8_t codes[2][COUNT] = {{0}};
+    const double one = 1;
+    tn_device *device;
+    (void)state;
+    must(tn_backend_cpu()->open(tn_backend_cpu(), 0, TN_DTYPE_F32, &device));
+    for (int i = 0; i < COUNT; i++) g[i] = powf(10, -6.0f * (float)i / COUNT);
+    for (int s = 0; s < STEPS; s++) {
+        const tn_optimizer_step step = {.learning_rate = 1e-3,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .epsilon = 1e-8,
+                                        .step = s + 1,
+                                        .grad_scale = 1,
+                                        .sum_squares = &one};
+        must(device->backend->adamw_8bit(device, COUNT, p, g, (tn_codes){codes[0], &absmax[0]},
+                                         (tn_codes){codes[1], &absmax[1]}, &step));
+        memset(g, 0, sizeof g);
+    }
+    for (int i = 0; i < COUNT; i++)
+        if (!(fabsf(p[i]) <= STEPS * 1e-3f)) fail_msg("element %d has moved by %g", i, (double)p[i]);
+    tn_device_close(device);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers_follow_torch)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers_follow_torch),
+                                       cmocka_unit_test(moments_in_8_bits_follow_bitsandbytes),
+                                       cmocka_unit_test(a_gradient_that_comes_once_moves_no_element_far)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -224,6 +224,49 @@ static void a_module_written_twice_is_one(void **state) {
     close_bench(&b);
 }
 
+/* As in a model's state dictionary, the adapter's name and its wrapper included. */
+static void other_spellings_of_a_module_are_read(void **state) {
+    static const char *const names[] = {"base_model.model.model.embed_tokens.modules_to_save.default.weight",
+                                        "base_model.model.model.embed_tokens.modules_to_save.weight",
+                                        "base_model.model.model.embed_tokens.default.weight",
+                                        "model.embed_tokens.weight"};
+    bench b = in_directory(TN_DTYPE_BF16, false, true);
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const tensor one = {names[i], TN_DTYPE_F32, VOCAB, wide};
+        account_for(&b, &one, 1);
+        if (faults(&b) != 0 || b.found.base_copies_count != 0) fail_msg("%s is not read", names[i]);
+    }
+    const tensor other = {"base_model.model.model.embed_tokens.modules_to_save.defaults.weight", TN_DTYPE_F32,
+                          VOCAB, wide};
+    account_for(&b, &other, 1);
+    assert_int_equal(b.found.unexpected_count, 1);
+    close_bench(&b);
+}
+
+/* Rows that train, of a tied model, under both names: the same is no fault, another value is. */
+static void tied_rows_written_twice_are_one(void **state) {
+    static int64_t ids[] = {4, 1};
+    tensor two[] = {
+        {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", TN_DTYPE_F32, 2, wide},
+        {"base_model.model.lm_head.token_adapter.trainable_tokens_delta", TN_DTYPE_F32, 2, wide}};
+    bench b = in_directory(TN_DTYPE_BF16, true, false);
+    tn_peft_config *config;
+    (void)state;
+    tn_adapter_free(b.adapter);
+    must(tn_peft_config_new(&config));
+    must(tn_name_rule_parse(&config->arena, "q_proj", &config->target_modules));
+    config->embed_tokens = (tn_token_rule){ids, 2};
+    must(tn_adapter_new(&b.arch, config, TN_DTYPE_BF16, "test", &b.adapter));
+    account_for(&b, two, 2); /* account_for's own lora_A of lm_head is nobody's here */
+    assert_int_equal(b.found.unexpected_count, 1);
+    assert_int_equal(b.found.base_copies_count, 1);
+    two[1].values = head;
+    account_for(&b, two, 2);
+    assert_int_equal(b.found.unexpected_count, 2);
+    close_bench(&b);
+}
+
 static int warnings;
 
 static void count_quantised(void *user, tn_log_level level, const char *line) {
@@ -277,6 +320,8 @@ int main(void) {
         cmocka_unit_test(another_vocabulary_is_told),
         cmocka_unit_test(rounding_between_dtypes_is_no_difference),
         cmocka_unit_test(a_module_written_twice_is_one),
+        cmocka_unit_test(other_spellings_of_a_module_are_read),
+        cmocka_unit_test(tied_rows_written_twice_are_one),
         cmocka_unit_test(a_quantised_base_is_near_and_said),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

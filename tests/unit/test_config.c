@@ -210,7 +210,7 @@ static void keys_of_other_programs_become_ours(void **state) {
         {"report_to: [wandb]\n", "report_to", "jsonl"},
         {"report_to: [tensorboard]\n", "report_to", "tensorboard"},
         {"optim: paged_adamw_32bit\n", "optim", "adamw"},
-        {"optimizer: paged_adamw_8bit\n", "optim", "adamw_8bit"},
+        {"optimizer: paged_adamw_8bit\n", "optim", "paged_adamw_8bit"},
         {"lr_scheduler_kwargs:\n  min_lr_rate: 0.1\n", "min_lr_rate", "0.1"},
         {"template: llama3\n", "chat_template", "llama3"},
         {"datasets:\n  - path: a.jsonl\n    type: alpaca\n  - path: json\n    data_files: [b.json]\n",

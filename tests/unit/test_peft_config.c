@@ -227,7 +227,7 @@ static void keys_we_cannot_honour_are_named_unless_at_rest(void **state) {
     c = read_config(CONFIG("\"target_parameters\":[\"experts.gate_up_proj\"]"));
     assert_string_equal(c->unsupported, "target_parameters");
     tn_peft_config_free(c);
-    c = read_config(CONFIG("\"trainable_token_indices\":{\"lm_head\":[1]}"));
+    c = read_config(CONFIG("\"trainable_token_indices\":{\"wte\":[1]}"));
     assert_string_equal(c->unsupported, "trainable_token_indices");
     tn_peft_config_free(c);
 }
@@ -238,11 +238,22 @@ static void trainable_tokens_come_as_a_list_or_by_module(void **state) {
                                         CONFIG("\"trainable_token_indices\":{\"embed_tokens\":[5,9]}")};
     for (int i = 0; i < 2; i++) {
         tn_peft_config *c = read_config(forms[i]);
-        assert_int_equal(c->trainable_tokens, 2);
-        assert_int_equal(c->trainable_token_indices[1], 9);
+        assert_int_equal(c->embed_tokens.count, 2);
+        assert_int_equal(c->embed_tokens.ids[1], 9);
         assert_null(c->unsupported);
+        assert_int_equal(c->head_tokens.count, 0);
         tn_peft_config_free(c);
     }
+    tn_peft_config *c =
+        read_config(CONFIG("\"trainable_token_indices\":{\"lm_head\":[3],\"model.embed_tokens\":[5,9]},"
+                           "\"ensure_weight_tying\":true"));
+    assert_int_equal(c->embed_tokens.ids[1], 9);
+    assert_int_equal(c->head_tokens.ids[0], 3);
+    assert_true(c->ensure_weight_tying);
+    tn_peft_config_free(c);
+    must_refuse(CONFIG("\"trainable_token_indices\":[5,5]"), TN_BAD_DATA, "twice");
+    must_refuse(CONFIG("\"trainable_token_indices\":[-1]"), TN_BAD_DATA, "token id");
+    must_refuse(CONFIG("\"trainable_token_indices\":{\"lm_head\":7}"), TN_BAD_DATA, "list");
 }
 
 static void keep_line(void *user, tn_log_level level, const char *line) {

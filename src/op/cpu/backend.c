@@ -145,6 +145,7 @@ static void override(tn_backend *table) {
     table->sum = tn_cpu_sum;
     table->sum_squares = tn_cpu_sum_squares;
     table->adamw = tn_cpu_adamw;
+    table->adamw_8bit = tn_cpu_adamw_8bit;
     table->sgd = tn_cpu_sgd;
     table->lion = tn_cpu_lion;
 }

@@ -90,6 +90,8 @@ tn_status tn_cpu_sum(tn_device *device, int64_t count, const float *values, doub
 tn_status tn_cpu_sum_squares(tn_device *device, int64_t count, const float *values, double *total);
 tn_status tn_cpu_adamw(tn_device *device, int64_t count, float *p, const float *g, float *m, float *v,
                        const tn_optimizer_step *step);
+tn_status tn_cpu_adamw_8bit(tn_device *device, int64_t count, float *p, const float *g, tn_codes m, tn_codes v,
+                            const tn_optimizer_step *step);
 tn_status tn_cpu_sgd(tn_device *device, int64_t count, float *p, const float *g, float *m,
                      const tn_optimizer_step *step);
 tn_status tn_cpu_lion(tn_device *device, int64_t count, float *p, const float *g, float *m,

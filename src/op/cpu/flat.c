@@ -2,6 +2,7 @@
  * partial sums are added in order, so the result is the same for every number of threads.
  */
 #include "op/cpu/cpu.h"
+#include "quant/dynamic_map.h"
 
 enum { PARTS = 64, PIECE = 16384 };
 
@@ -35,6 +36,18 @@ tn_status tn_cpu_adamw(tn_device *device, int64_t count, float *p, const float *
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i += PIECE)
         tn_ref_adamw(device, piece(count, i), p + i, g + i, m + i, v + i, step);
+    return TN_OK;
+}
+
+/* Pieces are whole blocks. */
+tn_status tn_cpu_adamw_8bit(tn_device *device, int64_t count, float *p, const float *g, tn_codes m, tn_codes v,
+                            const tn_optimizer_step *step) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i += PIECE) {
+        const int64_t block = i / TN_DYNAMIC_BLOCK;
+        tn_ref_adamw_8bit(device, piece(count, i), p + i, g + i, (tn_codes){m.codes + i, m.absmax + block},
+                          (tn_codes){v.codes + i, v.absmax + block}, step);
+    }
     return TN_OK;
 }
 

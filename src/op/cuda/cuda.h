@@ -197,6 +197,8 @@ tn_status tn_cuda_sum(tn_device *, int64_t count, const float *values, double *t
 tn_status tn_cuda_sum_squares(tn_device *, int64_t count, const float *values, double *total);
 tn_status tn_cuda_adamw(tn_device *, int64_t count, float *p, const float *g, float *m, float *v,
                         const tn_optimizer_step *);
+tn_status tn_cuda_adamw_8bit(tn_device *, int64_t count, float *p, const float *g, tn_codes m, tn_codes v,
+                             const tn_optimizer_step *step);
 tn_status tn_cuda_sgd(tn_device *, int64_t count, float *p, const float *g, float *m,
                       const tn_optimizer_step *);
 tn_status tn_cuda_lion(tn_device *, int64_t count, float *p, const float *g, float *m,

@@ -221,6 +221,7 @@ static const tn_backend table = {
     .sum = tn_cuda_sum,
     .sum_squares = tn_cuda_sum_squares,
     .adamw = tn_cuda_adamw,
+    .adamw_8bit = tn_cuda_adamw_8bit,
     .sgd = tn_cuda_sgd,
     .lion = tn_cuda_lion,
 };

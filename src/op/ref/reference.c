@@ -41,6 +41,7 @@ static const tn_backend reference = {
     .sum = tn_ref_sum,
     .sum_squares = tn_ref_sum_squares,
     .adamw = tn_ref_adamw,
+    .adamw_8bit = tn_ref_adamw_8bit,
     .sgd = tn_ref_sgd,
     .lion = tn_ref_lion,
 };

@@ -96,6 +96,9 @@ tn_status tn_ref_sgd(tn_device *device, int64_t count, float *p, const float *g,
                      const tn_optimizer_step *step);
 tn_status tn_ref_lion(tn_device *device, int64_t count, float *p, const float *g, float *m,
                       const tn_optimizer_step *step);
+/* optim_8bit.c */
+tn_status tn_ref_adamw_8bit(tn_device *device, int64_t count, float *p, const float *g, tn_codes m, tn_codes v,
+                            const tn_optimizer_step *step);
 /* What gradients are multiplied with: scale and clipping; NaN where *sum_squares is not finite. */
 double tn_gradient_factor(const tn_optimizer_step *step);
 
