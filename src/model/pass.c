@@ -18,6 +18,7 @@ tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **o
     pass->limits = *limits;
     for (int kind = 0; kind < TN_SAVED_COUNT; kind++)
         TN_TRY(tn_alloc(&pass->slot[kind], model->arch->layers + 1, (int64_t)sizeof(void *), "saved tensors"));
+    TN_TRY(tn_alloc(&pass->away, model->arch->layers, (int64_t)sizeof(void *), "saved tensors"));
     TN_TRY(tn_alloc(&pass->cache_k, model->arch->layers, (int64_t)sizeof *pass->cache_k, "cache"));
     TN_TRY(tn_alloc(&pass->cache_v, model->arch->layers, (int64_t)sizeof *pass->cache_v, "cache"));
     *out = pass;
@@ -40,6 +41,7 @@ done:
 void tn_pass_free(tn_pass *pass) {
     if (!pass) return;
     for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]);
+    free(pass->away);
     free(pass->host);
     free(pass->host_cu_q);
     free(pass->host_cu_kv);
@@ -99,10 +101,10 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
 
 /* What one half of a layer needs while the other half does not: gate|up with the activation, and attention's
  * scratch. */
-static void place_halves(tn_pass *pass, tn_region *region) {
+static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_arch *a = pass->model->arch;
     int64_t start = region->next;
-    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) tn_saved_place(pass, region, TN_SAVED_GATE_UP);
+    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) tn_saved_place(pass, region, pinned, TN_SAVED_GATE_UP);
     pass->act =
         take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, a->intermediate + pass->model->border_down);
     tn_region_back_to(region, start);
@@ -125,7 +127,7 @@ static void place_gradients(tn_pass *pass, tn_region *region) {
 
 /* What lives through all layers, then one layer's buffers, and over those the head's: forward is over and
  * backward has not begun when the head runs. */
-void tn_pass_place(tn_pass *pass, tn_region *region) {
+void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_pass_limits *l = &pass->limits;
     const tn_model *m = pass->model;
     const tn_arch *a = m->arch;
@@ -141,14 +143,14 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
             take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_o, m->border_down));
     for (int kind = TN_SAVED_H; kind < TN_SAVED_COUNT; kind++)
         if (kind == TN_SAVED_H || tn_pass_keeps(pass, (tn_saved)kind))
-            tn_saved_place(pass, region, (tn_saved)kind);
+            tn_saved_place(pass, region, pinned, (tn_saved)kind);
     int64_t start = region->next;
     for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_GATE_UP; kind++)
-        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, (tn_saved)kind);
+        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
     pass->x =
         take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_qkv, m->border_gate_up));
     pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, l->rows * (int64_t)sizeof(float));
-    place_halves(pass, region);
+    place_halves(pass, region, pinned);
     if (l->training) place_gradients(pass, region);
     tn_region_back_to(region, start);
     place_head(pass, region);
@@ -288,12 +290,16 @@ done:
 
 /* ---- Running ------------------------------------------------------------------------------------- */
 
-static tn_status forward(tn_pass *pass, const tn_dropout *dropout) {
+/* `keep`: a backward pass will follow. */
+static tn_status forward(tn_pass *pass, bool keep, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->tokens, pass->in.ids, &m->embed, m->arch->embed_scale,
                                    tn_pass_saved(pass, TN_SAVED_H, 0)));
-    for (int64_t l = 0; l < m->arch->layers; l++) TN_TRY(tn_block_forward(pass, l, dropout));
+    for (int64_t l = 0; l < m->arch->layers; l++) {
+        if (keep) TN_TRY(tn_saved_send(pass, l));
+        TN_TRY(tn_block_forward(pass, l, dropout));
+    }
 done:
     return status;
 }
@@ -303,10 +309,12 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
     const bool embed = m->embed_grad != NULL;
     tn_status status;
     TN_TRY(set_batch(pass, batch, embed));
-    TN_TRY(forward(pass, dropout));
+    TN_TRY(forward(pass, true, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
-    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--)
+    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--) {
+        TN_TRY(tn_saved_bring(pass, l));
         TN_TRY(tn_block_backward(pass, l, dropout));
+    }
     if (embed)
         status = OP(pass)->embed_backward(DEV(pass), pass->tokens, m->arch->hidden, pass->segments,
                                           pass->in.ids, pass->in.order, pass->in.starts, m->arch->embed_scale,
@@ -319,7 +327,7 @@ tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses) {
     tn_status status;
     float *compact = NULL;
     TN_TRY(set_batch(pass, batch, false));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     TN_TRY(tn_head_loss(pass, false, 0.0f, NULL));
     if (!losses) goto done;
     TN_TRY(tn_alloc(&compact, pass->labelled, (int64_t)sizeof *compact, "losses"));
@@ -358,7 +366,7 @@ tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64
     TN_TRY(upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
     TN_TRY(upload_i32(pass, pass->in.rows, &last, 1));
     TN_TRY(set_rope(pass, 1));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
     return status;
@@ -369,7 +377,7 @@ tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits
     TN_TRY(set_batch(pass, batch, false));
     for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
     TN_TRY(upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
 done:
     return status;

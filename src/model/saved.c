@@ -1,24 +1,35 @@
-/* saved.c: the table of saved tensors. One row a kind: its width, and under which policies every layer keeps
- * its own. A kind that is not kept has one buffer for all layers, filled again by the backward pass.
+/* saved.c: the table of saved tensors. One row a kind: its width, and what each policy does with it. A kind that
+ * is not kept has one buffer for all layers, filled again by the backward pass.
+ *
+ * A kind that is moved (H) has two buffers, of which even and odd layers take turns. Forward: layer l reads H[l]
+ * and writes H[l+1] over H[l-1], whose copy to the host has had all of layer l-1's work to finish in. The inputs of
+ * the last layer and of the head stay. Backward: while layer l is at work on H[l], H[l-1] comes back to the other
+ * buffer. So the two waits below are met long before they are asked, where a layer's work takes longer than its
+ * input's journey.
  */
 #include "model/pass_internal.h"
 
+enum fate { AGAIN, KEPT, MOVED };
+enum { TURNS = 2 };
+
 static const struct {
     bool fp32;
-    bool kept[TN_POLICIES]; /* none, selective, full */
+    enum fate fate[TN_POLICIES]; /* none, selective, full, offload */
 } table[TN_SAVED_COUNT] = {
-    [TN_SAVED_H] = {false, {true, true, true}},       [TN_SAVED_QKV_RAW] = {false, {true, true, false}},
-    [TN_SAVED_QK_RSTD] = {true, {true, true, false}}, [TN_SAVED_QKV] = {false, {true, true, false}},
-    [TN_SAVED_ATTN] = {false, {true, true, false}},   [TN_SAVED_LSE] = {true, {true, true, false}},
-    [TN_SAVED_H_MID] = {false, {true, true, false}},  [TN_SAVED_GATE_UP] = {false, {true, false, false}},
+    [TN_SAVED_H] = {false, {KEPT, KEPT, KEPT, MOVED}},
+    [TN_SAVED_QKV_RAW] = {false, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_QK_RSTD] = {true, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_QKV] = {false, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_ATTN] = {false, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_LSE] = {true, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_H_MID] = {false, {KEPT, KEPT, AGAIN, AGAIN}},
+    [TN_SAVED_GATE_UP] = {false, {KEPT, AGAIN, AGAIN, AGAIN}},
 };
 
 const char *tn_policy_name(tn_policy policy) {
-    static const char *const names[TN_POLICIES] = {"none", "selective", "full"};
+    static const char *const names[TN_POLICIES] = {"none", "selective", "full", "offload"};
     return names[policy];
 }
-
-bool tn_saved_kept(tn_saved saved, tn_policy policy) { return table[saved].kept[policy]; }
 
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind) {
     const tn_arch *a = model->arch;
@@ -41,21 +52,58 @@ tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer) {
 
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer) { return pass->slot[kind][layer]; }
 
-bool tn_pass_keeps(const tn_pass *pass, tn_saved kind) {
-    return pass->limits.training && tn_saved_kept(kind, pass->limits.policy);
+static bool has_fate(const tn_pass *pass, tn_saved kind, enum fate fate) {
+    return pass->limits.training && table[kind].fate[pass->limits.policy] == fate;
+}
+
+bool tn_pass_keeps(const tn_pass *pass, tn_saved kind) { return has_fate(pass, kind, KEPT); }
+
+static int64_t row_bytes(const tn_pass *pass, tn_saved kind) {
+    const int64_t width = tn_dtype_block_bytes(pass->model->device->dtype);
+    return pass->stride[kind] * (table[kind].fp32 ? (int64_t)sizeof(float) : width);
 }
 
 /* In inference one buffer serves all layers and both residual kinds: the stream is updated in place. */
-void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind) {
-    const int64_t layers = pass->model->arch->layers, width = tn_dtype_block_bytes(pass->model->device->dtype);
-    int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
-    int64_t columns = tn_saved_columns(pass->model, kind);
-    int64_t stride = pass->stride[kind] = table[kind].fp32 ? columns : tn_stride(columns);
-    int64_t bytes =
-        tn_region_bytes(pass->limits.rows, stride, table[kind].fp32 ? (int64_t)sizeof(float) : width);
-    bool kept = tn_pass_keeps(pass, kind), in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
-    void *shared = in_place ? pass->slot[TN_SAVED_H][0] : NULL;
-    if (!kept && !in_place) shared = tn_region_take(region, TN_SEGMENT_WORKSPACE, bytes);
+void tn_saved_place(tn_pass *pass, tn_region *region, tn_region *pinned, tn_saved kind) {
+    const int64_t layers = pass->model->arch->layers, columns = tn_saved_columns(pass->model, kind);
+    const int64_t count = kind == TN_SAVED_H ? layers + 1 : layers;
+    const bool kept = tn_pass_keeps(pass, kind), moved = has_fate(pass, kind, MOVED);
+    const bool in_place = kind == TN_SAVED_H_MID && !pass->limits.training;
+    const int64_t buffers = kept ? count : moved ? TURNS : 1;
+    void **slot = pass->slot[kind];
+    pass->stride[kind] = table[kind].fp32 ? columns : tn_stride(columns);
+    const int64_t bytes = tn_region_bytes(pass->limits.rows, row_bytes(pass, kind), 1);
     for (int64_t l = 0; l < count; l++)
-        pass->slot[kind][l] = kept ? tn_region_take(region, TN_SEGMENT_SAVED, bytes) : shared;
+        slot[l] = l >= buffers ? slot[l - buffers]
+                  : in_place   ? pass->slot[TN_SAVED_H][0]
+                               : tn_region_take(region, kept ? TN_SEGMENT_SAVED : TN_SEGMENT_WORKSPACE, bytes);
+    for (int64_t l = pass->model->lowest_trained; moved && l < layers - 1; l++)
+        if (l >= 0) pass->away[l] = tn_region_take(pinned, TN_SEGMENT_SAVED, bytes);
+}
+
+/* ---- Moving ---------------------------------------------------------------------------------------- */
+
+static bool is_away(const tn_pass *pass, int64_t layer) { return layer >= 0 && pass->away[layer]; }
+
+/* The first wait is for the copy of H[layer-1]: the next output goes over it. */
+tn_status tn_saved_send(tn_pass *pass, int64_t layer) {
+    const tn_backend *backend = pass->model->device->backend;
+    tn_status status = TN_OK;
+    if (is_away(pass, layer - 1)) TN_TRY(backend->move_wait(pass->model->device));
+    if (is_away(pass, layer))
+        status = backend->move(pass->model->device, pass->away[layer], pass->slot[TN_SAVED_H][layer],
+                               pass->tokens * row_bytes(pass, TN_SAVED_H));
+done:
+    return status;
+}
+
+tn_status tn_saved_bring(tn_pass *pass, int64_t layer) {
+    const tn_backend *backend = pass->model->device->backend;
+    tn_status status = TN_OK;
+    if (is_away(pass, layer)) TN_TRY(backend->move_wait(pass->model->device));
+    if (is_away(pass, layer - 1))
+        status = backend->move(pass->model->device, pass->slot[TN_SAVED_H][layer - 1], pass->away[layer - 1],
+                               pass->tokens * row_bytes(pass, TN_SAVED_H));
+done:
+    return status;
 }

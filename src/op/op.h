@@ -165,6 +165,15 @@ struct tn_backend {
     tn_status (*download)(tn_device *device, void *to, const void *from, int64_t bytes);
     tn_status (*zero)(tn_device *device, void *memory, int64_t bytes);
     tn_status (*sync)(tn_device *device);
+    /* Host memory for what is moved out of the device, pinned so that it can be copied from and to beside
+     * computing; TN_NO_FIT where the machine does not have it. */
+    tn_status (*host_allocate)(tn_device *device, int64_t bytes, void **memory);
+    void (*host_release)(tn_device *device, void *memory, int64_t bytes);
+    /* Copies between the device and such memory, either way, beside the operations: a move begins when what was
+     * given before it is over, moves follow one another, and what is given after it does not wait for it.
+     * move_wait: what is given from now on begins when every move given so far is over. */
+    tn_status (*move)(tn_device *device, void *to, const void *from, int64_t bytes);
+    tn_status (*move_wait)(tn_device *device);
     /* Bytes of scratch for shapes within `limits`; the caller allocates and sets device->scratch. */
     int64_t (*scratch_bytes)(tn_device *device, const tn_limits *limits);
 
@@ -289,6 +298,8 @@ struct tn_device {
     int64_t memory_total, memory_free; /* bytes when it was opened */
     int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the
                               CPU */
+    int64_t pinnable;      /* host bytes that host_allocate may give, when it was opened; 0 where the device's
+                              memory is the host's own and moving anything out of it gains nothing */
     void *scratch;         /* set by the caller, scratch_bytes() large */
     int64_t scratch_size;
 };
@@ -299,7 +310,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 4 };
+enum { TN_BACKEND_VERSION = 5 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

@@ -15,23 +15,25 @@ int tn_optimizer_moments(const tn_settings *s) {
     return strcmp(s->optim, "lion") == 0 ? 1 : 2;
 }
 
-static void count(tn_engine *e, tn_region *region) {
-    *region = (tn_region){0};
+static void count(tn_engine *e, tn_region *region, tn_region *pinned) {
+    *region = *pinned = (tn_region){0};
     tn_model_place(e->model, region);
     tn_adapter_place(e->adapter, region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));
-    tn_pass_place(e->pass, region);
+    tn_pass_place(e->pass, region, pinned);
 }
 
-/* Policies worth trying for the setting, best first. */
-static int candidates(const char *setting, tn_policy out[TN_POLICIES]) {
+/* Policies worth trying for the setting, best first. Where the device's memory is the host's own, nothing is moved
+ * out of it: offload is full there. */
+static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
+    const char *setting = e->settings->gradient_checkpointing;
+    const int last = e->device->pinnable > 0 ? TN_POLICY_OFFLOAD : TN_POLICY_FULL;
     for (int p = 0; p < TN_POLICIES; p++)
         if (strcmp(setting, tn_policy_name((tn_policy)p)) == 0) {
-            out[0] = (tn_policy)p;
+            out[0] = (tn_policy)(p < last ? p : last);
             return 1;
         }
-    if (strcmp(setting, "offload") == 0) return candidates("full", out); /* said by check_supported */
-    for (int p = 0; p < TN_POLICIES; p++) out[p] = (tn_policy)p;         /* auto */
-    return TN_POLICIES;
+    for (int p = 0; p <= last; p++) out[p] = (tn_policy)p; /* auto */
+    return last + 1;
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
@@ -40,18 +42,18 @@ static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory
     tn_status status = tn_pass_new(e->model, limits, &e->pass);
     if (status != TN_OK) return status;
     plan->limits = *limits;
-    count(e, &plan->region);
+    count(e, &plan->region, &plan->pinned);
     plan->device_bytes = plan->region.used + e->device->context_bytes;
     plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit
                                                      : e->device->memory_free + e->device->context_bytes;
-    plan->fits = plan->device_bytes <= plan->available;
+    plan->fits = plan->device_bytes <= plan->available && plan->pinned.used <= e->device->pinnable;
     return TN_OK;
 }
 
 static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64_t longest,
                             int64_t cache_length, tn_memory_plan *plan) {
     tn_policy policies[TN_POLICIES];
-    int n = candidates(e->settings->gradient_checkpointing, policies);
+    int n = candidates(e, policies);
     tn_status status = TN_OK;
     for (int i = 0; i < n; i++) {
         tn_pass_limits limits = {.rows = rows,
@@ -195,7 +197,7 @@ void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
     tn_json_key(w, "memory");
     tn_json_begin(w, '{');
     tn_json_integer_member(w, "device", e->plan.device_bytes);
-    tn_json_integer_member(w, "pinned", e->plan.pinned_bytes);
+    tn_json_integer_member(w, "pinned", e->plan.pinned.used);
     tn_json_integer_member(w, "host", e->plan.host_bytes);
     tn_json_integer_member(w, "disk", e->plan.disk_bytes);
     tn_json_integer_member(w, "available", e->plan.available);
@@ -224,8 +226,14 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     else if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
-        tn_str_printf(out, "recompute  %s; %s of device memory planned\n",
-                      tn_policy_name(e->plan.limits.policy), tn_bytes_text(e->plan.device_bytes, text));
+        const tn_policy policy = e->plan.limits.policy;
+        tn_str_printf(out, "recompute  %s; %s of device memory planned", tn_policy_name(policy),
+                      tn_bytes_text(e->plan.device_bytes, text));
+        if (e->plan.pinned.used)
+            tn_str_printf(out, ", %s of pinned host memory", tn_bytes_text(e->plan.pinned.used, text));
+        if (policy == TN_POLICY_FULL && strcmp(e->settings->gradient_checkpointing, "offload") == 0)
+            tn_str_puts(out, " (what offload would move to the host is there already)");
+        tn_str_putc(out, '\n');
         for (int g = 0; g < TN_GROUPS; g++) {
             int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
             if (n)
