@@ -364,7 +364,8 @@ done:
 
 static tn_status refuse(const tn_engine *e) {
     char need[32], have[32];
-    if (e->plan.device_bytes > e->plan.available)
+    const bool device = e->plan.device_bytes > e->plan.available;
+    if (device)
         tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need),
                 e->device->name, tn_bytes_text(e->plan.available, have),
                 e->settings->memory_limit >= 0 ? " by memory_limit" : "");
@@ -376,7 +377,8 @@ static tn_status refuse(const tn_engine *e) {
         return tn_remedy(
             "one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",
             (long long)e->plan.longest_context, (long long)e->plan.longest_context);
-    return tn_remedy("use a smaller model, a quantised one, or a larger device");
+    return tn_remedy(device ? "use a smaller model, a quantised one, or a larger device"
+                            : "gradient_checkpointing full keeps everything on the device");
 }
 
 tn_status tn_engine_allocate(tn_engine *e) {
