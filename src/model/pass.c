@@ -99,29 +99,28 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     return OP(pass)->scratch_bytes(DEV(pass), &limits);
 }
 
-/* What one half of a layer needs while the other half does not: gate|up with the activation, and attention's
- * scratch. */
+/* A tile's buffers, and what one half of a layer needs while the other does not: after attention the MLP, with the
+ * residual stream before it, and in the backward pass attention's gradients; attention's scratch with the latter. */
 static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_arch *a = pass->model->arch;
-    int64_t start = region->next;
-    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) tn_saved_place(pass, region, pinned, TN_SAVED_GATE_UP);
-    pass->act =
-        take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, a->intermediate + pass->model->border_down);
+    const tn_model *m = pass->model;
+    const int64_t rows = pass->limits.rows, tile = tn_tile_rows(rows);
+    const bool training = pass->limits.training;
+    pass->x = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
+    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
+    if (training) pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden);
+    const int64_t start = region->next;
+    for (int kind = TN_SAVED_H_MID; kind < TN_SAVED_COUNT; kind++)
+        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
+    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate + m->border_down);
+    if (training) pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate);
     tn_region_back_to(region, start);
+    if (training) {
+        pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
+        pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + m->border_qkv);
+    }
     pass->attention_scratch_size = scratch_bytes(pass, TN_SCRATCH_ATTENTION);
     pass->attention_scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, pass->attention_scratch_size);
-    tn_region_go_on(region);
-}
-
-/* Gradients inside a layer: that of the activation is used up before the others begin. */
-static void place_gradients(tn_pass *pass, tn_region *region) {
-    const tn_arch *a = pass->model->arch;
-    const int64_t rows = pass->limits.rows, start = region->next;
-    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate);
-    tn_region_back_to(region, start);
-    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden);
-    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
-    pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + pass->model->border_qkv);
     tn_region_go_on(region);
 }
 
@@ -145,13 +144,9 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
         if (kind == TN_SAVED_H || tn_pass_keeps(pass, (tn_saved)kind))
             tn_saved_place(pass, region, pinned, (tn_saved)kind);
     int64_t start = region->next;
-    for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_GATE_UP; kind++)
+    for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_H_MID; kind++)
         if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
-    pass->x =
-        take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_qkv, m->border_gate_up));
-    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, l->rows * (int64_t)sizeof(float));
     place_halves(pass, region, pinned);
-    if (l->training) place_gradients(pass, region);
     tn_region_back_to(region, start);
     place_head(pass, region);
     tn_region_go_on(region);

@@ -6,6 +6,11 @@
 
 #include "model/pass.h"
 
+/* Rows of a tile of the stages that work on each row alone (block.c): products reach their full speed, and the
+ * buffers of an MLP stay below 2 GB. */
+enum { TN_TILE_ROWS = 8192 };
+static inline int64_t tn_tile_rows(int64_t rows) { return rows < TN_TILE_ROWS ? rows : TN_TILE_ROWS; }
+
 /* What the device sees of a batch. */
 typedef struct tn_inputs {
     int32_t *ids, *positions, *cu_q, *cu_kv; /* [T], [T], [documents+1] twice */
@@ -26,12 +31,13 @@ struct tn_pass {
     void **slot[TN_SAVED_COUNT];
     int64_t stride[TN_SAVED_COUNT];
     void **away; /* [layers] where a layer's input lies in host memory; NULL where it stays */
-    /* Shared buffers of one layer. */
-    tn_view x;                     /* [T, d + border] normalised input of qkv, then of gate|up */
-    tn_view act;                   /* [T, f + border] */
-    float *rstd;                   /* [T] of x */
-    tn_view dh;                    /* [T, d + border] gradient of the residual stream */
-    tn_view dx, dact, dattn, dqkv; /* [T, d], [T, f], [T, q], [T, q+2kv + border] */
+    /* Shared buffers of one layer; t rows are those of one tile. */
+    tn_view x;           /* [t, d + border] normalised input of qkv, then of gate|up */
+    tn_view act;         /* [t, f + border] */
+    float *rstd;         /* [t] of x */
+    tn_view dh;          /* [T, d + border] gradient of the residual stream */
+    tn_view dx, dact;    /* [t, d], [t, f] */
+    tn_view dattn, dqkv; /* [T, q], [T, q+2kv + border] */
     /* Head: one chunk of labelled rows. */
     tn_view head_h, head_x, head_dx, logits; /* [C, d], [C, d + border], [C, d], [C, vocab + border] */
     float *head_rstd;                        /* [C] */

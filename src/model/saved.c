@@ -1,5 +1,5 @@
 /* saved.c: the table of saved tensors. One row a kind: its width, and what each policy does with it. A kind that
- * is not kept has one buffer for all layers, filled again by the backward pass.
+ * is not kept has one buffer for all layers, filled again by the backward pass; gate|up's holds a tile of rows.
  *
  * A kind that is moved (H) has two buffers, of which even and odd layers take turns. Forward: layer l reads H[l]
  * and writes H[l+1] over H[l-1], whose copy to the host has had all of layer l-1's work to finish in. The inputs of
@@ -72,7 +72,9 @@ void tn_saved_place(tn_pass *pass, tn_region *region, tn_region *pinned, tn_save
     const int64_t buffers = kept ? count : moved ? TURNS : 1;
     void **slot = pass->slot[kind];
     pass->stride[kind] = table[kind].fp32 ? columns : tn_stride(columns);
-    const int64_t bytes = tn_region_bytes(pass->limits.rows, row_bytes(pass, kind), 1);
+    const bool by_tile = kind == TN_SAVED_GATE_UP && !kept;
+    const int64_t bytes = tn_region_bytes(by_tile ? tn_tile_rows(pass->limits.rows) : pass->limits.rows,
+                                          row_bytes(pass, kind), 1);
     for (int64_t l = 0; l < count; l++)
         slot[l] = l >= buffers ? slot[l - buffers]
                   : in_place   ? pass->slot[TN_SAVED_H][0]
