@@ -1,5 +1,6 @@
 /* host_memory.c: see host_memory.h. A container sees its own limit at the top of /sys/fs/cgroup, in files whose
- * names differ between the two versions of cgroups; what its page cache holds can be taken back and counts as free.
+ * names differ between the two versions of cgroups; what its page cache holds can be taken back and counts as
+ * free.
  */
 #include "base/host_memory.h"
 
@@ -7,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The number behind `key` in a file of lines "key number", or the first number where `key` is ""; -1 where there
- * is none (no such file, "max"). */
+/* The number behind `key` in a file of lines "key number", or the first number where `key` is ""; -1 where
+ * there is none (no such file, "max"). */
 static int64_t number_in(const char *path, const char *key) {
     FILE *file = fopen(path, "r");
     char line[256];

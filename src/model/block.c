@@ -9,9 +9,9 @@
  *   activate         gate|up → act = silu(gate)·up                           [t, f]
  *   contract         act → h' = h_mid + down(act)                            [t, d]
  *
- * Where no row meets another, the rows pass in tiles of at most TN_TILE_ROWS: a tile's x, gate|up, act and their
- * gradients are used up before the next one comes, so that their buffers do not grow with T. Every policy works in
- * the same tiles: sums over the rows (dA, dB) are made in one order, whatever is kept.
+ * Where no row meets another, the rows pass in tiles of at most TN_TILE_ROWS: a tile's x, gate|up, act and
+ * their gradients are used up before the next one comes, so that their buffers do not grow with T. Every policy
+ * works in the same tiles: sums over the rows (dA, dB) are made in one order, whatever is kept.
  *
  * The backward pass replays exactly the stages whose results the policy did not keep, with the same operations
  * and so the same bits, then walks them in reverse. `contract`'s product is never replayed.
@@ -102,8 +102,8 @@ static tn_status attend(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     EACH_TILE(pass, t) {
         const tn_dropout here = dropout_of(dropout, t);
         TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), t, layer->norm1));
-        TN_TRY(OP(pass)->linear_forward(DEV(pass), &layer->qkv, t.count, pass->x, rows_of(pass, raw, t), no_view,
-                                        1.0f, &here));
+        TN_TRY(OP(pass)->linear_forward(DEV(pass), &layer->qkv, t.count, pass->x, rows_of(pass, raw, t),
+                                        no_view, 1.0f, &here));
     }
     if (qk_norm) TN_TRY(normalise_qk(pass, l, raw, qkv));
     status = turn(pass, l, qkv, false);
@@ -180,10 +180,10 @@ static tn_status activate(tn_pass *pass, int64_t l, tile t) {
 
 static tn_status contract(tn_pass *pass, int64_t l, tile t, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
-    return OP(pass)->linear_forward(
-        DEV(pass), &m->layers[l].down, t.count, pass->act,
-        rows_of(pass, tn_pass_saved(pass, TN_SAVED_H, l + 1), t),
-        rows_of(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t), m->arch->residual_scale, dropout);
+    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].down, t.count, pass->act,
+                                    rows_of(pass, tn_pass_saved(pass, TN_SAVED_H, l + 1), t),
+                                    rows_of(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t),
+                                    m->arch->residual_scale, dropout);
 }
 
 tn_status tn_block_forward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -241,8 +241,8 @@ static tn_status mlp_backward(tn_pass *pass, int64_t l, tile t, const tn_dropout
                                      pass->dact, false, a->residual_scale, dropout));
     TN_TRY(OP(pass)->gated_backward(DEV(pass), t.count, a->intermediate, a->activation, gate_up_view,
                                     pass->dact, gate_up_view));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, t.count, pass->x, gate_up_view, pass->dx, false,
-                                     1.0f, dropout));
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, t.count, pass->x, gate_up_view, pass->dx,
+                                     false, 1.0f, dropout));
     status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t, layer->norm2, layer->dnorm2);
 done:
     return status;

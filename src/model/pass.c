@@ -16,9 +16,10 @@ tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **o
     if (!pass) return tn_fail_memory((int64_t)sizeof *pass, "a pass");
     pass->model = model;
     pass->limits = *limits;
-    for (int kind = 0; kind < TN_SAVED_COUNT; kind++)
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) {
         TN_TRY(tn_alloc(&pass->slot[kind], model->arch->layers + 1, (int64_t)sizeof(void *), "saved tensors"));
-    TN_TRY(tn_alloc(&pass->away, model->arch->layers, (int64_t)sizeof(void *), "saved tensors"));
+        TN_TRY(tn_alloc(&pass->away[kind], model->arch->layers, (int64_t)sizeof(void *), "saved tensors"));
+    }
     TN_TRY(tn_alloc(&pass->cache_k, model->arch->layers, (int64_t)sizeof *pass->cache_k, "cache"));
     TN_TRY(tn_alloc(&pass->cache_v, model->arch->layers, (int64_t)sizeof *pass->cache_v, "cache"));
     *out = pass;
@@ -40,8 +41,7 @@ done:
 
 void tn_pass_free(tn_pass *pass) {
     if (!pass) return;
-    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]);
-    free(pass->away);
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]), free(pass->away[kind]);
     free(pass->host);
     free(pass->host_cu_q);
     free(pass->host_cu_kv);
@@ -99,14 +99,16 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     return OP(pass)->scratch_bytes(DEV(pass), &limits);
 }
 
-/* A tile's buffers, and what one half of a layer needs while the other does not: after attention the MLP, with the
- * residual stream before it, and in the backward pass attention's gradients; attention's scratch with the latter. */
+/* A tile's buffers, and what one half of a layer needs while the other does not: after attention the MLP, with
+ * the residual stream before it, and in the backward pass attention's gradients; attention's scratch with the
+ * latter. */
 static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_arch *a = pass->model->arch;
     const tn_model *m = pass->model;
     const int64_t rows = pass->limits.rows, tile = tn_tile_rows(rows);
     const bool training = pass->limits.training;
-    pass->x = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
+    pass->x =
+        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
     pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
     if (training) pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden);
     const int64_t start = region->next;

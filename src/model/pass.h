@@ -1,7 +1,7 @@
 /* pass.h: one trip of a batch through the model, forward and backward. The table of saved tensors (saved.c)
  * says what the backward pass needs of every layer and what each policy keeps; the rest is recomputed by
- * running the same forward stages again into shared buffers. All buffers come from one region, and what is moved
- * to the host from a second one, so that table is also the memory plan.
+ * running the same forward stages again into shared buffers. All buffers come from one region, and what is
+ * moved to the host from a second one, so that table is also the memory plan.
  *
  * Shapes: T = tokens of the batch, d = hidden, q = heads·head_dim, kv = kv_heads·head_dim, f = intermediate.
  * Inputs of a linear group are wider by its border (op.h).
@@ -14,10 +14,11 @@
 
 /* What is kept of each layer for the backward pass. */
 typedef enum tn_policy {
-    TN_POLICY_NONE,      /* nothing is recomputed that needs a matrix product */
-    TN_POLICY_SELECTIVE, /* gate and up are recomputed */
-    TN_POLICY_FULL,      /* only the layer's input is kept */
-    TN_POLICY_OFFLOAD,   /* the same, and it is kept in host memory */
+    TN_POLICY_NONE,           /* nothing is recomputed that needs a matrix product */
+    TN_POLICY_SELECTIVE,      /* gate and up are recomputed */
+    TN_POLICY_FULL,           /* only the layer's input is kept */
+    TN_POLICY_OFFLOAD,        /* the layer's input and attention's output, in host memory */
+    TN_POLICY_OFFLOAD_INPUTS, /* only the layer's input, in host memory */
     TN_POLICIES
 } tn_policy;
 const char *tn_policy_name(tn_policy policy);

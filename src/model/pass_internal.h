@@ -26,11 +26,11 @@ struct tn_pass {
     tn_model *model;
     tn_pass_limits limits;
     tn_inputs in;
-    /* Saved tensors: slot[kind][layer], all the same pointer where the kind is not kept, two in turn where it is
-     * moved to the host. */
+    /* Saved tensors: slot[kind][layer], all the same pointer where the kind is not kept, two in turn where it
+     * is moved to the host. */
     void **slot[TN_SAVED_COUNT];
     int64_t stride[TN_SAVED_COUNT];
-    void **away; /* [layers] where a layer's input lies in host memory; NULL where it stays */
+    void **away[TN_SAVED_COUNT]; /* [layers] where it lies in host memory; NULL where it stays */
     /* Shared buffers of one layer; t rows are those of one tile. */
     tn_view x;           /* [t, d + border] normalised input of qkv, then of gate|up */
     tn_view act;         /* [t, f + border] */
@@ -53,9 +53,10 @@ struct tn_pass {
 };
 
 /* saved.c */
-/* Whether every layer has its own buffer of this kind until its backward pass. */
+/* Whether the backward pass finds every layer's own values of this kind. */
 bool tn_pass_keeps(const tn_pass *pass, tn_saved kind);
-/* Takes the buffers of a kind: one a layer where it is kept, two where it is moved, else one for all; H first. */
+/* Takes the buffers of a kind: one a layer where it is kept, two where it is moved, else one for all; H first.
+ */
 void tn_saved_place(tn_pass *pass, tn_region *region, tn_region *pinned, tn_saved kind);
 tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer);
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
@@ -63,8 +64,9 @@ float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
  * loads touch one line of the cache and not two. */
 static inline int64_t tn_stride(int64_t columns) { return (columns + 31) / 32 * 32; }
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border included */
-/* Around a layer of the forward and of the backward pass: sends its input to the host, and brings back that of
- * the layer below, beside the layer's own work. Nothing under policies that move nothing. */
+/* Before a layer of the forward pass: sends what is there to the host, its input and the other kinds of the
+ * layer below; before one of the backward pass: brings back all kinds of the layer below. Both run beside the
+ * layer's own work, and are nothing under policies that move nothing. */
 tn_status tn_saved_send(tn_pass *pass, int64_t layer);
 tn_status tn_saved_bring(tn_pass *pass, int64_t layer);
 

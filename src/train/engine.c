@@ -391,8 +391,7 @@ tn_status tn_engine_allocate(tn_engine *e) {
     }
     TN_TRY(tn_pass_stage(e->pass));
     TN_TRY(backend->allocate(e->device, e->plan.region.used, &e->memory));
-    if (e->plan.pinned.used > 0)
-        TN_TRY(backend->host_allocate(e->device, e->plan.pinned.used, &e->pinned));
+    if (e->plan.pinned.used > 0) TN_TRY(backend->host_allocate(e->device, e->plan.pinned.used, &e->pinned));
     region.base = e->memory, pinned.base = e->pinned;
     tn_model_place(e->model, &region);
     tn_adapter_place(e->adapter, &region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));

@@ -22,18 +22,21 @@ static void count(tn_engine *e, tn_region *region, tn_region *pinned) {
     tn_pass_place(e->pass, region, pinned);
 }
 
-/* Policies worth trying for the setting, best first. Where the device's memory is the host's own, nothing is moved
- * out of it: offload is full there. */
+/* Policies worth trying for the setting, best first. Where the device's memory is the host's own, nothing is
+ * moved out of it: offload is full there. */
 static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
     const char *setting = e->settings->gradient_checkpointing;
-    const int last = e->device->pinnable > 0 ? TN_POLICY_OFFLOAD : TN_POLICY_FULL;
-    for (int p = 0; p < TN_POLICIES; p++)
-        if (strcmp(setting, tn_policy_name((tn_policy)p)) == 0) {
-            out[0] = (tn_policy)(p < last ? p : last);
-            return 1;
-        }
-    for (int p = 0; p <= last; p++) out[p] = (tn_policy)p; /* auto */
-    return last + 1;
+    const int last = e->device->pinnable > 0 ? TN_POLICY_OFFLOAD_INPUTS : TN_POLICY_FULL;
+    int first = 0, count = 0;
+    while (first < TN_POLICIES && strcmp(setting, tn_policy_name((tn_policy)first)) != 0) first++;
+    if (first < TN_POLICY_OFFLOAD) {
+        out[count++] = (tn_policy)first;
+        return count;
+    }
+    if (first == TN_POLICIES) first = 0; /* auto */
+    if (first > last) first = last;
+    for (int p = first; p <= last; p++) out[count++] = (tn_policy)p;
+    return count;
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {

@@ -1,6 +1,6 @@
-/* test_policies.c: what is kept, recomputed or moved to the host changes no bit of losses and gradients, and the
- * plan takes the fastest that fits. TENON_TEST_DEVICE=cuda runs it on a card; on the CPU, where offload gains
- * nothing, the device is told that it may move all the same.
+/* test_policies.c: what is kept, recomputed or moved to the host changes no bit of losses and gradients, and
+ * the plan takes the fastest that fits. TENON_TEST_DEVICE=cuda runs it on a card; on the CPU, where offload
+ * gains nothing, the device is told that it may move all the same.
  */
 #include <math.h>
 
@@ -10,9 +10,9 @@
 #include "train/engine.h"
 
 /* Documents of several lengths in more tokens than one tile of the model holds. */
-enum { DOCUMENTS = 130, SHORTEST = 40, VOCAB = 96, LAYERS = 5, SEED = 11 };
+enum { DOCUMENTS = 130, SHORTEST = 40, VOCAB = 96, LAYERS = 5, SEED = 11, ROWS = 4096 /* of a plan */ };
 
-static const char *const policies[] = {"none", "selective", "full", "offload"};
+static const char *const policies[] = {"none", "selective", "full", "offload", "offload_inputs"};
 
 static const char *model(void) {
     static const char text[] =
@@ -23,13 +23,20 @@ static const char *model(void) {
     return write_scratch("config.json", text, (int64_t)strlen(text));
 }
 
+/* Host memory for the inputs of all layers but the last, which is too little for attention's outputs too. */
+static int64_t inputs_alone(const tn_engine *e, int64_t rows) {
+    return (LAYERS - 1) * rows * e->arch.hidden * tn_dtype_block_bytes(e->device->dtype) + 256 * LAYERS;
+}
+
+static bool is_inputs_alone(const char *policy) { return strcmp(policy, "offload_inputs") == 0; }
+
 static tn_config *configure(const char *policy, const char *const *more) {
     const char *device = getenv("TENON_TEST_DEVICE");
     tn_config *config;
     must(tn_config_new("bench", &config));
     must(tn_config_set(config, "model", model()));
     must(tn_config_set(config, "device", device ? device : "cpu"));
-    must(tn_config_set(config, "gradient_checkpointing", policy));
+    must(tn_config_set(config, "gradient_checkpointing", is_inputs_alone(policy) ? "offload" : policy));
     for (; more && *more; more += 2) must(tn_config_set(config, more[0], more[1]));
     return config;
 }
@@ -41,7 +48,8 @@ static void make_batch(uint64_t number, tn_batch *batch) {
     must(tn_alloc(&batch->cu_seqlens, DOCUMENTS + 1, sizeof *batch->cu_seqlens, "boundaries"));
     for (int64_t d = 0; d < DOCUMENTS; d++) batch->cu_seqlens[d + 1] = (int32_t)(tokens += SHORTEST + d);
     for (int64_t i = 0; i < tokens; i++)
-        ids[i] = (int32_t)(tn_random_uniform(SEED, TN_STREAM(TN_PURPOSE_BENCH, number, 1), (uint64_t)i) * VOCAB);
+        ids[i] =
+            (int32_t)(tn_random_uniform(SEED, TN_STREAM(TN_PURPOSE_BENCH, number, 1), (uint64_t)i) * VOCAB);
     must(tn_alloc(&batch->positions, tokens, sizeof *batch->positions, "positions"));
     must(tn_alloc(&batch->targets, tokens, sizeof *batch->targets, "targets"));
     for (int64_t d = 0; d < DOCUMENTS; d++)
@@ -63,14 +71,15 @@ static uint64_t bits(const char *policy, const char *const *more) {
     double loss;
     must(tn_engine_open(config, TN_USE_TRAIN, false, NULL, &e));
     tn_model_files_close(e.files), e.files = NULL; /* random weights */
-    e.device->pinnable = INT64_MAX;
     for (uint64_t i = 0; i < 3; i++) make_batch(i, &batches[i]);
+    e.device->pinnable = is_inputs_alone(policy) ? inputs_alone(&e, batches[0].tokens) : INT64_MAX;
     must(tn_engine_plan(&e, batches[0].tokens, DOCUMENTS, batches[0].longest, 0));
     assert_string_equal(tn_policy_name(e.plan.limits.policy), policy);
     must(tn_engine_allocate(&e));
     must(tn_pass_reset_loss(e.pass));
     for (uint32_t i = 0; i < 3; i++) {
-        const tn_dropout dropout = {.p = (float)(e.adapter->config ? e.adapter->config->lora_dropout : 0), .seed = SEED, .step = i};
+        const tn_dropout dropout = {
+            .p = (float)(e.adapter->config ? e.adapter->config->lora_dropout : 0), .seed = SEED, .step = i};
         if (i == 1) must(tn_pass_eval(e.pass, &batches[i], NULL));
         else must(tn_pass_train(e.pass, &batches[i], 1.0f / (float)batches[i].labelled, &dropout));
     }
@@ -99,9 +108,9 @@ static void same_bits(const char *const *more) {
 
 static void no_policy_changes_a_bit(void **state) {
     static const char *const fp32[] = {"dtype", "float32", "lora_dropout", "0.1", NULL},
-                            *const bf16[] = {"dtype", "bfloat16", NULL},
-                            *const some[] = {"dtype", "float32", "layers_to_transform", "2,3", NULL},
-                            *const all[] = {"dtype", "float32", "full_finetuning", "true", NULL};
+                             *const bf16[] = {"dtype", "bfloat16", NULL},
+                             *const some[] = {"dtype", "float32", "layers_to_transform", "2,3", NULL},
+                             *const all[] = {"dtype", "float32", "full_finetuning", "true", NULL};
     (void)state;
     same_bits(fp32);
     same_bits(bf16);
@@ -111,20 +120,21 @@ static void no_policy_changes_a_bit(void **state) {
 
 /* ---- The plan -------------------------------------------------------------------------------------- */
 
+/* `pinnable` -1: enough for the inputs alone. */
 static void plan(const char *policy, int64_t pinnable, const char *limit, tn_config **config, tn_engine *e) {
     const char *more[] = {"dtype", "float32", limit ? "memory_limit" : NULL, limit, NULL};
     *config = configure(policy, more);
     must(tn_engine_open(*config, TN_USE_TRAIN, false, NULL, e));
     tn_model_files_close(e->files), e->files = NULL;
-    e->device->pinnable = pinnable;
-    must(tn_engine_plan(e, 4096, 1, 4096, 0));
+    e->device->pinnable = pinnable >= 0 ? pinnable : inputs_alone(e, ROWS);
+    must(tn_engine_plan(e, ROWS, 1, ROWS, 0));
 }
 
 /* Device bytes of a policy, and pinned ones. */
 static int64_t planned(const char *policy, int64_t *pinned) {
     tn_engine e;
     tn_config *config;
-    plan(policy, INT64_MAX, NULL, &config, &e);
+    plan(policy, is_inputs_alone(policy) ? -1 : INT64_MAX, NULL, &config, &e);
     const int64_t bytes = e.plan.device_bytes;
     *pinned = e.plan.pinned.used;
     tn_engine_close(&e);
@@ -132,14 +142,18 @@ static int64_t planned(const char *policy, int64_t *pinned) {
     return bytes;
 }
 
-static void offload_keeps_all_inputs_but_two_in_host_memory(void **state) {
+/* Two buffers stay on the device of what one layer, or every layer, has under full. */
+static void what_is_moved_leaves_two_buffers_on_the_device(void **state) {
+    const int64_t input = ROWS * 32 * (int64_t)sizeof(float), attn = ROWS * (32 + 32) * (int64_t)sizeof(float),
+                  lse = ROWS * 4 * (int64_t)sizeof(float); /* 16 columns of border, 64-byte rows */
     int64_t pinned, none;
     (void)state;
-    const int64_t full = planned("full", &none), offload = planned("offload", &pinned);
-    const int64_t input = 4096 * 32 * (int64_t)sizeof(float);
+    const int64_t full = planned("full", &none), inputs = planned("offload_inputs", &pinned);
     assert_int_equal(none, 0);
     assert_int_equal(pinned, (LAYERS - 1) * input);
-    assert_int_equal(full - offload, (LAYERS - 1) * input);
+    assert_int_equal(full - inputs, (LAYERS - 1) * input);
+    assert_int_equal(planned("offload", &pinned) - inputs, attn + lse);
+    assert_int_equal(pinned, (LAYERS - 1) * input + (LAYERS - 2) * (attn + lse));
 }
 
 static void auto_takes_the_fastest_that_fits(void **state) {
@@ -150,7 +164,7 @@ static void auto_takes_the_fastest_that_fits(void **state) {
         tn_engine e;
         tn_config *config;
         snprintf(limit, sizeof limit, "%lld", (long long)planned(policies[i], &pinned));
-        plan("auto", INT64_MAX, limit, &config, &e);
+        plan("auto", is_inputs_alone(policies[i]) ? -1 : INT64_MAX, limit, &config, &e);
         assert_true(e.plan.fits);
         assert_string_equal(tn_policy_name(e.plan.limits.policy), policies[i]);
         tn_engine_close(&e);
@@ -193,7 +207,7 @@ static int remove_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_policy_changes_a_bit),
-        cmocka_unit_test(offload_keeps_all_inputs_but_two_in_host_memory),
+        cmocka_unit_test(what_is_moved_leaves_two_buffers_on_the_device),
         cmocka_unit_test(auto_takes_the_fastest_that_fits),
         cmocka_unit_test(a_host_with_too_little_memory_is_refused),
         cmocka_unit_test(where_nothing_can_be_moved_offload_is_full),

@@ -128,7 +128,7 @@ static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtyp
     int64_t used = before >= 0 ? used_on_card(index) - before : (int64_t)(total - left);
     cuda->base.context_bytes = used + LAZY_MODULES;
     cuda->base.memory_free = (int64_t)left - LAZY_MODULES;
-    cuda->base.pinnable = tn_host_memory_available();
+    cuda->base.pinnable = tn_host_memory_available() / 8 * 7; /* the rest for everybody else */
     *device = &cuda->base;
     return TN_OK;
 done:

@@ -1,7 +1,8 @@
 /* moves.c: pinned host memory, and copies between it and the device on the second stream, beside computing.
  *
  * cudaHostAlloc clears and pins page after page on one thread, 0.4 s a GiB. Here all threads touch the pages of
- * an ordinary mapping, in large pages where the system gives them, and the driver only has to pin what is there.
+ * an ordinary mapping, in large pages where the system gives them, and the driver only has to pin what is
+ * there.
  */
 #include <sys/mman.h>
 
@@ -23,7 +24,8 @@ tn_status tn_cuda_order(cudaStream_t earlier, cudaStream_t later) {
 static tn_status no_room(int64_t bytes) {
     tn_fail(TN_NO_FIT, "%lld bytes of host memory cannot be pinned", (long long)bytes);
     return tn_remedy(
-        "close other programs, lower max_length or the batch size, or set gradient_checkpointing full, which keeps "
+        "close other programs, lower max_length or the batch size, or set gradient_checkpointing full, which "
+        "keeps "
         "everything on the GPU");
 }
 
