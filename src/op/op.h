@@ -145,7 +145,7 @@ typedef struct tn_limits {
     int64_t head_rows; /* rows of one chunk of the loss */
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
-    int64_t largest_weight; /* elements of the largest linear's weight (all parts) */
+    int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     tn_scratch_use scratch_for;
 } tn_limits;
 
@@ -298,6 +298,7 @@ struct tn_device {
     int64_t memory_total, memory_free; /* bytes when it was opened */
     int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the
                               CPU */
+    int64_t pinned_share;  /* pinned host bytes for which the driver takes one of the device's; 0 = none */
     int64_t pinnable;      /* host bytes that host_allocate may give, when it was opened; 0 where the device's
                               memory is the host's own and moving anything out of it gains nothing */
     void *scratch;         /* set by the caller, scratch_bytes() large */

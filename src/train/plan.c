@@ -39,6 +39,12 @@ static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
     return count;
 }
 
+/* What the driver takes beside our block. */
+static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
+    const int64_t share = e->device->pinned_share;
+    return e->device->context_bytes + (share ? (plan->pinned.used + share - 1) / share : 0);
+}
+
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
     tn_pass_free(e->pass);
     e->pass = NULL;
@@ -46,7 +52,7 @@ static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory
     if (status != TN_OK) return status;
     plan->limits = *limits;
     count(e, &plan->region, &plan->pinned);
-    plan->device_bytes = plan->region.used + e->device->context_bytes;
+    plan->device_bytes = plan->region.used + context_bytes(e, plan);
     plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit
                                                      : e->device->memory_free + e->device->context_bytes;
     plan->fits = plan->device_bytes <= plan->available && plan->pinned.used <= e->device->pinnable;
@@ -207,7 +213,7 @@ void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
     tn_json_key(w, "segments");
     tn_json_begin(w, '[');
     for (int s = 0; s <= TN_SEGMENTS; s++) { /* the context behind the arena's own */
-        int64_t bytes = s < TN_SEGMENTS ? e->plan.region.segment[s] : e->device->context_bytes;
+        int64_t bytes = s < TN_SEGMENTS ? e->plan.region.segment[s] : context_bytes(e, &e->plan);
         if (bytes == 0) continue;
         tn_json_begin(w, '{');
         tn_json_string_member(w, "name", s < TN_SEGMENTS ? tn_segment_name((tn_segment)s) : "context");

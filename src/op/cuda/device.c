@@ -14,6 +14,7 @@
 #include "op/cuda/cuda.h"
 
 enum { LAZY_MODULES = 96 << 20, OLDEST_CAPABILITY = 80 };
+enum { PINNED_SHARE = 512 }; /* 8 bytes of page table for each 4 KiB */
 
 tn_status tn_cuda_check(cudaError_t error, const char *what) {
     if (error == cudaSuccess) return TN_OK;
@@ -128,6 +129,7 @@ static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtyp
     int64_t used = before >= 0 ? used_on_card(index) - before : (int64_t)(total - left);
     cuda->base.context_bytes = used + LAZY_MODULES;
     cuda->base.memory_free = (int64_t)left - LAZY_MODULES;
+    cuda->base.pinned_share = PINNED_SHARE;
     cuda->base.pinnable = tn_host_memory_available() / 8 * 7; /* the rest for everybody else */
     *device = &cuda->base;
     return TN_OK;
