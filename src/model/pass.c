@@ -99,28 +99,31 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     return OP(pass)->scratch_bytes(DEV(pass), &limits);
 }
 
-/* A tile's buffers, and what one half of a layer needs while the other does not: after attention the MLP, with
- * the residual stream before it, and in the backward pass attention's gradients; attention's scratch with the
- * latter. */
-static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned) {
+/* Gradients inside a layer of which each is used up before the next begins: of the activation, of a normalised
+ * input, of attention's output. */
+static void place_gradients(tn_pass *pass, tn_region *region, int64_t tile) {
     const tn_arch *a = pass->model->arch;
-    const tn_model *m = pass->model;
-    const int64_t rows = pass->limits.rows, tile = tn_tile_rows(rows);
-    const bool training = pass->limits.training;
-    pass->x =
-        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
-    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
-    if (training) pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden);
+    const int64_t start = region->next;
+    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate);
+    tn_region_back_to(region, start);
+    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden);
+    tn_region_back_to(region, start);
+    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, tn_arch_q(a));
+    tn_region_go_on(region);
+}
+
+/* What one half of a layer needs while the other half does not: the MLP with the residual stream before it, and
+ * attention's scratch with the gradient of q, k and v. */
+static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned, int64_t tile) {
+    const tn_arch *a = pass->model->arch;
     const int64_t start = region->next;
     for (int kind = TN_SAVED_H_MID; kind < TN_SAVED_COUNT; kind++)
         if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
-    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate + m->border_down);
-    if (training) pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate);
+    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate + pass->model->border_down);
     tn_region_back_to(region, start);
-    if (training) {
-        pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
-        pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + m->border_qkv);
-    }
+    if (pass->limits.training)
+        pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows,
+                          tn_arch_qkv(a) + pass->model->border_qkv);
     pass->attention_scratch_size = scratch_bytes(pass, TN_SCRATCH_ATTENTION);
     pass->attention_scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, pass->attention_scratch_size);
     tn_region_go_on(region);
@@ -132,6 +135,7 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_pass_limits *l = &pass->limits;
     const tn_model *m = pass->model;
     const tn_arch *a = m->arch;
+    const int64_t tile = tn_tile_rows(l->rows);
     place_inputs(pass, region);
     for (int64_t i = 0; l->cache_length && i < a->layers; i++) {
         pass->cache_k[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
@@ -148,7 +152,11 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     int64_t start = region->next;
     for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_H_MID; kind++)
         if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
-    place_halves(pass, region, pinned);
+    pass->x =
+        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
+    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
+    if (l->training) place_gradients(pass, region, tile);
+    place_halves(pass, region, pinned, tile);
     tn_region_back_to(region, start);
     place_head(pass, region);
     tn_region_go_on(region);
