@@ -1,6 +1,6 @@
 /* engine.h: everything a verb needs, opened in the right order and planned before it is allocated:
- * configuration → model files and architecture → adapter → device → data → plan → one block of device memory, and
- * of pinned host memory where the plan has some → weights and adapter values in place.
+ * configuration → model files and architecture → adapter → device → data → plan → one block of device memory,
+ * and of pinned host memory where the plan has some → weights and adapter values in place.
  *
  * Invariants: device memory is taken once (tn_engine_allocate); nothing is loaded before the plan said that it
  * fits; what an adapter's own configuration says wins over defaults, and contradicts explicit keys loudly.

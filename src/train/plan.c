@@ -241,7 +241,7 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
         if (e->plan.pinned.used)
             tn_str_printf(out, ", %s of pinned host memory", tn_bytes_text(e->plan.pinned.used, text));
         if (policy == TN_POLICY_FULL && strcmp(e->settings->gradient_checkpointing, "offload") == 0)
-            tn_str_puts(out, " (what offload would move to the host is there already)");
+            tn_str_puts(out, " (for offload, which gives the same result where all memory is the host's)");
         tn_str_putc(out, '\n');
         for (int g = 0; g < TN_GROUPS; g++) {
             int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);

@@ -10,7 +10,7 @@
 #include "train/engine.h"
 
 /* Documents of several lengths in more tokens than one tile of the model holds. */
-enum { DOCUMENTS = 130, SHORTEST = 40, VOCAB = 96, LAYERS = 5, SEED = 11, ROWS = 4096 /* of a plan */ };
+enum { DOCUMENTS = 100, SHORTEST = 40, VOCAB = 96, LAYERS = 5, SEED = 11, ROWS = 4096 /* of a plan */ };
 
 static const char *const policies[] = {"none", "selective", "full", "offload", "offload_inputs"};
 
