@@ -24,7 +24,7 @@ endforeach()
 
 file(GLOB TENON_CUDA_SOURCES CONFIGURE_DEPENDS src/op/cuda/*.c src/op/cuda/*.cu src/op/source.c src/quant/*.c)
 add_library(tenon-cuda SHARED ${TENON_CUDA_SOURCES}
-  src/base/dtype.c src/base/mem.c src/base/str.c src/base/file.c src/base/rng.c src/format/tensor.c)
+  src/base/dtype.c src/base/mem.c src/base/host_memory.c src/base/str.c src/base/file.c src/base/rng.c src/format/tensor.c)
 # The warnings set for C are not nvcc's.
 set_target_properties(tenon-cuda PROPERTIES COMPILE_OPTIONS "" CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY None
   BUILD_RPATH "$ORIGIN;${TENON_CUDA_ROOT}/lib64" INSTALL_RPATH "$ORIGIN;${TENON_CUDA_ROOT}/lib64")

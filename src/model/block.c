@@ -4,10 +4,14 @@
  *   attend           h → x = norm1(h) → q|k|v → (q/k norm) → rope → qkv     [T, q+2kv]
  *   attention        qkv → attn [T, q], lse [T, heads]
  *   mix              attn → h_mid = h + o(attn)                              [T, d]
- *   norm_before_mlp  h_mid → x = norm2(h_mid)                                [T, d]
- *   gate_up          x → gate|up                                             [T, 2f]
- *   activate         gate|up → act = silu(gate)·up                           [T, f]
- *   contract         act → h' = h_mid + down(act)                            [T, d]
+ *   norm_before_mlp  h_mid → x = norm2(h_mid)                                [t, d]
+ *   gate_up          x → gate|up                                             [t, 2f]
+ *   activate         gate|up → act = silu(gate)·up                           [t, f]
+ *   contract         act → h' = h_mid + down(act)                            [t, d]
+ *
+ * Where no row meets another, the rows pass in tiles of at most TN_TILE_ROWS: a tile's x, gate|up, act and
+ * their gradients are used up before the next one comes, so that their buffers do not grow with T. Every policy
+ * works in the same tiles: sums over the rows (dA, dB) are made in one order, whatever is kept.
  *
  * The backward pass replays exactly the stages whose results the policy did not keep, with the same operations
  * and so the same bits, then walks them in reverse. `contract`'s product is never replayed.
@@ -19,9 +23,32 @@
 
 static const tn_view no_view = {NULL, 0};
 
+/* Rows first … first+count-1 of the batch. */
+typedef struct tile {
+    int64_t first, count;
+} tile;
+
+static tile tile_from(const tn_pass *pass, int64_t first) {
+    int64_t left = pass->tokens - first;
+    return (tile){first, left < TN_TILE_ROWS ? left : TN_TILE_ROWS};
+}
+
+#define EACH_TILE(pass, t) \
+    for (tile t = tile_from(pass, 0); t.count > 0; t = tile_from(pass, t.first + t.count))
+
 /* The view that begins `columns` further right. */
 static tn_view right(const tn_pass *pass, tn_view v, int64_t columns) {
     return (tn_view){(char *)v.data + columns * tn_dtype_block_bytes(DEV(pass)->dtype), v.stride};
+}
+
+/* A tile's rows of a matrix of all rows. */
+static tn_view rows_of(const tn_pass *pass, tn_view v, tile t) { return right(pass, v, t.first * v.stride); }
+
+/* A tile's mask is a part of the whole batch's. */
+static tn_dropout dropout_of(const tn_dropout *dropout, tile t) {
+    tn_dropout here = dropout ? *dropout : (tn_dropout){0};
+    here.first_row += t.first;
+    return here;
 }
 
 static tn_attention attention_of(const tn_pass *pass, int64_t l) {
@@ -39,10 +66,11 @@ static void qkv_views(const tn_pass *pass, int64_t l, tn_view *q, tn_view *k, tn
     *v = right(pass, a->qk_norm ? tn_pass_saved(pass, TN_SAVED_QKV_RAW, l) : *q, tn_arch_q(a) + tn_arch_kv(a));
 }
 
-static tn_status normalise(tn_pass *pass, tn_view h, const void *weight, tn_view x, float *rstd) {
+/* A tile of the residual stream h, normalised, in pass->x. */
+static tn_status normalise(tn_pass *pass, tn_view h, tile t, const void *weight) {
     const tn_arch *a = pass->model->arch;
-    return OP(pass)->rmsnorm_forward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, a->norm_eps, x,
-                                     rstd);
+    return OP(pass)->rmsnorm_forward(DEV(pass), t.count, 1, a->hidden, rows_of(pass, h, t), weight, false,
+                                     a->norm_eps, pass->x, pass->rstd);
 }
 
 static tn_status normalise_qk(tn_pass *pass, int64_t l, tn_view raw, tn_view out) {
@@ -71,9 +99,12 @@ static tn_status attend(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     tn_view qkv = tn_pass_saved(pass, TN_SAVED_QKV, l),
             raw = qk_norm ? tn_pass_saved(pass, TN_SAVED_QKV_RAW, l) : qkv;
     tn_status status;
-    TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), layer->norm1, pass->x, pass->rstd));
-    TN_TRY(
-        OP(pass)->linear_forward(DEV(pass), &layer->qkv, pass->tokens, pass->x, raw, no_view, 1.0f, dropout));
+    EACH_TILE(pass, t) {
+        const tn_dropout here = dropout_of(dropout, t);
+        TN_TRY(normalise(pass, tn_pass_saved(pass, TN_SAVED_H, l), t, layer->norm1));
+        TN_TRY(OP(pass)->linear_forward(DEV(pass), &layer->qkv, t.count, pass->x, rows_of(pass, raw, t),
+                                        no_view, 1.0f, &here));
+    }
     if (qk_norm) TN_TRY(normalise_qk(pass, l, raw, qkv));
     status = turn(pass, l, qkv, false);
 done:
@@ -126,27 +157,33 @@ static tn_status mix(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
                                     m->arch->residual_scale, dropout);
 }
 
-static tn_status norm_before_mlp(tn_pass *pass, int64_t l) {
-    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), pass->model->layers[l].norm2, pass->x,
-                     pass->rstd);
+static tn_status norm_before_mlp(tn_pass *pass, int64_t l, tile t) {
+    return normalise(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t, pass->model->layers[l].norm2);
 }
 
-static tn_status gate_up(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
-    return OP(pass)->linear_forward(DEV(pass), &pass->model->layers[l].gate_up, pass->tokens, pass->x,
-                                    tn_pass_saved(pass, TN_SAVED_GATE_UP, l), no_view, 1.0f, dropout);
+/* Kept for all rows, or of the tile in hand. */
+static tn_view gate_up_of(const tn_pass *pass, int64_t l, tile t) {
+    tn_view all = tn_pass_saved(pass, TN_SAVED_GATE_UP, l);
+    return tn_pass_keeps(pass, TN_SAVED_GATE_UP) ? rows_of(pass, all, t) : all;
 }
 
-static tn_status activate(tn_pass *pass, int64_t l) {
+static tn_status gate_up(tn_pass *pass, int64_t l, tile t, const tn_dropout *dropout) {
+    return OP(pass)->linear_forward(DEV(pass), &pass->model->layers[l].gate_up, t.count, pass->x,
+                                    gate_up_of(pass, l, t), no_view, 1.0f, dropout);
+}
+
+static tn_status activate(tn_pass *pass, int64_t l, tile t) {
     const tn_arch *a = pass->model->arch;
-    return OP(pass)->gated_forward(DEV(pass), pass->tokens, a->intermediate, a->activation,
-                                   tn_pass_saved(pass, TN_SAVED_GATE_UP, l), pass->act);
+    return OP(pass)->gated_forward(DEV(pass), t.count, a->intermediate, a->activation, gate_up_of(pass, l, t),
+                                   pass->act);
 }
 
-static tn_status contract(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
+static tn_status contract(tn_pass *pass, int64_t l, tile t, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
-    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].down, pass->tokens, pass->act,
-                                    tn_pass_saved(pass, TN_SAVED_H, l + 1),
-                                    tn_pass_saved(pass, TN_SAVED_H_MID, l), m->arch->residual_scale, dropout);
+    return OP(pass)->linear_forward(DEV(pass), &m->layers[l].down, t.count, pass->act,
+                                    rows_of(pass, tn_pass_saved(pass, TN_SAVED_H, l + 1), t),
+                                    rows_of(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t),
+                                    m->arch->residual_scale, dropout);
 }
 
 tn_status tn_block_forward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
@@ -154,51 +191,59 @@ tn_status tn_block_forward(tn_pass *pass, int64_t l, const tn_dropout *dropout) 
     TN_TRY(attend(pass, l, dropout));
     TN_TRY(attention(pass, l));
     TN_TRY(mix(pass, l, dropout));
-    TN_TRY(norm_before_mlp(pass, l));
-    TN_TRY(gate_up(pass, l, dropout));
-    TN_TRY(activate(pass, l));
-    status = contract(pass, l, dropout);
+    EACH_TILE(pass, t) {
+        const tn_dropout here = dropout_of(dropout, t);
+        TN_TRY(norm_before_mlp(pass, l, t));
+        TN_TRY(gate_up(pass, l, t, &here));
+        TN_TRY(activate(pass, l, t));
+        TN_TRY(contract(pass, l, t, &here));
+    }
 done:
     return status;
 }
 
-/* Brings back what the policy did not keep, up to gate|up, and the inputs of the two MLP products. */
-static tn_status replay(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
-    const tn_layer *layer = &pass->model->layers[l];
-    tn_status status;
+/* Brings back what the policy did not keep before the MLP. */
+static tn_status replay_attention(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
+    tn_status status = TN_OK;
     if (!tn_pass_keeps(pass, TN_SAVED_QKV)) TN_TRY(attend(pass, l, dropout));
     if (!tn_pass_keeps(pass, TN_SAVED_ATTN)) TN_TRY(attention(pass, l));
     if (!tn_pass_keeps(pass, TN_SAVED_H_MID)) TN_TRY(mix(pass, l, dropout));
-    TN_TRY(norm_before_mlp(pass, l));
-    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) TN_TRY(gate_up(pass, l, dropout));
-    else TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->gate_up, pass->tokens, pass->x, dropout));
-    TN_TRY(activate(pass, l));
-    status = OP(pass)->linear_inner(DEV(pass), &layer->down, pass->tokens, pass->act, dropout);
 done:
     return status;
 }
 
-/* dh += ∂norm, from the gradient of the normalised rows in `dx`. */
-static tn_status norm_backward(tn_pass *pass, tn_view h, const void *weight, const float *rstd, tn_view dx,
-                               float *dweight) {
-    const tn_arch *a = pass->model->arch;
-    return OP(pass)->rmsnorm_backward(DEV(pass), pass->tokens, 1, a->hidden, h, weight, false, rstd, dx,
-                                      pass->dh, true, dweight);
+/* The same of a tile of the MLP, up to gate|up, and the inputs of its two products. */
+static tn_status replay_mlp(tn_pass *pass, int64_t l, tile t, const tn_dropout *dropout) {
+    const tn_layer *layer = &pass->model->layers[l];
+    tn_status status;
+    TN_TRY(norm_before_mlp(pass, l, t));
+    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) TN_TRY(gate_up(pass, l, t, dropout));
+    else TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->gate_up, t.count, pass->x, dropout));
+    TN_TRY(activate(pass, l, t));
+    status = OP(pass)->linear_inner(DEV(pass), &layer->down, t.count, pass->act, dropout);
+done:
+    return status;
 }
 
-static tn_status mlp_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
+/* dh += ∂norm of a tile, from the gradient of its normalised rows in pass->dx. */
+static tn_status norm_backward(tn_pass *pass, tn_view h, tile t, const void *weight, float *dweight) {
+    const tn_arch *a = pass->model->arch;
+    return OP(pass)->rmsnorm_backward(DEV(pass), t.count, 1, a->hidden, rows_of(pass, h, t), weight, false,
+                                      pass->rstd, pass->dx, rows_of(pass, pass->dh, t), true, dweight);
+}
+
+static tn_status mlp_backward(tn_pass *pass, int64_t l, tile t, const tn_dropout *dropout) {
     const tn_arch *a = pass->model->arch;
     const tn_layer *layer = &pass->model->layers[l];
-    tn_view gate_up_view = tn_pass_saved(pass, TN_SAVED_GATE_UP, l); /* turned into its gradient */
+    tn_view gate_up_view = gate_up_of(pass, l, t); /* turned into its gradient */
     tn_status status;
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->down, pass->tokens, pass->act, pass->dh, pass->dact,
-                                     false, a->residual_scale, dropout));
-    TN_TRY(OP(pass)->gated_backward(DEV(pass), pass->tokens, a->intermediate, a->activation, gate_up_view,
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->down, t.count, pass->act, rows_of(pass, pass->dh, t),
+                                     pass->dact, false, a->residual_scale, dropout));
+    TN_TRY(OP(pass)->gated_backward(DEV(pass), t.count, a->intermediate, a->activation, gate_up_view,
                                     pass->dact, gate_up_view));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, pass->tokens, pass->x, gate_up_view, pass->dx,
+    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->gate_up, t.count, pass->x, gate_up_view, pass->dx,
                                      false, 1.0f, dropout));
-    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), layer->norm2, pass->rstd, pass->dx,
-                           layer->dnorm2);
+    status = norm_backward(pass, tn_pass_saved(pass, TN_SAVED_H_MID, l), t, layer->norm2, layer->dnorm2);
 done:
     return status;
 }
@@ -235,19 +280,26 @@ static tn_status attention_backward(tn_pass *pass, int64_t l, const tn_dropout *
     if (status != TN_OK) goto done;
     TN_TRY(turn(pass, l, dq, true));
     if (a->qk_norm) TN_TRY(qk_norm_backward(pass, l));
-    TN_TRY(normalise(pass, h, layer->norm1, pass->x, pass->rstd));
-    TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, pass->tokens, pass->x, dropout));
-    TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, pass->tokens, pass->x, pass->dqkv,
-                                     last ? no_view : pass->dx, false, 1.0f, dropout));
-    if (!last) status = norm_backward(pass, h, layer->norm1, pass->rstd, pass->dx, layer->dnorm1);
+    EACH_TILE(pass, t) {
+        const tn_dropout here = dropout_of(dropout, t);
+        TN_TRY(normalise(pass, h, t, layer->norm1));
+        TN_TRY(OP(pass)->linear_inner(DEV(pass), &layer->qkv, t.count, pass->x, &here));
+        TN_TRY(OP(pass)->linear_backward(DEV(pass), &layer->qkv, t.count, pass->x, rows_of(pass, pass->dqkv, t),
+                                         last ? no_view : pass->dx, false, 1.0f, &here));
+        if (!last) TN_TRY(norm_backward(pass, h, t, layer->norm1, layer->dnorm1));
+    }
 done:
     return status;
 }
 
 tn_status tn_block_backward(tn_pass *pass, int64_t l, const tn_dropout *dropout) {
     tn_status status;
-    TN_TRY(replay(pass, l, dropout));
-    TN_TRY(mlp_backward(pass, l, dropout));
+    TN_TRY(replay_attention(pass, l, dropout));
+    EACH_TILE(pass, t) {
+        const tn_dropout here = dropout_of(dropout, t);
+        TN_TRY(replay_mlp(pass, l, t, &here));
+        TN_TRY(mlp_backward(pass, l, t, &here));
+    }
     status = attention_backward(pass, l, dropout);
 done:
     return status;

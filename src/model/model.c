@@ -450,6 +450,12 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     return TN_OK;
 }
 
+static bool has_blocks(const tn_linear *linear) {
+    for (int i = 0; i < linear->parts; i++)
+        if (tn_dtype_is_block(linear->part[i].weight.dtype)) return true;
+    return false;
+}
+
 tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, int64_t longest,
                           int64_t head_rows, bool backward, bool dropout) {
     const tn_arch *a = m->arch;
@@ -470,7 +476,8 @@ tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, in
         const tn_linear *linear = m->placements[i].linear;
         if (!linear) continue;
         if (linear->rank > limits.rank) limits.rank = linear->rank;
-        if (linear->in * linear->out > limits.largest_weight) limits.largest_weight = linear->in * linear->out;
+        if (has_blocks(linear) && linear->in * linear->out > limits.largest_weight)
+            limits.largest_weight = linear->in * linear->out;
     }
     return limits;
 }

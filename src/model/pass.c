@@ -16,8 +16,10 @@ tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **o
     if (!pass) return tn_fail_memory((int64_t)sizeof *pass, "a pass");
     pass->model = model;
     pass->limits = *limits;
-    for (int kind = 0; kind < TN_SAVED_COUNT; kind++)
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) {
         TN_TRY(tn_alloc(&pass->slot[kind], model->arch->layers + 1, (int64_t)sizeof(void *), "saved tensors"));
+        TN_TRY(tn_alloc(&pass->away[kind], model->arch->layers, (int64_t)sizeof(void *), "saved tensors"));
+    }
     TN_TRY(tn_alloc(&pass->cache_k, model->arch->layers, (int64_t)sizeof *pass->cache_k, "cache"));
     TN_TRY(tn_alloc(&pass->cache_v, model->arch->layers, (int64_t)sizeof *pass->cache_v, "cache"));
     *out = pass;
@@ -40,7 +42,7 @@ done:
 
 void tn_pass_free(tn_pass *pass) {
     if (!pass) return;
-    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]);
+    for (int kind = 0; kind < TN_SAVED_COUNT; kind++) free(pass->slot[kind]), free(pass->away[kind]);
     free(pass->host);
     free(pass->host_cu_q);
     free(pass->host_cu_kv);
@@ -92,38 +94,43 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     return OP(pass)->scratch_bytes(DEV(pass), &limits);
 }
 
-/* What one half of a layer needs while the other half does not: gate|up with the activation, and attention's
- * scratch. */
-static void place_halves(tn_pass *pass, tn_region *region) {
+/* Gradients inside a layer of which each is used up before the next begins: of the activation, of a normalised
+ * input, of attention's output. */
+static void place_gradients(tn_pass *pass, tn_region *region, int64_t tile) {
     const tn_arch *a = pass->model->arch;
-    int64_t start = region->next;
-    if (!tn_pass_keeps(pass, TN_SAVED_GATE_UP)) tn_saved_place(pass, region, TN_SAVED_GATE_UP);
-    pass->act =
-        take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, a->intermediate + pass->model->border_down);
+    const int64_t start = region->next;
+    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate);
     tn_region_back_to(region, start);
+    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden);
+    tn_region_back_to(region, start);
+    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows, tn_arch_q(a));
+    tn_region_go_on(region);
+}
+
+/* What one half of a layer needs while the other half does not: the MLP with the residual stream before it, and
+ * attention's scratch with the gradient of q, k and v. */
+static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned, int64_t tile) {
+    const tn_arch *a = pass->model->arch;
+    const int64_t start = region->next;
+    for (int kind = TN_SAVED_H_MID; kind < TN_SAVED_COUNT; kind++)
+        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
+    pass->act = take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->intermediate + pass->model->border_down);
+    tn_region_back_to(region, start);
+    if (pass->limits.training)
+        pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, pass->limits.rows,
+                          tn_arch_qkv(a) + pass->model->border_qkv);
     pass->attention_scratch_size = scratch_bytes(pass, TN_SCRATCH_ATTENTION);
     pass->attention_scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, pass->attention_scratch_size);
     tn_region_go_on(region);
 }
 
-/* Gradients inside a layer: that of the activation is used up before the others begin. */
-static void place_gradients(tn_pass *pass, tn_region *region) {
-    const tn_arch *a = pass->model->arch;
-    const int64_t rows = pass->limits.rows, start = region->next;
-    pass->dact = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->intermediate);
-    tn_region_back_to(region, start);
-    pass->dx = take(pass, region, TN_SEGMENT_WORKSPACE, rows, a->hidden);
-    pass->dattn = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_q(a));
-    pass->dqkv = take(pass, region, TN_SEGMENT_WORKSPACE, rows, tn_arch_qkv(a) + pass->model->border_qkv);
-    tn_region_go_on(region);
-}
-
 /* What lives through all layers, then one layer's buffers, and over those the head's: forward is over and
  * backward has not begun when the head runs. */
-void tn_pass_place(tn_pass *pass, tn_region *region) {
+void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_pass_limits *l = &pass->limits;
     const tn_model *m = pass->model;
     const tn_arch *a = m->arch;
+    const int64_t tile = tn_tile_rows(l->rows);
     place_inputs(pass, region);
     tn_head_place_inputs(pass, region);
     for (int64_t i = 0; l->cache_length && i < a->layers; i++) {
@@ -137,15 +144,15 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
             take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_o, m->border_down));
     for (int kind = TN_SAVED_H; kind < TN_SAVED_COUNT; kind++)
         if (kind == TN_SAVED_H || tn_pass_keeps(pass, (tn_saved)kind))
-            tn_saved_place(pass, region, (tn_saved)kind);
+            tn_saved_place(pass, region, pinned, (tn_saved)kind);
     int64_t start = region->next;
-    for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_GATE_UP; kind++)
-        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, (tn_saved)kind);
+    for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_H_MID; kind++)
+        if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
     pass->x =
-        take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_qkv, m->border_gate_up));
-    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, l->rows * (int64_t)sizeof(float));
-    place_halves(pass, region);
-    if (l->training) place_gradients(pass, region);
+        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
+    pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
+    if (l->training) place_gradients(pass, region, tile);
+    place_halves(pass, region, pinned, tile);
     tn_region_back_to(region, start);
     tn_head_place(pass, region);
     tn_region_go_on(region);
@@ -251,11 +258,15 @@ done:
 
 /* ---- Running ------------------------------------------------------------------------------------- */
 
-static tn_status forward(tn_pass *pass, const tn_dropout *dropout) {
+/* `keep`: a backward pass will follow. */
+static tn_status forward(tn_pass *pass, bool keep, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(tn_embed_forward(pass));
-    for (int64_t l = 0; l < m->arch->layers; l++) TN_TRY(tn_block_forward(pass, l, dropout));
+    for (int64_t l = 0; l < m->arch->layers; l++) {
+        if (keep) TN_TRY(tn_saved_send(pass, l));
+        TN_TRY(tn_block_forward(pass, l, dropout));
+    }
 done:
     return status;
 }
@@ -264,10 +275,12 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(set_batch(pass, batch, true));
-    TN_TRY(forward(pass, dropout));
+    TN_TRY(forward(pass, true, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
-    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--)
+    for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--) {
+        TN_TRY(tn_saved_bring(pass, l));
         TN_TRY(tn_block_backward(pass, l, dropout));
+    }
     status = tn_embed_backward(pass);
 done:
     return status;
@@ -277,7 +290,7 @@ tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses) {
     tn_status status;
     float *compact = NULL;
     TN_TRY(set_batch(pass, batch, false));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     TN_TRY(tn_head_loss(pass, false, 0.0f, NULL));
     if (!losses) goto done;
     TN_TRY(tn_alloc(&compact, pass->labelled, (int64_t)sizeof *compact, "losses"));
@@ -318,7 +331,7 @@ tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64
     TN_TRY(set_rope(pass, 1));
     TN_TRY(tn_embed_set(pass, ids, false));
     TN_TRY(tn_head_set(pass));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
     return status;
@@ -329,7 +342,7 @@ tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits
     TN_TRY(set_batch(pass, batch, false));
     for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
     TN_TRY(tn_upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
 done:
     return status;

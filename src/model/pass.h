@@ -1,7 +1,7 @@
 /* pass.h: one trip of a batch through the model, forward and backward. The table of saved tensors (saved.c)
  * says what the backward pass needs of every layer and what each policy keeps; the rest is recomputed by
- * running the same forward stages again into shared buffers. All buffers come from one region, so that table is
- * also the memory plan.
+ * running the same forward stages again into shared buffers. All buffers come from one region, and what is
+ * moved to the host from a second one, so that table is also the memory plan.
  *
  * Shapes: T = tokens of the batch, d = hidden, q = heads·head_dim, kv = kv_heads·head_dim, f = intermediate.
  * Inputs of a linear group are wider by its border (op.h).
@@ -14,9 +14,11 @@
 
 /* What is kept of each layer for the backward pass. */
 typedef enum tn_policy {
-    TN_POLICY_NONE,      /* nothing is recomputed that needs a matrix product */
-    TN_POLICY_SELECTIVE, /* gate and up are recomputed */
-    TN_POLICY_FULL,      /* only the layer's input is kept */
+    TN_POLICY_NONE,           /* nothing is recomputed that needs a matrix product */
+    TN_POLICY_SELECTIVE,      /* gate and up are recomputed */
+    TN_POLICY_FULL,           /* only the layer's input is kept */
+    TN_POLICY_OFFLOAD,        /* the layer's input and attention's output, in host memory */
+    TN_POLICY_OFFLOAD_INPUTS, /* only the layer's input, in host memory */
     TN_POLICIES
 } tn_policy;
 const char *tn_policy_name(tn_policy policy);
@@ -32,9 +34,6 @@ typedef enum tn_saved {
     TN_SAVED_GATE_UP, /* [T, 2f + border]; becomes its own gradient */
     TN_SAVED_COUNT
 } tn_saved;
-/* Does `policy` keep this tensor for every layer? */
-bool tn_saved_kept(tn_saved saved, tn_policy policy);
-
 typedef struct tn_pass_limits {
     int64_t rows, documents, longest; /* of one batch */
     int64_t head_rows;                /* rows of one chunk of the loss */
@@ -51,8 +50,9 @@ typedef struct tn_pass tn_pass;
 tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **pass);
 tn_status tn_pass_stage(tn_pass *pass);
 void tn_pass_free(tn_pass *pass);
-/* Takes all buffers, scratch included, from the region. */
-void tn_pass_place(tn_pass *pass, tn_region *region);
+/* Takes all buffers, scratch included, from the region, and from `pinned`, a region of the device's
+ * host_allocate, what the policy keeps in host memory. */
+void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned);
 
 /* Forward and backward: adds the gradients of Σ loss·loss_scale to the adapter's, and Σ loss to the running
  * total. Positions with no target count nothing. */

@@ -6,6 +6,11 @@
 
 #include "model/pass.h"
 
+/* Rows of a tile of the stages that work on each row alone (block.c): products reach their full speed, and the
+ * buffers of an MLP stay below 2 GB. */
+enum { TN_TILE_ROWS = 8192 };
+static inline int64_t tn_tile_rows(int64_t rows) { return rows < TN_TILE_ROWS ? rows : TN_TILE_ROWS; }
+
 /* What the device sees of a batch. */
 typedef struct tn_inputs {
     int32_t *ids, *positions, *cu_q, *cu_kv; /* [T], [T], [documents+1] twice */
@@ -27,15 +32,18 @@ struct tn_pass {
     tn_model *model;
     tn_pass_limits limits;
     tn_inputs in;
-    /* Saved tensors: slot[kind][layer], all the same pointer where the kind is not kept. */
+    /* Saved tensors: slot[kind][layer], all the same pointer where the kind is not kept, two in turn where it
+     * is moved to the host. */
     void **slot[TN_SAVED_COUNT];
     int64_t stride[TN_SAVED_COUNT];
-    /* Shared buffers of one layer. */
-    tn_view x;                     /* [T, d + border] normalised input of qkv, then of gate|up */
-    tn_view act;                   /* [T, f + border] */
-    float *rstd;                   /* [T] of x */
-    tn_view dh;                    /* [T, d + border] gradient of the residual stream */
-    tn_view dx, dact, dattn, dqkv; /* [T, d], [T, f], [T, q], [T, q+2kv + border] */
+    void **away[TN_SAVED_COUNT]; /* [layers] where it lies in host memory; NULL where it stays */
+    /* Shared buffers of one layer; t rows are those of one tile. */
+    tn_view x;           /* [t, d + border] normalised input of qkv, then of gate|up */
+    tn_view act;         /* [t, f + border] */
+    float *rstd;         /* [t] of x */
+    tn_view dh;          /* [T, d + border] gradient of the residual stream */
+    tn_view dx, dact;    /* [t, d], [t, f] */
+    tn_view dattn, dqkv; /* [T, q], [T, q+2kv + border] */
     /* Head: one chunk of labelled rows. */
     tn_view head_h, head_x, head_dx, logits; /* [C, d], [C, d + border], [C, d], [C, vocab + border] */
     float *head_rstd;                        /* [C] */
@@ -56,16 +64,22 @@ struct tn_pass {
 };
 
 /* saved.c */
-/* Whether every layer has its own buffer of this kind until its backward pass. */
+/* Whether the backward pass finds every layer's own values of this kind. */
 bool tn_pass_keeps(const tn_pass *pass, tn_saved kind);
-/* Takes the buffers of a kind: one a layer where it is kept, else one for all; H first. */
-void tn_saved_place(tn_pass *pass, tn_region *region, tn_saved kind);
+/* Takes the buffers of a kind: one a layer where it is kept, two where it is moved, else one for all; H first.
+ */
+void tn_saved_place(tn_pass *pass, tn_region *region, tn_region *pinned, tn_saved kind);
 tn_view tn_pass_saved(const tn_pass *pass, tn_saved kind, int64_t layer);
 float *tn_pass_saved_f32(const tn_pass *pass, tn_saved kind, int64_t layer);
 /* Elements from row to row of a matrix of `columns`: rows begin on 64-byte boundaries, where vector and tile
  * loads touch one line of the cache and not two. */
 static inline int64_t tn_stride(int64_t columns) { return (columns + 31) / 32 * 32; }
 int64_t tn_saved_columns(const tn_model *model, tn_saved kind); /* border included */
+/* Before a layer of the forward pass: sends what is there to the host, its input and the other kinds of the
+ * layer below; before one of the backward pass: brings back all kinds of the layer below. Both run beside the
+ * layer's own work, and are nothing under policies that move nothing. */
+tn_status tn_saved_send(tn_pass *pass, int64_t layer);
+tn_status tn_saved_bring(tn_pass *pass, int64_t layer);
 
 /* block.c: layer `l` of the batch in hand. Forward reads H[l] and writes H[l+1]. Backward takes the gradient of
  * H[l+1] in pass->dh and leaves that of H[l] there (or, where nothing below trains, stops early). */

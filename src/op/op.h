@@ -151,7 +151,7 @@ typedef struct tn_limits {
     int64_t head_rows; /* rows of one chunk of the loss */
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
-    int64_t largest_weight; /* elements of the largest linear's weight (all parts) */
+    int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     tn_scratch_use scratch_for;
 } tn_limits;
 
@@ -171,6 +171,15 @@ struct tn_backend {
     tn_status (*download)(tn_device *device, void *to, const void *from, int64_t bytes);
     tn_status (*zero)(tn_device *device, void *memory, int64_t bytes);
     tn_status (*sync)(tn_device *device);
+    /* Host memory for what is moved out of the device, pinned so that it can be copied from and to beside
+     * computing; TN_NO_FIT where the machine does not have it. */
+    tn_status (*host_allocate)(tn_device *device, int64_t bytes, void **memory);
+    void (*host_release)(tn_device *device, void *memory, int64_t bytes);
+    /* Copies between the device and such memory, either way, beside the operations: a move begins when what was
+     * given before it is over, moves follow one another, and what is given after it does not wait for it.
+     * move_wait: what is given from now on begins when every move given so far is over. */
+    tn_status (*move)(tn_device *device, void *to, const void *from, int64_t bytes);
+    tn_status (*move_wait)(tn_device *device);
     /* Bytes of scratch for shapes within `limits`; the caller allocates and sets device->scratch. */
     int64_t (*scratch_bytes)(tn_device *device, const tn_limits *limits);
 
@@ -299,6 +308,9 @@ struct tn_device {
     int64_t memory_total, memory_free; /* bytes when it was opened */
     int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the
                               CPU */
+    int64_t pinned_share;  /* pinned host bytes for which the driver takes one of the device's; 0 = none */
+    int64_t pinnable;      /* host bytes that host_allocate may give, when it was opened; 0 where the device's
+                              memory is the host's own and moving anything out of it gains nothing */
     void *scratch;         /* set by the caller, scratch_bytes() large */
     int64_t scratch_size;
 };

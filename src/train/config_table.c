@@ -183,8 +183,8 @@ const tn_key tn_config_keys[] = {
         "optimizer steps; wins over the epochs"),
     ROW("gradient_checkpointing", "use_gradient_checkpointing", gradient_checkpointing, CHOICE, ANY, TRAINING, "auto",
         "auto,none,selective,full,offload,true=full,false=none,unsloth=offload",
-        "what is recomputed to save memory: none, selective or full (or true; offload and unsloth stand for it in this "
-        "version); auto = the fastest that fits"),
+        "what is recomputed to save memory: none, selective, full (or true), or full with the layers' inputs in pinned "
+        "host memory (offload, unsloth); auto = the fastest that fits"),
 
     /* run */
     ROW("output_dir", "", output_dir, PATH, ANY, TRAINING | INIT | MERGE | QUANTIZE, "", NULL, "where everything is written"),

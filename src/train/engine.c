@@ -32,11 +32,6 @@ static tn_status check_supported(const tn_settings *s) {
         tn_fail(TN_USAGE, "report_to tensorboard is not supported by this version");
         return tn_remedy("leave it out: train_log.jsonl in output_dir holds the same numbers");
     }
-    if (strcmp(s->gradient_checkpointing, "offload") == 0)
-        tn_info(
-            "gradient_checkpointing offload is not in this version: everything is recomputed instead (full), "
-            "which "
-            "gives the same result");
     return TN_OK;
 }
 
@@ -287,8 +282,9 @@ void tn_engine_release(tn_engine *e) {
     tn_pass_free(e->pass);
     tn_model_free(e->model);
     if (e->memory) e->device->backend->release(e->device, e->memory);
+    if (e->pinned) e->device->backend->host_release(e->device, e->pinned, e->plan.pinned.used);
     tn_device_close(e->device);
-    e->pass = NULL, e->model = NULL, e->memory = NULL, e->device = NULL;
+    e->pass = NULL, e->model = NULL, e->memory = NULL, e->pinned = NULL, e->device = NULL;
     e->plan = (tn_memory_plan){0};
 }
 
@@ -365,19 +361,26 @@ done:
 
 static tn_status refuse(const tn_engine *e) {
     char need[32], have[32];
-    tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need),
-            e->device->name, tn_bytes_text(e->plan.available, have),
-            e->settings->memory_limit >= 0 ? " by memory_limit" : "");
+    const bool device = e->plan.device_bytes > e->plan.available;
+    if (device)
+        tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need),
+                e->device->name, tn_bytes_text(e->plan.available, have),
+                e->settings->memory_limit >= 0 ? " by memory_limit" : "");
+    else
+        tn_fail(TN_NO_FIT,
+                "gradient_checkpointing offload keeps %s in pinned host memory, and the host has %s left",
+                tn_bytes_text(e->plan.pinned.used, need), tn_bytes_text(e->device->pinnable, have));
     if (e->plan.longest_context > 0)
         return tn_remedy(
             "one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",
             (long long)e->plan.longest_context, (long long)e->plan.longest_context);
-    return tn_remedy("use a smaller model, a quantised one, or a larger device");
+    return tn_remedy(device ? "use a smaller model, a quantised one, or a larger device"
+                            : "gradient_checkpointing full keeps everything on the device");
 }
 
 tn_status tn_engine_allocate(tn_engine *e) {
     const tn_backend *backend = e->device->backend;
-    tn_region region = {0};
+    tn_region region = {0}, pinned = {0};
     tn_status status;
     if (!e->plan.fits) {
         if (e->use == TN_USE_TRAIN) TN_TRY(tn_engine_longest(e));
@@ -385,10 +388,11 @@ tn_status tn_engine_allocate(tn_engine *e) {
     }
     TN_TRY(tn_pass_stage(e->pass));
     TN_TRY(backend->allocate(e->device, e->plan.region.used, &e->memory));
-    region.base = e->memory;
+    if (e->plan.pinned.used > 0) TN_TRY(backend->host_allocate(e->device, e->plan.pinned.used, &e->pinned));
+    region.base = e->memory, pinned.base = e->pinned;
     tn_model_place(e->model, &region);
     tn_adapter_place(e->adapter, &region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));
-    tn_pass_place(e->pass, &region);
+    tn_pass_place(e->pass, &region, &pinned);
     tn_model_bind_adapter(e->model);
     TN_TRY(tn_model_load(e->model));
     if (e->adapter->elements == 0) goto done;

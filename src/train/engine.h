@@ -1,6 +1,6 @@
 /* engine.h: everything a verb needs, opened in the right order and planned before it is allocated:
- * configuration → model files and architecture → adapter → device → data → plan → one block of device memory →
- * weights and adapter values in place.
+ * configuration → model files and architecture → adapter → device → data → plan → one block of device memory,
+ * and of pinned host memory where the plan has some → weights and adapter values in place.
  *
  * Invariants: device memory is taken once (tn_engine_allocate); nothing is loaded before the plan said that it
  * fits; what an adapter's own configuration says wins over defaults, and contradicts explicit keys loudly.
@@ -17,10 +17,11 @@ typedef enum tn_use { TN_USE_TRAIN, TN_USE_EVAL, TN_USE_GENERATE, TN_USE_FILES }
 
 typedef struct tn_memory_plan {
     tn_region region;      /* bytes by segment, counted */
+    tn_region pinned;      /* the same of pinned host memory */
     tn_pass_limits limits; /* what the pass was planned for, the chosen policy included */
     int64_t device_bytes;  /* region + the driver's context */
     int64_t available;     /* device bytes it may use */
-    int64_t host_bytes, pinned_bytes, disk_bytes;
+    int64_t host_bytes, disk_bytes;
     int64_t longest_context; /* tokens of one document that would fit; 0 where not asked */
     bool fits;
 } tn_memory_plan;
@@ -46,7 +47,7 @@ typedef struct tn_engine {
     tn_model *model;
     tn_pass *pass;
     tn_memory_plan plan;
-    void *memory;
+    void *memory, *pinned;
     char base_hash[33];   /* of the base's configuration, and names, types and shapes of its tensors */
     char base_values[33]; /* of a sample of its bytes; training alone fills it in */
     tn_str base_configs[TN_BASE_CONFIGS]; /* a full fine-tune's alone; no data where there is no such file */

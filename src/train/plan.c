@@ -16,23 +16,34 @@ tn_moments tn_optimizer_moments(const tn_settings *s) {
                         .in_8_bits = tn_ends_with(s->optim, "adamw_8bit")};
 }
 
-static void count(tn_engine *e, tn_region *region) {
-    *region = (tn_region){0};
+static void count(tn_engine *e, tn_region *region, tn_region *pinned) {
+    *region = *pinned = (tn_region){0};
     tn_model_place(e->model, region);
     tn_adapter_place(e->adapter, region, e->use == TN_USE_TRAIN, tn_optimizer_moments(e->settings));
-    tn_pass_place(e->pass, region);
+    tn_pass_place(e->pass, region, pinned);
 }
 
-/* Policies worth trying for the setting, best first. */
-static int candidates(const char *setting, tn_policy out[TN_POLICIES]) {
-    for (int p = 0; p < TN_POLICIES; p++)
-        if (strcmp(setting, tn_policy_name((tn_policy)p)) == 0) {
-            out[0] = (tn_policy)p;
-            return 1;
-        }
-    if (strcmp(setting, "offload") == 0) return candidates("full", out); /* said by check_supported */
-    for (int p = 0; p < TN_POLICIES; p++) out[p] = (tn_policy)p;         /* auto */
-    return TN_POLICIES;
+/* Policies worth trying for the setting, best first. Where the device's memory is the host's own, nothing is
+ * moved out of it: offload is full there. */
+static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
+    const char *setting = e->settings->gradient_checkpointing;
+    const int last = e->device->pinnable > 0 ? TN_POLICY_OFFLOAD_INPUTS : TN_POLICY_FULL;
+    int first = 0, count = 0;
+    while (first < TN_POLICIES && strcmp(setting, tn_policy_name((tn_policy)first)) != 0) first++;
+    if (first < TN_POLICY_OFFLOAD) {
+        out[count++] = (tn_policy)first;
+        return count;
+    }
+    if (first == TN_POLICIES) first = 0; /* auto */
+    if (first > last) first = last;
+    for (int p = first; p <= last; p++) out[count++] = (tn_policy)p;
+    return count;
+}
+
+/* What the driver takes beside our block. */
+static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
+    const int64_t share = e->device->pinned_share;
+    return e->device->context_bytes + (share ? (plan->pinned.used + share - 1) / share : 0);
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
@@ -41,18 +52,18 @@ static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory
     tn_status status = tn_pass_new(e->model, limits, &e->pass);
     if (status != TN_OK) return status;
     plan->limits = *limits;
-    count(e, &plan->region);
-    plan->device_bytes = plan->region.used + e->device->context_bytes;
+    count(e, &plan->region, &plan->pinned);
+    plan->device_bytes = plan->region.used + context_bytes(e, plan);
     plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit
                                                      : e->device->memory_free + e->device->context_bytes;
-    plan->fits = plan->device_bytes <= plan->available;
+    plan->fits = plan->device_bytes <= plan->available && plan->pinned.used <= e->device->pinnable;
     return TN_OK;
 }
 
 static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64_t longest,
                             int64_t cache_length, tn_memory_plan *plan) {
     tn_policy policies[TN_POLICIES];
-    int n = candidates(e->settings->gradient_checkpointing, policies);
+    int n = candidates(e, policies);
     tn_status status = TN_OK;
     for (int i = 0; i < n; i++) {
         tn_pass_limits limits = {.rows = rows,
@@ -198,14 +209,14 @@ void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
     tn_json_key(w, "memory");
     tn_json_begin(w, '{');
     tn_json_integer_member(w, "device", e->plan.device_bytes);
-    tn_json_integer_member(w, "pinned", e->plan.pinned_bytes);
+    tn_json_integer_member(w, "pinned", e->plan.pinned.used);
     tn_json_integer_member(w, "host", e->plan.host_bytes);
     tn_json_integer_member(w, "disk", e->plan.disk_bytes);
     tn_json_integer_member(w, "available", e->plan.available);
     tn_json_key(w, "segments");
     tn_json_begin(w, '[');
     for (int s = 0; s <= TN_SEGMENTS; s++) { /* the context behind the arena's own */
-        int64_t bytes = s < TN_SEGMENTS ? e->plan.region.segment[s] : e->device->context_bytes;
+        int64_t bytes = s < TN_SEGMENTS ? e->plan.region.segment[s] : context_bytes(e, &e->plan);
         if (bytes == 0) continue;
         tn_json_begin(w, '{');
         tn_json_string_member(w, "name", s < TN_SEGMENTS ? tn_segment_name((tn_segment)s) : "context");
@@ -227,8 +238,14 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     else if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
-        tn_str_printf(out, "recompute  %s; %s of device memory planned\n",
-                      tn_policy_name(e->plan.limits.policy), tn_bytes_text(e->plan.device_bytes, text));
+        const tn_policy policy = e->plan.limits.policy;
+        tn_str_printf(out, "recompute  %s; %s of device memory planned", tn_policy_name(policy),
+                      tn_bytes_text(e->plan.device_bytes, text));
+        if (e->plan.pinned.used)
+            tn_str_printf(out, ", %s of pinned host memory", tn_bytes_text(e->plan.pinned.used, text));
+        if (policy == TN_POLICY_FULL && strcmp(e->settings->gradient_checkpointing, "offload") == 0)
+            tn_str_puts(out, " (for offload, which gives the same result where all memory is the host's)");
+        tn_str_putc(out, '\n');
         for (int g = 0; g < TN_GROUPS; g++) {
             int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
             if (n)

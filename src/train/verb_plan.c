@@ -15,7 +15,7 @@ static tn_status plan_full_rows(tn_engine *e) {
 /* From the measured product rate and what each policy recomputes; a step reaches about 0.6 of that rate. */
 static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
     const int64_t tokens = tn_engine_row_tokens(e);
-    static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45};
+    static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45, 1.4, 1.45};
     double ceiling;
     tn_status status = tn_device_ceiling(e->device, &ceiling);
     double flops = tn_engine_step_flops(e, tokens, e->max_length, tokens) * recompute[e->plan.limits.policy];

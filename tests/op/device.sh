@@ -19,7 +19,7 @@ ninja -C "$build" tenon-cuda >/dev/null
 cp "$build/libtenon-cuda.so" "$to/"
 flags="-std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc"
 gcc $flags -rdynamic -o "$to/test_cuda" tests/op/test_cuda.c src/op/ref/*.c src/op/source.c src/quant/*.c src/format/tensor.c \
-    src/base/status.c src/base/mem.c src/base/dtype.c src/base/rng.c src/base/thread.c -ldl -lm
+    src/base/status.c src/base/mem.c src/base/dtype.c src/base/rng.c src/base/thread.c src/base/host_memory.c -ldl -lm
 cp -L /usr/lib/x86_64-linux-gnu/libgomp.so.1 "$to/"
 if [ -n "$WITH_TENON" ]; then
     ninja -C "$build" tenon-objects >/dev/null

@@ -1,4 +1,4 @@
-"""The plan's device bytes against what the driver reports, over 20 configurations of `tenon bench` on a machine with an NVIDIA GPU
+"""The plan's device bytes against what the driver reports, over 22 configurations of `tenon bench` on a machine with an NVIDIA GPU
 that nothing else uses. usage: device_memory.py PROGRAM... (the command that runs tenon), e.g. `device_memory.py sh build-device/run tenon`
 
 nvidia-smi is read every 20 ms while a configuration runs; its peak less its reading before is what the process held. The plan keeps its
@@ -16,6 +16,7 @@ SHAPES = [  # shape, rows, length, policy, more
     ("qwen2.5-7b", 4, 2048, "none", []), ("qwen2.5-7b", 1, 4096, "full", []),
     ("llama-3.1-8b", 4, 2048, "none", []), ("llama-3.1-8b", 4, 2048, "full", []), ("llama-3.1-8b", 1, 8192, "none", []),
     ("llama-3.1-8b", 1, 2048, "selective", ["--lora_r", "64"]),
+    ("llama-3.2-1b", 1, 32768, "offload", []), ("llama-3.1-8b", 4, 2048, "offload", []),
 ]
 
 

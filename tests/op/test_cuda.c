@@ -180,6 +180,42 @@ static void moving_rows(void) {
     }
 }
 
+static void same_bytes(const char *what, const void *got, const void *want, int64_t bytes) {
+    checked++;
+    if (memcmp(got, want, (size_t)bytes) == 0) return;
+    broken++;
+    printf("BROKEN %s %s: other bytes\n", current, what);
+}
+
+/* Large enough that a copy which began too early, or an operation which did not wait for it, gives itself away.
+ */
+static void moves(void) {
+    enum { ROWS = 32768, WIDTH = 4096, BUSY = 8 };
+    const int64_t bytes = (int64_t)ROWS * WIDTH, cols = WIDTH / (dtype == TN_DTYPE_F32 ? 4 : 2);
+    matrix source = matrix_new(dtype, ROWS, cols, 0), a = matrix_new(dtype, ROWS, cols, 0),
+           b = matrix_new(dtype, ROWS, cols, 0);
+    const tn_backend *backend = gpu->backend;
+    void *host;
+    MUST(backend->host_allocate(gpu, bytes, &host));
+    memset(host, 0, (size_t)bytes);
+    for (int64_t i = 0; i < bytes / 4; i++) ((uint32_t *)source.host.data)[i] = (uint32_t)i * 2654435761u;
+    matrix_upload(&source);
+    for (int i = 0; i < BUSY; i++) MUST(backend->zero(gpu, a.device.data, bytes));
+    MUST(backend->copy_rows(gpu, ROWS, cols, source.device, a.device));
+    MUST(backend->move(gpu, host, a.device.data, bytes));
+    MUST(backend->move_wait(gpu));
+    MUST(backend->zero(gpu, a.device.data, bytes));
+    MUST(backend->sync(gpu));
+    same_bytes("out", host, source.host.data, bytes);
+    for (int i = 0; i < BUSY; i++) MUST(backend->zero(gpu, b.device.data, bytes));
+    MUST(backend->move(gpu, b.device.data, host, bytes));
+    MUST(backend->move_wait(gpu));
+    MUST(backend->copy_rows(gpu, ROWS, cols, b.device, a.device));
+    MUST(backend->download(gpu, a.host.data, a.device.data, bytes));
+    same_bytes("in", a.host.data, source.host.data, bytes);
+    backend->host_release(gpu, host, bytes);
+}
+
 static void gating(void) {
     for (int activation = 0; activation < 3; activation++)
         for (int odd = 0; odd < 2; odd++) {
@@ -866,6 +902,7 @@ static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {{"moving rows", moving_rows},
+             {"moves", moves},
              {"gating", gating},
              {"rotary", rotary},
              {"norms", norms},

@@ -1,7 +1,8 @@
 /* cuda.h: what the files of the GPU backend share: the device struct, scratch, error checks, the matrix
  * product, and the operations of the table.
  *
- * Everything runs on one stream (`stream`) and is ordered by it; loading alone has a second one (`copies`).
+ * Everything runs on one stream (`stream`) and is ordered by it; a second one (`copies`) serves loading and, in
+ * training, what is moved between device and host beside computing.
  * Nothing is allocated in a step: an operation takes its scratch with tn_cuda_take() after tn_cuda_begin(),
  * and no two operations overlap, so all of them start from the same place. The first WORKSPACE bytes of the
  * scratch belong to cublasLt.
@@ -38,6 +39,9 @@ static inline tn_cuda_device *tn_cuda(tn_device *device) { return (tn_cuda_devic
 tn_status tn_cuda_check(cudaError_t error, const char *what);
 /* The same for the kernel launched just before. */
 tn_status tn_cuda_launched(const char *what);
+
+/* What `later` is given from now on waits for what `earlier` has been given so far (moves.c). */
+tn_status tn_cuda_order(cudaStream_t earlier, cudaStream_t later);
 
 /* Forgets the scratch of the operation before. */
 void tn_cuda_begin(tn_device *device);
@@ -153,6 +157,10 @@ tn_status tn_cuda_weight_load(tn_device *, int64_t rows, int64_t cols, const tn_
 tn_status tn_cuda_weight_refresh(tn_device *, int64_t count, const float *, void *);
 tn_status tn_cuda_load_finish(tn_device *);
 tn_status tn_cuda_upload(tn_device *, void *, const void *, int64_t bytes);
+tn_status tn_cuda_host_allocate(tn_device *, int64_t bytes, void **memory);
+void tn_cuda_host_release(tn_device *, void *memory, int64_t bytes);
+tn_status tn_cuda_move(tn_device *, void *to, const void *from, int64_t bytes);
+tn_status tn_cuda_move_wait(tn_device *);
 tn_status tn_cuda_linear_forward(tn_device *, const tn_linear *, int64_t rows, tn_view x, tn_view y,
                                  tn_view residual, float alpha, const tn_dropout *);
 tn_status tn_cuda_linear_backward(tn_device *, const tn_linear *, int64_t rows, tn_view x, tn_view dy,

@@ -386,6 +386,25 @@ done:
 
 /* ---- Scratch --------------------------------------------------------------------------------------------- */
 
+/* The hungriest call of a dense batch of `rows` tokens, whose documents are of any length up to `longest`.
+ * Longer ones than ORDERED_LENGTH are taken singly, by as many heads as the budget holds, or by one group. */
+static int64_t dense_bytes(int64_t most, int64_t rows, int64_t longest, const tn_limits *l) {
+    const int64_t group = l->heads / l->kv_heads;
+    tn_sdpa_shape s = {.backward = 1, .dim = l->head_dim, .batch = 1, .length = longest};
+    s.heads = group, s.kv_heads = 1;
+    int64_t bytes = larger(call_bytes(&s), most + most / l->head_dim + PLAN_MARGIN);
+    for (s.length = DENSE; s.length <= smaller(longest, ORDERED_LENGTH); s.length += DENSE) {
+        s.ordered = is_ordered(most, l->heads, l->kv_heads, s.length);
+        s.kv_heads = heads_at_once(most, l->heads, l->kv_heads, l->head_dim, s.length);
+        s.heads = s.kv_heads * group;
+        s.batch = !s.ordered || s.kv_heads < l->kv_heads
+                      ? 1
+                      : larger(1, smaller(rows / s.length, most / ordered_bytes(s.heads, s.length)));
+        bytes = larger(bytes, call_bytes(&s));
+    }
+    return bytes;
+}
+
 /* The hungriest call over all lengths; also sets the budget that the calls keep to. */
 int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     if (device->dtype == TN_DTYPE_F32) return 0;
@@ -404,8 +423,6 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
         s.batch = documents_at_once(most, l->heads, length);
         bytes = larger(bytes, call_bytes(&s));
     }
-    /* A dense batch: its matrix within the budget too, its other parts as large as all rows. */
-    int64_t rows = l->rows * l->heads;
-    if (l->backward) bytes = larger(bytes, smaller(most, whole) + rows * (4 + 4 * l->head_dim) + PLAN_MARGIN);
-    return bytes + lists + tn_cuda_round(rows * (int64_t)sizeof(float)) + PLAN_MARGIN;
+    if (l->backward) bytes = larger(bytes, dense_bytes(most, l->rows, longest, l));
+    return bytes + lists + tn_cuda_round(l->rows * l->heads * (int64_t)sizeof(float)) + PLAN_MARGIN;
 }

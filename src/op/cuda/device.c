@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/host_memory.h"
 #include "base/mem.h"
 #include "op/cuda/cuda.h"
 
 enum { LAZY_MODULES = 96 << 20, OLDEST_CAPABILITY = 80 };
+enum { PINNED_SHARE = 512 }; /* 8 bytes of page table for each 4 KiB */
 
 tn_status tn_cuda_check(cudaError_t error, const char *what) {
     if (error == cudaSuccess) return TN_OK;
@@ -127,6 +129,8 @@ static tn_status open_device(const tn_backend *backend, int index, tn_dtype dtyp
     int64_t used = before >= 0 ? used_on_card(index) - before : (int64_t)(total - left);
     cuda->base.context_bytes = used + LAZY_MODULES;
     cuda->base.memory_free = (int64_t)left - LAZY_MODULES;
+    cuda->base.pinned_share = PINNED_SHARE;
+    cuda->base.pinnable = tn_host_memory_available() / 8 * 7; /* the rest for everybody else */
     *device = &cuda->base;
     return TN_OK;
 done:
@@ -191,6 +195,10 @@ static const tn_backend table = {
     .download = download,
     .zero = zero,
     .sync = sync_device,
+    .host_allocate = tn_cuda_host_allocate,
+    .host_release = tn_cuda_host_release,
+    .move = tn_cuda_move,
+    .move_wait = tn_cuda_move_wait,
     .scratch_bytes = scratch_bytes,
     .linear_bytes = tn_cuda_linear_bytes,
     .linear_load = tn_cuda_linear_load,

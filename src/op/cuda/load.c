@@ -54,18 +54,6 @@ void tn_cuda_ring_close(tn_cuda_device *cuda) {
     cuda->ring = NULL;
 }
 
-/* What `later` is given from now on waits for what `earlier` has been given so far. */
-static tn_status order(cudaStream_t earlier, cudaStream_t later) {
-    cudaEvent_t event;
-    tn_status status =
-        tn_cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
-    if (status != TN_OK) return status;
-    cudaError_t error = cudaEventRecord(event, earlier);
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(later, event, 0);
-    cudaEventDestroy(event);
-    return tn_cuda_check(error, "ordering streams");
-}
-
 /* The next buffer, once its last journey is over. */
 static tn_status take_buffer(tn_cuda_ring *ring, char **buffer) {
     *buffer = ring->memory + (int64_t)ring->next * BUFFER_BYTES;
@@ -90,7 +78,7 @@ tn_status tn_cuda_upload(tn_device *device, void *to, const void *from, int64_t 
     if (bytes < DIRECT_BYTES || !cuda->ring)
         return tn_cuda_check(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, cuda->stream),
                              "copying to the GPU");
-    TN_TRY(order(cuda->stream, cuda->copies));
+    TN_TRY(tn_cuda_order(cuda->stream, cuda->copies));
     for (int64_t first = 0; first < bytes; first += BUFFER_BYTES) {
         int64_t count = bytes - first < BUFFER_BYTES ? bytes - first : BUFFER_BYTES;
         char *buffer;
@@ -101,7 +89,7 @@ tn_status tn_cuda_upload(tn_device *device, void *to, const void *from, int64_t 
                    (size_t)(count - piece < 1 << 20 ? count - piece : 1 << 20));
         TN_TRY(send_buffer(cuda, (char *)to + first, count, count, 1));
     }
-    TN_TRY(order(cuda->copies, cuda->stream));
+    TN_TRY(tn_cuda_order(cuda->copies, cuda->stream));
 done:
     return status;
 }
@@ -231,7 +219,7 @@ static tn_status load_matrix(tn_cuda_device *cuda, int64_t rows, int64_t cols, c
                  source->tensor->name, (long long)cols);
     pitch = tn_dtype_is_block(held) ? bytes : stride * tn_cuda_size(held);
     TN_TRY(open_ring(cuda));
-    TN_TRY(order(cuda->stream, cuda->copies));
+    TN_TRY(tn_cuda_order(cuda->stream, cuda->copies));
     count = BUFFER_BYTES / bytes;
     for (int64_t first = 0; first < rows; first += count) {
         int64_t some = rows - first < count ? rows - first : count;
@@ -242,7 +230,7 @@ static tn_status load_matrix(tn_cuda_device *cuda, int64_t rows, int64_t cols, c
             fetch_row(source, first + row, cols, held, bytes, buffer + row * bytes);
         TN_TRY(send_buffer(cuda, (char *)to + first * pitch, pitch, bytes, some));
     }
-    TN_TRY(order(cuda->copies, cuda->stream));
+    TN_TRY(tn_cuda_order(cuda->copies, cuda->stream));
 done:
     return status;
 }

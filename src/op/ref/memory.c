@@ -2,22 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/host_memory.h"
 #include "base/mem.h"
 #include "op/ref/reference.h"
 
 void tn_host_memory(tn_device *device) {
-    device->memory_total = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    device->memory_free = device->memory_total;
-    FILE *file = fopen("/proc/meminfo", "r");
-    if (!file) return;
-    char line[128];
-    while (fgets(line, sizeof line, file)) {
-        long long kib;
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) device->memory_free = (int64_t)kib * 1024;
-    }
-    fclose(file);
+    device->memory_total = tn_host_memory_total();
+    device->memory_free = tn_host_memory_available();
 }
 
 tn_status tn_ref_open(const tn_backend *backend, int index, tn_dtype dtype, tn_device **device) {
@@ -62,6 +54,20 @@ tn_status tn_ref_zero(tn_device *device, void *memory, int64_t bytes) {
 tn_status tn_ref_sync(tn_device *device) {
     (void)device;
     return TN_OK;
+}
+
+tn_status tn_ref_host_allocate(tn_device *device, int64_t bytes, void **memory) {
+    (void)device;
+    return tn_alloc_aligned(memory, bytes, "what is moved out of the device");
+}
+
+void tn_ref_host_release(tn_device *device, void *memory, int64_t bytes) {
+    (void)bytes;
+    tn_ref_release(device, memory);
+}
+
+tn_status tn_ref_move(tn_device *device, void *to, const void *from, int64_t bytes) {
+    return tn_ref_upload(device, to, from, bytes);
 }
 
 int64_t tn_ref_scratch_bytes(tn_device *device, const tn_limits *limits) {

@@ -16,6 +16,9 @@ tn_status tn_ref_upload(tn_device *device, void *to, const void *from, int64_t b
 tn_status tn_ref_download(tn_device *device, void *to, const void *from, int64_t bytes);
 tn_status tn_ref_zero(tn_device *device, void *memory, int64_t bytes);
 tn_status tn_ref_sync(tn_device *device);
+tn_status tn_ref_host_allocate(tn_device *device, int64_t bytes, void **memory);
+void tn_ref_host_release(tn_device *device, void *memory, int64_t bytes);
+tn_status tn_ref_move(tn_device *device, void *to, const void *from, int64_t bytes);
 int64_t tn_ref_scratch_bytes(tn_device *device, const tn_limits *limits);
 /* Fills memory_total and memory_free from the operating system. */
 void tn_host_memory(tn_device *device);
