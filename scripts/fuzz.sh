@@ -57,6 +57,7 @@ END
 END
         ! command -v python3 >/dev/null || python3 tests/fuzz/seed_tokenizer_json.py "$1"
         ;;
+    picture) cp tests/parity/golden/pictures/*.png tests/parity/golden/pictures/*.jpg "$1" ;;
     safetensors)
         printf '\100\0\0\0\0\0\0\0%-64s\0\0\0\0\0\0\0\0' '{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}' >"$1/one"
         ;;
