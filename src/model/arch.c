@@ -25,6 +25,7 @@ struct tn_family {
     double norm_eps, theta;
     bool tied, qkv_bias, qk_norm;
     bool bias_by_config; /* attention_bias and mlp_bias are read */
+    bool vision;         /* the class has a vision tower too */
     int64_t window;
     bool window_by_flag; /* window only where use_sliding_window is true, in layers from max_window_layers on */
     tn_status (*adjust)(const reader *r, tn_arch *arch);
@@ -45,6 +46,8 @@ static const tn_family families[] = {
      .qkv_bias = true, .window = 4096, .window_by_flag = true},
     {"qwen3",    "Qwen3ForCausalLM",   151936, 4096, 22016, 32, 32, 32, 128,  32768, 1e-6, 1e4,
      .qk_norm = true, .bias_by_config = true, .window = 4096, .window_by_flag = true},
+    {"qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", 152064, 8192, 29568, 80, 64, 8, 0, 32768, 1e-5, 1e6,
+     .qkv_bias = true, .window = 4096, .window_by_flag = true, .vision = true},
     {"granite",  "GraniteForCausalLM",  32000, 4096, 11008, 32, 32,  0,   0,   2048, 1e-6, 1e4,
      .bias_by_config = true, .adjust = adjust_granite},
     {"smollm3",  "SmolLM3ForCausalLM", 128256, 2048, 11008, 36, 16,  4,   0,  32768, 1e-6, 2e6,
@@ -151,11 +154,17 @@ static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
     return window_smollm3(r, turns, arch);
 }
 
+/* A text_config names its own half: "qwen2_5_vl_text". */
+static bool is_type(const char *type, const char *family) {
+    const size_t length = strlen(family);
+    return strncmp(type, family, length) == 0 && (!type[length] || strcmp(type + length, "_text") == 0);
+}
+
 static tn_status find_family(const reader *r, const tn_json *whole, const tn_family **family) {
     const char *type = tn_json_string(tn_json_get(r->config, "model_type"), NULL);
     const char *class = tn_json_string(tn_json_at(tn_json_get(whole, "architectures"), 0), "");
     for (int i = 0; i < FAMILIES; i++)
-        if (type ? strcmp(type, families[i].name) == 0 : strcmp(class, families[i].architecture) == 0) {
+        if (type ? is_type(type, families[i].name) : strcmp(class, families[i].architecture) == 0) {
             *family = &families[i];
             return TN_OK;
         }
@@ -336,6 +345,7 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     arch->o_bias = bias;
     arch->mlp_bias = f->bias_by_config && boolean(&r, "mlp_bias", false);
     arch->qk_norm = f->qk_norm;
+    arch->vision = f->vision;
     arch->attention_scale = 1.0f / sqrtf((float)arch->head_dim);
     arch->embed_scale = arch->residual_scale = arch->logit_scale = 1.0f;
     arch->initializer_range = number(&r, "initializer_range", 0.02);

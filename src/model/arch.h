@@ -20,6 +20,7 @@ typedef struct tn_arch {
     float norm_eps;
     bool tied; /* lm_head is embed_tokens */
     bool qkv_bias, o_bias, mlp_bias, qk_norm;
+    bool vision; /* the language half of a model with a vision tower, which is not computed yet */
     tn_activation activation;
     float attention_scale; /* on q·k */
     float embed_scale, residual_scale,

@@ -202,7 +202,8 @@ static void find_lowest(tn_model *m) {
     }
 }
 
-static bool is_known_extra(const char *name) {
+static bool is_known_extra(const tn_arch *arch, const char *name) {
+    if (arch->vision && tn_starts_with(name, "visual.")) return true;
     return tn_ends_with(name, "rotary_emb.inv_freq") || strcmp(name, "lm_head.weight") == 0;
 }
 
@@ -213,7 +214,7 @@ static void warn_unused(const tn_model *m, int64_t found) {
     if (tn_model_files_count(m->files) <= found) return;
     for (int64_t i = 0; i < tn_model_files_count(m->files); i++) {
         const tn_tensor_info *t = tn_model_files_at(m->files, i);
-        bool used = is_known_extra(t->name);
+        bool used = is_known_extra(m->arch, t->name);
         for (int64_t j = 0; j < m->placement_count && !used; j++)
             for (int k = 0; k < TN_MAX_PARTS; k++) used = used || m->placements[j].source[k].tensor == t;
         if (!used && unused++ == 0) example = t->name;

@@ -125,6 +125,14 @@ done:
     return status;
 }
 
+/* What would leave out the weights that are not read. */
+static tn_status refuse_vision(const tn_engine *e, const char *what) {
+    if (!e->arch.vision) return TN_OK;
+    tn_fail(TN_USAGE, "%s: %s is not supported yet for %s: its vision tower would be left out",
+            e->settings->model, what, tn_family_name(e->arch.family));
+    return tn_remedy("train a LoRA adapter; PEFT merges and exports it");
+}
+
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
  * is saved in the dtype it came in, whatever the config says (`dtype`). */
 static tn_status open_full(tn_engine *e, tn_dtype dtype) {
@@ -149,7 +157,8 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    status = keep_base_configs(e);
+    status = refuse_vision(e, "full_finetuning");
+    if (status == TN_OK) status = keep_base_configs(e);
     if (status == TN_OK) status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
     for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
         tn_param *p = &e->adapter->params[i];
@@ -169,6 +178,13 @@ static tn_status check_embedding_rate(const tn_engine *e) {
     return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
+/* all-linear by default means every linear module that can train, and says so where that is not every one. */
+static const char *targets_of(const tn_engine *e) {
+    if (!e->arch.vision || tn_config_setter(e->config, "target_modules") != TN_SET_DEFAULT) return NULL;
+    tn_info("target_modules: the linear modules of the language model; those of the vision tower stay frozen");
+    return "language";
+}
+
 static tn_status open_adapter(tn_engine *e) {
     const tn_settings *s = e->settings;
     tn_peft_config *config;
@@ -177,7 +193,7 @@ static tn_status open_adapter(tn_engine *e) {
     const char *name = e->adapter_directory ? e->adapter_directory : "the adapter";
     if (e->use == TN_USE_TRAIN && s->full_finetuning) return open_full(e, dtype);
     if (e->adapter_directory) status = tn_lora_config_continue(e->config, s, e->adapter_directory, &config);
-    else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, &config);
+    else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, targets_of(e), &config);
     else return tn_adapter_empty(&e->adapter);
     if (status != TN_OK) return status;
     status = tn_adapter_new(&e->arch, config, dtype, name, &e->adapter);
@@ -278,6 +294,7 @@ done:
 tn_status tn_engine_open_files(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_FILES, true, NULL));
+    TN_TRY(refuse_vision(e, "writing the model in another form"));
     TN_TRY(open_adapter(e));
     TN_TRY(open_chat(e));
     status = set_template(e);

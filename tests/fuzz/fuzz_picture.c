@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tn_picture picture;
     tn_grid grid;
     float *rows = NULL;
-    if (tn_picture_decode(data, (int64_t)size, "fuzz", &picture) != TN_OK) goto done;
+    if (tn_picture_open(fuzz_file(data, size), &picture) != TN_OK) goto done;
     fuzz_touch(picture.rgb, picture.width * picture.height * 3);
     if (picture.width * picture.height > 1 << 16 || tn_image_processor_read(NULL, "none", &p) != TN_OK)
         goto done;

@@ -1,0 +1,88 @@
+"""Golden files of Qwen2.5-VL's language half, in the layout of make_model_golden.py: tests/parity/golden/qwen2_5_vl, text alone.
+
+A tiny random model with its vision tower, whose file carries the published names ("visual.…", "model.layers.…"), and an adapter on
+the linear modules of the language model. usage: make_vl_golden.py
+Made with the versions it prints: torch 2.15, transformers 5.24, peft 0.21 (CPU).
+"""
+import copy, json, os, sys
+
+import torch, transformers, peft
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from make_model_golden import HERE, SMALL, VOCAB, clean, loss_sum, records
+
+LANGUAGE = r".*\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+TEXT = dict(SMALL, hidden_size=48, num_attention_heads=3, num_key_value_heads=1, rms_norm_eps=1e-5)
+VISION = dict(depth=3, hidden_size=32, intermediate_size=44, num_heads=2, out_hidden_size=48, window_size=112,
+              fullatt_block_indexes=[1], initializer_range=0.15)
+TOKENS = dict(image_token_id=VOCAB - 1, video_token_id=VOCAB - 2, vision_start_token_id=VOCAB - 3, vision_end_token_id=VOCAB - 4)
+CASES = {  # text, flat (the published spelling of config.json)
+    "qwen2_5_vl": (dict(rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}), False),
+    "qwen2_5_vl_tied": (dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}), True),
+}
+
+
+def build(name):
+    keys, tied = CASES[name]
+    torch.manual_seed(sum(map(ord, name)))
+    config = transformers.Qwen2_5_VLConfig(text_config={**TEXT, **keys}, vision_config=dict(VISION), tie_word_embeddings=tied, **TOKENS)
+    model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            if key.endswith("bias"): p.normal_(0, 0.1)
+            if "norm" in key or "ln_q" in key: p.add_(0.2 * torch.randn_like(p))
+            p.copy_(p.bfloat16().float())
+    return config, model
+
+
+def flatten(path):
+    """config.json as published: the language keys beside the others, rope in the older spelling."""
+    doc = json.load(open(path))
+    text = doc.pop("text_config")
+    rope = text.pop("rope_parameters")
+    doc = {**text, **doc, "model_type": "qwen2_5_vl", "rope_theta": rope["rope_theta"],
+           "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    json.dump(doc, open(path, "w"), indent=2, sort_keys=True)
+
+
+def make(name):
+    folder = f"{HERE}/golden/{name}"
+    config, model = build(name)
+    os.makedirs(folder, exist_ok=True)
+    copy.deepcopy(model).bfloat16().save_pretrained(folder + "/model")  # a copy: rope's frequencies would stay rounded
+    names = load_file(folder + "/model/model.safetensors").keys()
+    assert any(n.startswith("visual.") for n in names) and any(n.startswith("model.layers.") for n in names), sorted(names)[:5]
+    for extra in ("generation_config.json",):
+        if os.path.exists(f"{folder}/model/{extra}"): os.remove(f"{folder}/model/{extra}")
+    if CASES[name][1]: flatten(folder + "/model/config.json")
+    wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", target_modules=LANGUAGE))
+    with torch.no_grad():
+        for key, p in wrapped.named_parameters():
+            if "lora_" in key: p.normal_(0, 0.15)
+    wrapped.save_pretrained(folder + "/adapter")
+    if os.path.exists(folder + "/adapter/README.md"): os.remove(folder + "/adapter/README.md")
+    path = folder + "/adapter/adapter_config.json"
+    adapter = json.load(open(path)); adapter["base_model_name_or_path"] = None
+    json.dump(adapter, open(path, "w"), indent=1, sort_keys=True)
+    data = [(ids, labels) for ids, labels in records(name) if max(ids) < VOCAB - 4]
+    with open(folder + "/train.jsonl", "w") as f:
+        for ids, labels in data: f.write(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
+    longest = max(data, key=lambda r: len(r[0]))
+    golden = {"input_ids": torch.tensor(longest[0], dtype=torch.int32), "labels": torch.tensor(longest[1], dtype=torch.int32)}
+    wrapped.eval()
+    with torch.no_grad():
+        golden["logits_adapter"] = wrapped(input_ids=torch.tensor([longest[0]]), use_cache=False).logits[0].float()
+        with wrapped.disable_adapter():
+            golden["logits_base"] = wrapped(input_ids=torch.tensor([longest[0]]), use_cache=False).logits[0].float()
+    loss, count = loss_sum(wrapped, *longest)
+    (loss / count).backward()
+    for k, v in clean(wrapped, [(k, p.grad) for k, p in wrapped.named_parameters() if p.requires_grad]).items(): golden["grad." + k] = v
+    golden["trainable"] = torch.tensor([sum(p.numel() for p in wrapped.parameters() if p.requires_grad)], dtype=torch.int64)
+    save_file(golden, folder + "/golden.safetensors", {"versions": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"})
+    print(name, "trainable", int(golden["trainable"]), "loss", float(loss / count))
+
+
+if __name__ == "__main__":
+    print("torch", torch.__version__, "transformers", transformers.__version__, "peft", peft.__version__)
+    for case in sys.argv[1:] or CASES: make(case)
