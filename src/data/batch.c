@@ -59,5 +59,5 @@ tn_status tn_batch_add(tn_batch *b, tn_sample sample, int64_t index) {
 
 tn_status tn_batch_set(tn_batch *b, const int32_t *ids, const int32_t *labels, int64_t tokens) {
     tn_batch_begin(b);
-    return tn_batch_add(b, (tn_sample){ids, labels ? labels : ids, tokens}, 0);
+    return tn_batch_add(b, (tn_sample){.ids = ids, .labels = labels ? labels : ids, .length = tokens}, 0);
 }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "data/pictures.h"
 #include "train/base_format.h"
 #include "train/find_data.h"
 #include "train/lora_config.h"
@@ -272,10 +273,19 @@ done:
     return status;
 }
 
+/* How the model takes pictures. No other verb asks yet, since no vision tower computes what they are to it. */
+static tn_status open_pictures(tn_engine *e) {
+    if (!e->arch.vision || !e->chat || !tn_is_directory(e->settings->model)) return TN_OK;
+    e->pictures = tn_arena_take(&e->arena, (int64_t)sizeof *e->pictures);
+    if (!e->pictures) return tn_fail_memory((int64_t)sizeof *e->pictures, "picture settings");
+    return tn_picture_tokens_read(&e->arena, e->settings->model, tn_model_files_config(e->files), e->pictures);
+}
+
 tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
     TN_TRY(open_chat(e));
+    TN_TRY(open_pictures(e));
     status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
@@ -374,6 +384,7 @@ tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_
                                   .max_records = s->max_samples > 0 ? s->max_samples : 0,
                                   .train_on_responses_only = s->train_on_responses_only,
                                   .allow_unlabelled = allow_unlabelled,
+                                  .pictures = e->pictures,
                                   .vocab_size = e->arch.vocab};
     status = tn_dataset_open(&options, e->chat, dataset);
 done:

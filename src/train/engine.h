@@ -40,7 +40,8 @@ typedef struct tn_engine {
     const tn_json *rope_scaling; /* what took the place of config.json's; NULL = nothing did */
     int64_t max_length;          /* after lowering a default to the trained length */
     tn_device *device;
-    tn_chat *chat; /* NULL where the model has no tokenizer */
+    tn_picture_tokens *pictures; /* NULL: pictures are not read */
+    tn_chat *chat;               /* NULL where the model has no tokenizer */
     tn_adapter *adapter;
     const char *adapter_directory; /* values come from here; NULL = fresh */
     tn_model *model;
