@@ -17,6 +17,7 @@
 
 struct tn_dataset {
     tn_store store;
+    const tn_picture_tokens *pictures;
 };
 
 /* Records encoded at a time, and the bytes at which a batch is full before that. */
@@ -289,6 +290,7 @@ tn_status tn_dataset_open(const tn_dataset_options *options, const tn_chat *chat
     TN_TRY(tn_alloc(&d, 1, sizeof *d, "a dataset"));
     TN_TRY(tn_alloc(&b.readers, options->count, (int64_t)sizeof *b.readers, "readers"));
     TN_TRY(tn_alloc(&b.jobs, BATCH_RECORDS, (int64_t)sizeof *b.jobs, "records"));
+    d->pictures = options->pictures;
     TN_TRY(open_store(&b, chat, &d->store));
     warn_of_losses(&b, &d->store.stats);
     if (d->store.stats.labelled == 0 && !options->allow_unlabelled) status = fail_unlabelled(&b, &d->store);
@@ -309,4 +311,5 @@ int64_t tn_dataset_samples(const tn_dataset *dataset) { return dataset->store.st
 tn_sample tn_dataset_at(const tn_dataset *dataset, int64_t index) {
     return tn_store_at(&dataset->store, index);
 }
+const tn_picture_tokens *tn_dataset_pictures(const tn_dataset *dataset) { return dataset->pictures; }
 void tn_dataset_get_stats(const tn_dataset *dataset, tn_dataset_stats *stats) { *stats = dataset->store.stats; }

@@ -51,15 +51,19 @@ typedef struct tn_sample {
 } tn_sample;
 int64_t tn_dataset_samples(const tn_dataset *dataset);
 tn_sample tn_dataset_at(const tn_dataset *dataset, int64_t index);
+/* As it was given in the options. */
+const tn_picture_tokens *tn_dataset_pictures(const tn_dataset *dataset);
 
 typedef struct tn_dataset_stats {
     int64_t records, samples, tokens;
-    int64_t labelled;   /* tokens with a loss: label ≥ 0 at positions ≥ 1 */
-    int64_t cut;        /* records cut to max_length */
-    int64_t mended;     /* records with half of a surrogate pair, for which U+FFFD stands */
-    int64_t repeated;   /* records with a key twice in one object, the last of which counts */
-    int64_t unlabelled; /* samples with no label, which training leaves out */
-    int64_t longest;    /* tokens of the longest sample */
+    int64_t labelled;        /* tokens with a loss: label ≥ 0 at positions ≥ 1 */
+    int64_t cut;             /* records cut to max_length */
+    int64_t mended;          /* records with half of a surrogate pair, for which U+FFFD stands */
+    int64_t repeated;        /* records with a key twice in one object, the last of which counts */
+    int64_t unlabelled;      /* samples with no label, which training leaves out */
+    int64_t longest;         /* tokens of the longest sample */
+    int64_t pictures;        /* in all samples */
+    int64_t largest_picture; /* tokens of the largest */
     bool from_cache;
     char hash[33];      /* content + settings: names the data in run.json */
     const char *format; /* the shape that was found or asked for */

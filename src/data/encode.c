@@ -194,6 +194,13 @@ done:
 static tn_status encode_ids(const tn_encoder *e, const tn_record *record, tn_encoding *out) {
     tn_status status;
     TN_TRY(read_ids(e, record->ids, &out->ids));
+    for (int64_t i = 0; e->options->pictures && i < out->ids.count; i++)
+        if (out->ids.ids[i] == e->options->pictures->image) {
+            status = tn_fail(TN_USAGE, "input_ids[%lld] is a picture's token, and ids bring no pictures",
+                             (long long)i);
+            tn_remedy("give the conversation with its pictures");
+            goto done;
+        }
     cut(e, out);
     TN_TRY(make_labels(out));
     if (record->labels) status = read_labels(e, record->labels, out->ids.count, out->labels);

@@ -12,11 +12,7 @@ static tn_status read_processor(tn_arena *arena, const char *directory, tn_image
     const char *whole = tn_path_join(arena, directory, "processor_config.json");
     const tn_json *config;
     if (!own || !whole) return tn_fail_memory(512, "paths");
-    if (!tn_is_file(own) && !tn_is_file(whole)) {
-        tn_fail(TN_USAGE, "%s holds no preprocessor_config.json, by which pictures are brought to size",
-                directory);
-        return tn_remedy("fetch it from where the model came from");
-    }
+    if (!tn_is_file(own) && !tn_is_file(whole)) return TN_OK;
     const char *path = tn_is_file(own) ? own : whole;
     tn_status status = tn_json_read_file(arena, path, TN_JSON_DEFAULT, &config);
     if (status != TN_OK) return status;
@@ -34,7 +30,7 @@ tn_status tn_picture_tokens_read(tn_arena *arena, const char *directory, const t
                {"vision_token_id", 151654},
                {"vision_start_token_id", 151652},
                {"vision_end_token_id", 151653}};
-    *tokens = (tn_picture_tokens){0};
+    *tokens = (tn_picture_tokens){.directory = directory};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         const int64_t id = tn_json_integer(tn_json_get(config, ids[i].key), ids[i].published);
         if (id < 0 || id > INT32_MAX)
@@ -115,6 +111,11 @@ tn_status tn_pictures_expand(const tn_picture_tokens *tokens, const tn_record *r
     tn_status status = TN_OK;
     for (int64_t i = 0; i < count; i++) places += out->ids.ids[i] == tokens->image;
     if (places != record->picture_count) return fail_count(record, places);
+    if (places > 0 && tokens->processor.patch == 0) {
+        tn_fail(TN_USAGE, "%s holds no preprocessor_config.json, by which pictures are brought to size",
+                tokens->directory);
+        return tn_remedy("fetch it from where the model came from");
+    }
     for (int64_t i = 0; i < places; i++) {
         const char *path = path_of(&arena, file, record->pictures[i]);
         if (!path) TN_THROW(TN_FAILED, "out of memory for a path");
@@ -155,9 +156,9 @@ void tn_pictures_silence(const tn_picture_tokens *tokens, tn_encoding *out) {
 
 /* ---- Positions ----------------------------------------------------------------------------------- */
 
-void tn_picture_positions(const tn_sample *sample, int32_t *positions) {
+void tn_picture_positions(const tn_sample *sample, int32_t *frame, int32_t *row, int32_t *column) {
     const int64_t length = sample->length;
-    int32_t *frame = positions, *row = frame + length, *column = row + length, next = 0;
+    int32_t next = 0;
     for (int64_t i = 0, picture = 0; i < length;) {
         const tn_sample_picture *p = picture < sample->picture_count ? &sample->pictures[picture] : NULL;
         if (!p || i < p->first) {

@@ -9,13 +9,15 @@
 
 /* How a model takes pictures. */
 struct tn_picture_tokens {
-    tn_image_processor processor;
+    const char *directory;        /* the model's */
+    tn_image_processor processor; /* all 0 where the directory has no settings for it */
     int32_t image; /* the placeholder in a rendered conversation, and every token of a picture */
     int32_t silent[8], silent_count; /* ids around pictures, and that one, which never carry a loss */
 };
 
 /* From a model's directory: preprocessor_config.json (or processor_config.json), and the ids of config.json.
- * Errors: TN_USAGE where the files are not there, or ask for what is not done here. */
+ * Without either file there is no error before the first picture. Errors: TN_USAGE where they ask for what is
+ * not done here. */
 tn_status tn_picture_tokens_read(tn_arena *arena, const char *directory, const tn_json *config,
                                  tn_picture_tokens *tokens);
 
@@ -29,9 +31,9 @@ void tn_pictures_cut(tn_encoding *out, int64_t most);
 /* Takes the labels of image tokens and those around them. */
 void tn_pictures_silence(const tn_picture_tokens *tokens, tn_encoding *out);
 
-/* Rope positions [3][length] of a sample: frame, row, column. A text counts on in all three; in a picture the
+/* Rope positions of a sample, [length] each. A text counts on in all three; in a picture the
  * frame stands still, row and column count from there, and the text behind goes on after the larger of the two
  * (transformers: get_rope_index). */
-void tn_picture_positions(const tn_sample *sample, int32_t *positions);
+void tn_picture_positions(const tn_sample *sample, int32_t *frame, int32_t *row, int32_t *column);
 
 #endif

@@ -143,6 +143,8 @@ static tn_status add_pictures(tn_store_writer *w, tn_sample sample) {
         const char *path = sample.paths + sample.pictures[i].path;
         w->pictures[w->picture_count] = sample.pictures[i];
         w->pictures[w->picture_count++].path = w->paths.length;
+        const int64_t tokens = sample.pictures[i].rows * sample.pictures[i].columns;
+        if (tokens > w->stats.largest_picture) w->stats.largest_picture = tokens;
         tn_str_add(&w->paths, path, (int64_t)strlen(path) + 1);
     }
     w->picture_starts[index + 1] = w->picture_count;
@@ -195,7 +197,11 @@ static tn_status keep_memory(tn_store_writer *w, const char *key, tn_store *stor
     w->memory = NULL;
     store->pictures = w->pictures, store->picture_starts = w->picture_starts, store->paths = w->paths.data;
     w->pictures = NULL, w->picture_starts = NULL, w->paths = (tn_str){0};
-    if (attach(store, store->memory, (int64_t)w->memory_bytes, key)) return TN_OK;
+    if (attach(store, store->memory, (int64_t)w->memory_bytes, key)) {
+        store->stats.pictures = w->picture_count;
+        store->stats.largest_picture = w->stats.largest_picture;
+        return TN_OK;
+    }
     return tn_fail(TN_FAILED, "the samples changed in memory while they were written");
 }
 

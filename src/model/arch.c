@@ -258,6 +258,32 @@ static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *ar
     return TN_OK;
 }
 
+/* The tower, and how the pairs of a head are shared out among frame, row and column. */
+static tn_status read_vision(const reader *r, const tn_json *whole, tn_arch *arch) {
+    static const int64_t usual[3] = {16, 24, 24};
+    const tn_json *sections = tn_json_get(rope_of(r), "mrope_section");
+    tn_vision_arch *vision = tn_arena_take(r->arena, (int64_t)sizeof *vision);
+    int64_t pairs = 0;
+    if (!vision) return tn_fail_memory((int64_t)sizeof *vision, "vision_config");
+    for (int i = 0; i < 3; i++) {
+        const tn_json *one = tn_json_at(sections, i);
+        arch->mrope_section[i] = tn_json_is_null(sections) ? usual[i] : tn_json_integer(one, -1);
+        if (arch->mrope_section[i] < 0 || arch->mrope_section[i] > arch->head_dim) pairs = INT32_MIN;
+        else pairs += arch->mrope_section[i];
+    }
+    if (pairs != arch->head_dim / 2) {
+        tn_fail(TN_BAD_DATA, "%s: mrope_section shares out %lld pairs, and a head has %lld", r->name,
+                (long long)(pairs > 0 ? pairs : 0), (long long)(arch->head_dim / 2));
+        return tn_remedy("check rope_scaling in config.json");
+    }
+    arch->vision = vision;
+    tn_status status = tn_vision_arch_read(r->arena, tn_json_get(whole, "vision_config"), r->name, vision);
+    if (status == TN_OK && vision->out != arch->hidden)
+        return tn_fail(TN_BAD_DATA, "%s: the tower's out_hidden_size %lld is not the hidden_size %lld", r->name,
+                       (long long)vision->out, (long long)arch->hidden);
+    return status;
+}
+
 static tn_status read_activation(const reader *r, tn_arch *arch) {
     const tn_json *value = tn_json_get(r->config, "hidden_activation");
     if (tn_json_is_null(value)) value = tn_json_get(r->config, "hidden_act");
@@ -345,13 +371,13 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     arch->o_bias = bias;
     arch->mlp_bias = f->bias_by_config && boolean(&r, "mlp_bias", false);
     arch->qk_norm = f->qk_norm;
-    arch->vision = f->vision;
     arch->attention_scale = 1.0f / sqrtf((float)arch->head_dim);
     arch->embed_scale = arch->residual_scale = arch->logit_scale = 1.0f;
     arch->initializer_range = number(&r, "initializer_range", 0.02);
     TN_TRY(read_activation(&r, arch));
     TN_TRY(read_window(&r, arch));
     TN_TRY(read_rope(&r, rope_scaling, arch));
+    if (f->vision) TN_TRY(read_vision(&r, config, arch));
     const char *dtype = tn_json_string(tn_json_get(r.config, "dtype"),
                                        tn_json_string(tn_json_get(r.config, "torch_dtype"), "float32"));
     if (!tn_dtype_from_name(dtype, &arch->stored_dtype)) arch->stored_dtype = TN_DTYPE_F32;

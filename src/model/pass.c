@@ -1,6 +1,7 @@
 /* pass.c: takes the buffers of a pass, brings a batch to the device, runs the blocks over it. */
 #include "model/pass.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,7 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     tn_limits limits =
         tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
     limits.scratch_for = use;
+    if (l->patches) tn_vision_limits(&pass->model->vision, l->patches, &limits);
     return OP(pass)->scratch_bytes(DEV(pass), &limits);
 }
 
@@ -124,7 +126,8 @@ static void place_gradients(tn_pass *pass, tn_region *region) {
 }
 
 /* What lives through all layers, then one layer's buffers, and over those the head's: forward is over and
- * backward has not begun when the head runs. */
+ * backward has not begun when the head runs. So do those of the vision tower, which is over before the layers
+ * begin. */
 void tn_pass_place(tn_pass *pass, tn_region *region) {
     const tn_pass_limits *l = &pass->limits;
     const tn_model *m = pass->model;
@@ -152,6 +155,11 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
     if (l->training) place_gradients(pass, region);
     tn_region_back_to(region, start);
     place_head(pass, region);
+    if (l->patches) {
+        tn_region_back_to(region, start);
+        pass->vision = (tn_vision_pass){.device = DEV(pass), .vision = &m->vision, .patches = l->patches};
+        tn_vision_place(&pass->vision, region);
+    }
     tn_region_go_on(region);
 }
 
@@ -159,6 +167,34 @@ void tn_pass_place(tn_pass *pass, tn_region *region) {
 
 static tn_status upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count) {
     return count ? OP(pass)->upload(DEV(pass), to, from, count * (int64_t)sizeof *from) : TN_OK;
+}
+
+/* Positions by frame, row and column turn a share of the pairs each: such tables are made on the host. */
+static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
+    const tn_arch *a = pass->model->arch;
+    const int64_t half = a->rope.half, values = b->tokens * half;
+    float *inv_freq = NULL, *cosines = NULL, *sines = NULL;
+    tn_status status;
+    TN_TRY(tn_alloc(&inv_freq, half, (int64_t)sizeof *inv_freq, "rope frequencies"));
+    TN_TRY(tn_alloc(&cosines, values, (int64_t)sizeof *cosines, "rope tables"));
+    TN_TRY(tn_alloc(&sines, values, (int64_t)sizeof *sines, "rope tables"));
+    tn_rope_inv_freq(&a->rope, b->longest, inv_freq);
+    for (int64_t row = 0; row < b->tokens; row++)
+        for (int64_t i = 0; i < half; i++) {
+            const int axis = i < a->mrope_section[0]                         ? 0
+                             : i < a->mrope_section[0] + a->mrope_section[1] ? 1
+                                                                             : 2;
+            const float angle = (float)b->axes[axis][row] * inv_freq[i];
+            cosines[row * half + i] = (float)cos((double)angle) * tn_rope_scaling(&a->rope);
+            sines[row * half + i] = (float)sin((double)angle) * tn_rope_scaling(&a->rope);
+        }
+    TN_TRY(OP(pass)->upload(DEV(pass), pass->in.cos, cosines, values * (int64_t)sizeof *cosines));
+    status = OP(pass)->upload(DEV(pass), pass->in.sin, sines, values * (int64_t)sizeof *sines);
+done:
+    free(inv_freq);
+    free(cosines);
+    free(sines);
+    return status;
 }
 
 /* cos and sin of every row; one table of frequencies a document where the kind asks for it. */
@@ -212,23 +248,28 @@ static int by_id(const void *x, const void *y) {
 }
 
 /* Rows sorted by token id with the segments of equal ids, so that the embedding's gradient adds in a fixed
- * order. */
-static tn_status set_order(tn_pass *pass, const int32_t *ids) {
+ * order. Rows of pictures are not the embedding's. */
+static tn_status set_order(tn_pass *pass, const tn_batch *b) {
     int32_t *order = pass->host, *starts = NULL;
     id_row *pairs = NULL;
-    int64_t n = 0;
+    int64_t n = 0, rows = 0, picture = 0;
     tn_status status;
     TN_TRY(tn_alloc(&pairs, pass->tokens, (int64_t)sizeof *pairs, "embedding order"));
     TN_TRY(tn_alloc(&starts, pass->tokens + 1, (int64_t)sizeof *starts, "embedding order"));
-    for (int64_t i = 0; i < pass->tokens; i++) pairs[i] = (id_row){ids[i], (int32_t)i};
-    qsort(pairs, (size_t)pass->tokens, sizeof *pairs, by_id);
     for (int64_t i = 0; i < pass->tokens; i++) {
+        if (picture < b->picture_count && i == b->pictures[picture].first) {
+            i += b->pictures[picture].rows * b->pictures[picture].columns - 1;
+            picture++;
+        } else pairs[rows++] = (id_row){b->ids[i], (int32_t)i};
+    }
+    qsort(pairs, (size_t)rows, sizeof *pairs, by_id);
+    for (int64_t i = 0; i < rows; i++) {
         order[i] = pairs[i].row;
         if (i == 0 || pairs[i].id != pairs[i - 1].id) starts[n++] = (int32_t)i;
     }
-    starts[n] = (int32_t)pass->tokens;
+    starts[n] = (int32_t)rows;
     pass->segments = n;
-    TN_TRY(upload_i32(pass, pass->in.order, order, pass->tokens));
+    TN_TRY(upload_i32(pass, pass->in.order, order, rows));
     status = upload_i32(pass, pass->in.starts, starts, n + 1);
 done:
     free(pairs);
@@ -279,20 +320,36 @@ static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool with_order) {
     TN_TRY(upload_i32(pass, pass->in.positions, b->positions, b->tokens));
     TN_TRY(upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
     TN_TRY(upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
-    TN_TRY(set_rope(pass, b->documents));
+    TN_TRY(b->picture_count ? set_mrope(pass, b) : set_rope(pass, b->documents));
     TN_TRY(set_targets(pass, b->targets));
-    if (with_order) TN_TRY(set_order(pass, b->ids));
+    if (with_order) TN_TRY(set_order(pass, b));
 done:
     return status;
 }
 
 /* ---- Running ------------------------------------------------------------------------------------- */
 
-static tn_status forward(tn_pass *pass, const tn_dropout *dropout) {
+/* The features of the batch's pictures take the places of their tokens' embeddings. */
+static tn_status see(tn_pass *pass, const tn_batch *b) {
+    const tn_model *m = pass->model;
+    tn_status status = TN_OK;
+    if (b->picture_count > 0 && !m->sees)
+        return tn_fail(TN_FAILED, "a batch with pictures, and the vision tower is not loaded");
+    for (int64_t i = 0; i < b->picture_count && status == TN_OK; i++) {
+        const tn_batch_picture *p = &b->pictures[i];
+        status = tn_vision_forward(&pass->vision, b->pixels + p->patch * tn_vision_values(m->arch->vision),
+                                   p->rows, p->columns, p->first, tn_pass_saved(pass, TN_SAVED_H, 0));
+    }
+    return status;
+}
+
+/* `batch` NULL: ids alone. */
+static tn_status forward(tn_pass *pass, const tn_batch *batch, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->tokens, pass->in.ids, &m->embed, m->arch->embed_scale,
                                    tn_pass_saved(pass, TN_SAVED_H, 0)));
+    if (batch) TN_TRY(see(pass, batch));
     for (int64_t l = 0; l < m->arch->layers; l++) TN_TRY(tn_block_forward(pass, l, dropout));
 done:
     return status;
@@ -303,7 +360,7 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
     const bool embed = m->embed_grad != NULL;
     tn_status status;
     TN_TRY(set_batch(pass, batch, embed));
-    TN_TRY(forward(pass, dropout));
+    TN_TRY(forward(pass, batch, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
     for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--)
         TN_TRY(tn_block_backward(pass, l, dropout));
@@ -319,7 +376,7 @@ tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses) {
     tn_status status;
     float *compact = NULL;
     TN_TRY(set_batch(pass, batch, false));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, batch, NULL));
     TN_TRY(tn_head_loss(pass, false, 0.0f, NULL));
     if (!losses) goto done;
     TN_TRY(tn_alloc(&compact, pass->labelled, (int64_t)sizeof *compact, "losses"));
@@ -358,7 +415,7 @@ tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64
     TN_TRY(upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
     TN_TRY(upload_i32(pass, pass->in.rows, &last, 1));
     TN_TRY(set_rope(pass, 1));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, NULL, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
     return status;
@@ -369,7 +426,7 @@ tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits
     TN_TRY(set_batch(pass, batch, false));
     for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
     TN_TRY(upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
-    TN_TRY(forward(pass, NULL));
+    TN_TRY(forward(pass, batch, NULL));
     status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
 done:
     return status;

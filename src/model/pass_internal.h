@@ -37,6 +37,7 @@ struct tn_pass {
     void *attention_scratch;                 /* attention's own; device->scratch serves the rest */
     int64_t attention_scratch_size;
     tn_view *cache_k, *cache_v; /* [layers] of [cache_length, kv] */
+    tn_vision_pass vision;
     /* The batch in hand. */
     tn_attention attention;
     int64_t tokens, labelled, segments, past;

@@ -106,8 +106,9 @@ typedef struct tn_dropout {
 
 /* ---- Attention ----------------------------------------------------------------------------------- */
 
-/* Causal attention over packed documents. Query i of a document (of nq queries and nk keys) sees keys
- * j ≤ i + nk - nq, and with a window only j > i + nk - nq - window. Head i reads kv head i / (heads/kv_heads).
+/* Attention over packed documents, causal or `bidirectional`, where every query sees every key of its document.
+ * Query i of a document (of nq queries and nk keys) sees keys j ≤ i + nk - nq, and with a window only j > i +
+ * nk - nq - window. Head i reads kv head i / (heads/kv_heads).
  */
 typedef struct tn_attention {
     int64_t documents, q_rows, kv_rows, longest_q, longest_kv;
@@ -115,8 +116,9 @@ typedef struct tn_attention {
     const int32_t *host_cu_q, *host_cu_kv; /* the same on the host */
     int64_t heads, kv_heads, head_dim;
     float scale;
-    float softcap;  /* 0 = none; c·tanh(s/c) on scaled scores */
-    int64_t window; /* 0 = none */
+    float softcap;      /* 0 = none; c·tanh(s/c) on scaled scores */
+    int64_t window;     /* 0 = none */
+    bool bidirectional; /* without a window; on the CPU alone so far: TN_USAGE elsewhere */
 } tn_attention;
 
 typedef enum tn_activation { TN_SILU, TN_GELU_TANH, TN_GELU } tn_activation;
@@ -250,6 +252,10 @@ struct tn_backend {
     tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
                                 tn_view gate_up, tn_view dy, tn_view d_gate_up);
 
+    /* y = act(x), which may be x; on the CPU alone so far: NULL elsewhere. */
+    tn_status (*activate)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
+                          tn_view y);
+
     /* y = a + b. */
     tn_status (*add)(tn_device *device, int64_t rows, int64_t cols, tn_view a, tn_view b, tn_view y);
     /* to[i] = from[index[i]] / to[index[i]] = from[i] (indices are distinct) / to[i] = from[i]. */
@@ -299,7 +305,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 4 };
+enum { TN_BACKEND_VERSION = 5 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
  * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */

@@ -260,6 +260,22 @@ done:
     return status;
 }
 
+/* How the model takes pictures; their processor and the tower must be of one mind. */
+static tn_status open_pictures(tn_engine *e) {
+    if (!e->arch.vision || !e->chat || !tn_is_directory(e->settings->model)) return TN_OK;
+    e->pictures = tn_arena_take(&e->arena, (int64_t)sizeof *e->pictures);
+    if (!e->pictures) return tn_fail_memory((int64_t)sizeof *e->pictures, "picture settings");
+    tn_status status =
+        tn_picture_tokens_read(&e->arena, e->settings->model, tn_model_files_config(e->files), e->pictures);
+    const tn_image_processor *p = &e->pictures->processor;
+    const tn_vision_arch *v = e->arch.vision;
+    if (status != TN_OK || p->patch == 0) return status;
+    if (p->patch == v->patch && p->merge == v->merge && p->temporal == v->temporal) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%s: preprocessor_config.json and vision_config disagree about the size of patches",
+            e->settings->model);
+    return tn_remedy("fetch both from where the model came from");
+}
+
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, use, weights, adapter));
@@ -267,18 +283,11 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_adapter(e));
     TN_TRY(check_embedding_rate(e));
     TN_TRY(open_chat(e));
+    TN_TRY(open_pictures(e));
     status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
     return status;
-}
-
-/* How the model takes pictures. No other verb asks yet, since no vision tower computes what they are to it. */
-static tn_status open_pictures(tn_engine *e) {
-    if (!e->arch.vision || !e->chat || !tn_is_directory(e->settings->model)) return TN_OK;
-    e->pictures = tn_arena_take(&e->arena, (int64_t)sizeof *e->pictures);
-    if (!e->pictures) return tn_fail_memory((int64_t)sizeof *e->pictures, "picture settings");
-    return tn_picture_tokens_read(&e->arena, e->settings->model, tn_model_files_config(e->files), e->pictures);
 }
 
 tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
@@ -363,11 +372,12 @@ static tn_status find_files(const tn_engine *e, tn_arena *arena, const char *key
     return TN_OK;
 }
 
-tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_t count, bool allow_unlabelled,
+tn_status tn_engine_dataset(tn_engine *e, const char *const *names, int64_t count, bool allow_unlabelled,
                             tn_dataset **dataset) {
     const tn_settings *s = e->settings;
     tn_arena arena = {0};
     const char **paths;
+    tn_dataset_stats stats;
     tn_status status;
     *dataset = NULL;
     if (count == 0) {
@@ -386,7 +396,12 @@ tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_
                                   .allow_unlabelled = allow_unlabelled,
                                   .pictures = e->pictures,
                                   .vocab_size = e->arch.vocab};
-    status = tn_dataset_open(&options, e->chat, dataset);
+    TN_TRY(tn_dataset_open(&options, e->chat, dataset));
+    tn_dataset_get_stats(*dataset, &stats);
+    if (stats.pictures > 0) {
+        const int64_t patches = stats.largest_picture * e->arch.vision->merge * e->arch.vision->merge;
+        if (patches > e->patches) e->patches = patches;
+    }
 done:
     tn_arena_free(&arena);
     return status;

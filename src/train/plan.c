@@ -61,6 +61,7 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
                                  .training = e->use == TN_USE_TRAIN,
                                  .policy = policies[i],
                                  .dropout = e->adapter->config && e->adapter->config->lora_dropout > 0,
+                                 .patches = e->patches,
                                  .cache_length = cache_length};
         if (e->use == TN_USE_GENERATE) limits.head_rows = 1;
         status = plan_with(e, &limits, plan);
@@ -72,7 +73,8 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
 static tn_status ensure_model(tn_engine *e) {
     if (e->model) return TN_OK;
     const tn_model_files *files = e->files && tn_model_files_count(e->files) > 0 ? e->files : NULL;
-    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to, &e->model);
+    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to,
+                        e->patches > 0, &e->model);
 }
 
 /* Optimizer state beside the adapter, in save_total_limit checkpoints and one being written. */

@@ -1,4 +1,5 @@
-"""Golden files of Qwen2.5-VL's language half, in the layout of make_model_golden.py: tests/parity/golden/qwen2_5_vl, text alone.
+"""Golden files of Qwen2.5-VL: tests/parity/golden/qwen2_5_vl in the layout of make_model_golden.py for text alone, and vision.safetensors
+beside it for two pictures among text, the numbers of test_qwen2_5_vl.c.
 
 A tiny random model with its vision tower, whose file carries the published names ("visual.…", "model.layers.…"), and an adapter on
 the linear modules of the language model. usage: make_vl_golden.py
@@ -14,7 +15,7 @@ from make_model_golden import HERE, SMALL, VOCAB, clean, loss_sum, records
 
 LANGUAGE = r".*\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TEXT = dict(SMALL, hidden_size=48, num_attention_heads=3, num_key_value_heads=1, rms_norm_eps=1e-5)
-VISION = dict(depth=3, hidden_size=32, intermediate_size=44, num_heads=2, out_hidden_size=48, window_size=112,
+VISION = dict(depth=3, hidden_size=32, intermediate_size=44, num_heads=2, out_hidden_size=48, patch_size=4, window_size=32,
               fullatt_block_indexes=[1], initializer_range=0.15)
 TOKENS = dict(image_token_id=VOCAB - 1, video_token_id=VOCAB - 2, vision_start_token_id=VOCAB - 3, vision_end_token_id=VOCAB - 4)
 CASES = {  # text, flat (the published spelling of config.json)
@@ -44,6 +45,30 @@ def flatten(path):
     doc = {**text, **doc, "model_type": "qwen2_5_vl", "rope_theta": rope["rope_theta"],
            "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
     json.dump(doc, open(path, "w"), indent=2, sort_keys=True)
+
+
+def vision(name, folder, config, wrapped):
+    """Two pictures of odd sizes in one sample: rows and columns of merged patches beyond one window, and less than one."""
+    sizes = [(5, 9), (3, 2)]
+    g = torch.Generator().manual_seed(5)
+    grid = torch.tensor([[1, 2 * h, 2 * w] for h, w in sizes])
+    pixels = torch.randn(int(grid.prod(-1).sum()), 3 * 2 * 4 * 4, generator=g)
+    text = torch.randint(3, VOCAB - 4, (14,), generator=g).tolist()
+    ids = text[:4] + [TOKENS["image_token_id"]] * 45 + text[4:7] + [TOKENS["image_token_id"]] * 6 + text[7:]
+    labels = [-100] * (len(ids) - 7) + ids[-7:]
+    keys = dict(input_ids=torch.tensor([ids]), pixel_values=pixels, image_grid_thw=grid, use_cache=False,
+                mm_token_type_ids=torch.tensor([[int(i == TOKENS["image_token_id"]) for i in ids]]))
+    golden = {"input_ids": torch.tensor(ids, dtype=torch.int32), "labels": torch.tensor(labels, dtype=torch.int32), "pixels": pixels,
+              "pictures": torch.tensor([[4, *sizes[0]], [52, *sizes[1]]], dtype=torch.int32)}
+    for p in wrapped.parameters(): p.grad = None
+    with torch.no_grad():
+        golden["features"] = torch.cat(wrapped.base_model.model.model.get_image_features(pixels, grid).pooler_output)
+        golden["logits_adapter"] = wrapped(**keys).logits[0].float()
+        with wrapped.disable_adapter(): golden["logits_base"] = wrapped(**keys).logits[0].float()
+    loss = torch.nn.functional.cross_entropy(wrapped(**keys).logits[0, :-1].float(), torch.tensor(labels[1:]), ignore_index=-100)
+    loss.backward()
+    for k, v in clean(wrapped, [(k, p.grad) for k, p in wrapped.named_parameters() if p.requires_grad]).items(): golden["grad." + k] = v
+    save_file({k: v.contiguous() for k, v in golden.items()}, folder + "/vision.safetensors")
 
 
 def make(name):
@@ -80,6 +105,7 @@ def make(name):
     for k, v in clean(wrapped, [(k, p.grad) for k, p in wrapped.named_parameters() if p.requires_grad]).items(): golden["grad." + k] = v
     golden["trainable"] = torch.tensor([sum(p.numel() for p in wrapped.parameters() if p.requires_grad)], dtype=torch.int64)
     save_file(golden, folder + "/golden.safetensors", {"versions": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"})
+    if not CASES[name][1]: vision(name, folder, config, wrapped)
     print(name, "trainable", int(golden["trainable"]), "loss", float(loss / count))
 
 

@@ -80,7 +80,7 @@ static void check_pictures(const tn_json *line, tn_sample sample) {
 static void check_positions(const tn_json *want, tn_sample sample, int64_t record) {
     int32_t *positions = NULL;
     must(tn_alloc(&positions, 3 * sample.length, (int64_t)sizeof *positions, "positions"));
-    tn_picture_positions(&sample, positions);
+    tn_picture_positions(&sample, positions, positions + sample.length, positions + 2 * sample.length);
     for (int axis = 0; axis < 3; axis++)
         must_equal(tn_json_at(want, axis), positions + axis * sample.length, sample.length, record, "position");
     free(positions);
@@ -138,7 +138,7 @@ static void a_picture_advances_by_its_longer_side(void **state) {
     const tn_sample_picture picture = {.first = 3, .rows = 2, .columns = 3};
     const tn_sample sample = {.length = 11, .pictures = &picture, .picture_count = 1};
     int32_t got[33];
-    tn_picture_positions(&sample, got);
+    tn_picture_positions(&sample, got, got + 11, got + 22);
     must_match(got, want, sizeof want);
 }
 
