@@ -7,7 +7,7 @@ set(FUZZ_FLAGS -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sani
 file(GLOB FUZZED_SOURCES CONFIGURE_DEPENDS
   src/base/*.c src/format/*.c src/quant/*.c src/text/*.c src/image/*.c src/data/*.c)
 add_library(tenon-fuzzed STATIC ${FUZZED_SOURCES} src/model/arch.c src/model/module.c
-  src/model/rope.c)
+  src/model/rope.c src/model/vision_arch.c)
 target_include_directories(tenon-fuzzed PUBLIC include src tests)
 target_include_directories(tenon-fuzzed SYSTEM PUBLIC ${DEPS_INCLUDE_DIRS})
 target_compile_options(tenon-fuzzed PUBLIC ${FUZZ_FLAGS} -O1 PRIVATE -fsanitize=fuzzer-no-link)

@@ -6,7 +6,7 @@ set -eu
 build=build-fuzz
 [ $# -gt 0 ] || set -- $(cd "$build" && ls -d fuzz_* | sed -n 's/^fuzz_\([a-z_]*\)$/\1/p')
 mkdir -p "$build/found" "$build/corpus"
-cat src/base/*.c src/format/*.c src/text/*.c src/data/*.c src/model/arch.c src/model/rope.c | grep -v '^#include' |
+cat src/base/*.c src/format/*.c src/text/*.c src/data/*.c src/model/arch.c src/model/rope.c src/model/vision_arch.c | grep -v '^#include' |
     grep -oE '"[A-Za-z0-9_ <>|.:{}-]{2,40}"' | sort -u >"$build/words.dict"
 
 seed() { [ -f "$1" ] || cat >"$1"; }

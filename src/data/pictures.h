@@ -11,7 +11,7 @@
 struct tn_picture_tokens {
     const char *directory;        /* the model's */
     tn_image_processor processor; /* all 0 where the directory has no settings for it */
-    int32_t image; /* the placeholder in a rendered conversation, and every token of a picture */
+    int32_t image;                /* the placeholder in a rendered conversation, and every token of a picture */
     int32_t silent[8], silent_count; /* ids around pictures, and that one, which never carry a loss */
 };
 

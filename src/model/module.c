@@ -122,5 +122,5 @@ static tn_status count(void *user, tn_module module, int64_t layer, bool bias) {
 int64_t tn_arch_parameters(const tn_arch *arch) {
     counter c = {arch, 0};
     tn_each_tensor(arch, count, &c);
-    return c.parameters;
+    return c.parameters + (arch->vision ? tn_vision_parameters(arch->vision) : 0);
 }

@@ -46,7 +46,7 @@ float tn_tensor_std(const tn_arch *arch, tn_module module, bool bias);
  */
 typedef tn_status tn_tensor_visit(void *user, tn_module module, int64_t layer, bool bias);
 tn_status tn_each_tensor(const tn_arch *arch, tn_tensor_visit *visit, void *user);
-/* Parameters of the base model (tied weights once). */
+/* Parameters of the base model (tied weights once), its vision tower included. */
 int64_t tn_arch_parameters(const tn_arch *arch);
 
 #endif

@@ -73,3 +73,10 @@ tn_status tn_vision_arch_read(tn_arena *arena, const tn_json *config, const char
     }
     return read_full(arena, tn_json_is_null(list) ? NULL : list, name, v);
 }
+
+int64_t tn_vision_parameters(const tn_vision_arch *v) {
+    const int64_t d = v->hidden, f = v->intermediate, wide = v->merge * v->merge * d;
+    const int64_t attention = 3 * d * (d + 1) + d * (d + 1), mlp = 2 * f * (d + 1) + d * (f + 1), norms = 2 * d;
+    const int64_t merger = d + wide * (wide + 1) + v->out * (wide + 1);
+    return d * tn_vision_values(v) + v->depth * (attention + mlp + norms) + merger;
+}

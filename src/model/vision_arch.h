@@ -19,6 +19,8 @@ static inline int64_t tn_vision_values(const tn_vision_arch *v) {
     return 3 * v->temporal * v->patch * v->patch;
 }
 
+int64_t tn_vision_parameters(const tn_vision_arch *v);
+
 /* From config.json's vision_config with the defaults of Qwen2_5_VLVisionConfig. Errors: TN_BAD_DATA (impossible
  * sizes), TN_USAGE (what is not computed here). */
 tn_status tn_vision_arch_read(tn_arena *arena, const tn_json *vision_config, const char *name,

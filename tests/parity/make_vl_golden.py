@@ -2,14 +2,17 @@
 beside it for two pictures among text, the numbers of test_qwen2_5_vl.c.
 
 A tiny random model with its vision tower, whose file carries the published names ("visual.…", "model.layers.…"), and an adapter on
-the linear modules of the language model. usage: make_vl_golden.py
+the linear modules of the language model. usage: make_vl_golden.py (pillow < 13)
 Made with the versions it prints: torch 2.15, transformers 5.24, peft 0.21 (CPU).
 """
 import copy, json, os, sys
 
-import torch, transformers, peft
+import tokenizers, torch, transformers, peft
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+
+from make_picture_golden import HERE as PICTURES, opened
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from make_model_golden import HERE, SMALL, VOCAB, clean, loss_sum, records
 
@@ -68,7 +71,60 @@ def vision(name, folder, config, wrapped):
     loss = torch.nn.functional.cross_entropy(wrapped(**keys).logits[0, :-1].float(), torch.tensor(labels[1:]), ignore_index=-100)
     loss.backward()
     for k, v in clean(wrapped, [(k, p.grad) for k, p in wrapped.named_parameters() if p.requires_grad]).items(): golden["grad." + k] = v
+    write_files(folder)
+    with torch.no_grad(): loss, count = evaluate(folder, wrapped)
+    print(name, "with pictures: loss", loss, "over", count)
+    golden["eval_loss"], golden["eval_tokens"] = torch.tensor([loss], dtype=torch.float64), torch.tensor([count], dtype=torch.int64)
     save_file({k: v.contiguous() for k, v in golden.items()}, folder + "/vision.safetensors")
+
+
+CHARACTERS = "\n " + "".join(chr(c) for c in range(97, 123)) + "".join(chr(c) for c in range(65, 91)) + "0123456789.,?!'<>|_:;-()"
+SPECIAL = {"<|im_start|>": 90, "<|im_end|>": 91, "<|vision_end|>": 92, "<|vision_start|>": 93, "<|video_pad|>": 94, "<|image_pad|>": 95}
+PROCESSOR = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 256, "max_pixels": 2048}
+TEMPLATE = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+QUESTIONS = [("What is it?", "A drawing.", ["rgb.png"]), ("And these?", "Two of them.", ["exif5.png", "rgb.png"]), ("No picture here.", "None.", []),
+             ("Who?", "Nobody at all.", ["exif8.png"]), ("Grey?", "It is grey.", ["grey1.png"])]
+
+
+def write_files(folder):
+    """A tokenizer of single characters, and what belongs to pictures."""
+    added = [{"id": i, "content": t, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False} for t, i in SPECIAL.items()]
+    entries = ["\x01", "\x02", "\x03", *CHARACTERS]
+    entries += [chr(0x100 + i) for i in range(90 - len(entries))]  # added tokens follow the vocabulary
+    vocab = {c: i for i, c in enumerate(entries)}
+    json.dump({"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+               "decoder": {"type": "Fuse"}, "model": {"type": "BPE", "vocab": vocab, "merges": [], "unk_token": None, "fuse_unk": False, "byte_fallback": False}},
+              open(folder + "/model/tokenizer.json", "w"))
+    json.dump({"eos_token": "<|im_end|>", "chat_template": TEMPLATE}, open(folder + "/model/tokenizer_config.json", "w"), indent=1)
+    json.dump(PROCESSOR, open(folder + "/model/preprocessor_config.json", "w"), indent=1)
+    with open(folder + "/pictures.jsonl", "w") as f:
+        for question, answer, paths in QUESTIONS:
+            record = {"messages": [{"role": "user", "content": "<image>" * len(paths) + question}, {"role": "assistant", "content": answer}]}
+            if paths: record["images"] = ["../pictures/" + p for p in paths]
+            f.write(json.dumps(record) + "\n")
+
+
+def evaluate(folder, model):
+    """Mean loss over the assistant's answers of pictures.jsonl, by Transformers' own processor."""
+    tokenizer = tokenizers.Tokenizer.from_file(folder + "/model/tokenizer.json")
+    images = Qwen2VLImageProcessorPil(**PROCESSOR)
+    total = count = 0
+    for question, answer, paths in QUESTIONS:
+        seen = [images(opened(PICTURES / p), return_tensors="pt") for p in paths]
+        grids = [s["image_grid_thw"] for s in seen]
+        places = "".join("<|vision_start|>" + "<|image_pad|>" * int(g.prod() // 4) + "<|vision_end|>" for g in grids)
+        prompt = f"<|im_start|>user\n{places}{question}<|im_end|>\n<|im_start|>assistant\n"
+        asked, ids = (tokenizer.encode(t, add_special_tokens=False).ids for t in (prompt, prompt + answer + "<|im_end|>\n"))
+        keys = dict(pixel_values=torch.cat([s["pixel_values"] for s in seen]), image_grid_thw=torch.cat(grids)) if paths else {}
+        kinds = torch.tensor([[int(i == SPECIAL["<|image_pad|>"]) for i in ids]])
+        logits = model(input_ids=torch.tensor([ids]), mm_token_type_ids=kinds, use_cache=False, **keys).logits[0].float()
+        target = torch.tensor(ids[1:]); target[: len(asked) - 1] = -100
+        total += torch.nn.functional.cross_entropy(logits[:-1], target, ignore_index=-100, reduction="sum").item()
+        count += int((target >= 0).sum())
+    return total / count, count
 
 
 def make(name):

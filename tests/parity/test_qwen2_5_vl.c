@@ -133,6 +133,110 @@ static void gradients_with_pictures_agree_with_peft(void **state) {
     }
 }
 
+/* ---- Through the verbs --------------------------------------------------------------------------- */
+
+#define RECORDS "tests/parity/golden/qwen2_5_vl/pictures.jsonl"
+
+static tn_config *configure(const char *verb, const char *const *pairs) {
+    tn_config *config;
+    must(tn_config_new(verb, &config));
+    must(tn_config_set(config, "model", MODEL));
+    must(tn_config_set(config, "device", "cpu"));
+    must(tn_config_set(config, "dtype", "float32"));
+    for (; *pairs; pairs += 2) must(tn_config_set(config, pairs[0], pairs[1]));
+    return config;
+}
+
+/* From files of pictures and words to the loss, with Transformers' own tokens, patches and positions. */
+static void eval_of_conversations_is_transformers(void **state) {
+    (void)state;
+    static const char *const pairs[] = {"adapter", ADAPTER, "dataset", RECORDS, NULL};
+    tn_config *config = configure("eval", pairs);
+    tn_doc *doc;
+    must(tn_eval(config, NULL, &doc));
+    const double want = *(const double *)golden_tensor("eval_loss")->data;
+    assert_int_equal(tn_doc_integer(doc, "tokens", -1), *(const int64_t *)golden_tensor("eval_tokens")->data);
+    assert_true(fabs(tn_doc_number(doc, "loss", NAN) - want) < 1e-5);
+    tn_doc_free(doc);
+    tn_config_free(config);
+}
+
+static void note_loss(void *user, const tn_event *event) {
+    double *losses = user;
+    if (event->kind == TN_EVENT_STEP && event->step <= 8) losses[event->step - 1] = event->loss;
+}
+
+static void train(const char *output, const char *steps, const char *resume, double losses[8]) {
+    const char *pairs[] = {"dataset",
+                           RECORDS,
+                           "output_dir",
+                           output,
+                           "max_steps",
+                           steps,
+                           "max_length",
+                           "128",
+                           "learning_rate",
+                           "1e-2",
+                           "per_device_train_batch_size",
+                           "2",
+                           "lr_scheduler_type",
+                           "constant",
+                           "warmup_ratio",
+                           "0",
+                           resume ? "resume_from_checkpoint" : NULL,
+                           resume,
+                           NULL};
+    tn_config *config = configure("train", pairs);
+    tn_hooks hooks = {.user = losses, .on_event = note_loss};
+    tn_doc *doc;
+    must(tn_train(config, &hooks, &doc));
+    tn_doc_free(doc);
+    tn_config_free(config);
+}
+
+/* Packed rows with pictures: the loss falls, and 4 steps, resumed for 4 more, are 8 steps to the bit. */
+static void training_on_pictures_learns_and_resumes_bit_for_bit(void **state) {
+    (void)state;
+    double whole[8] = {0}, parts[8] = {0};
+    train(scratch("whole"), "8", NULL, whole);
+    train(scratch("parts"), "4", NULL, parts);
+    train(scratch("parts"), "8", "auto", parts);
+    assert_memory_equal(whole, parts, sizeof whole);
+    assert_true(whole[7] < 0.8 * whole[0]);
+}
+
+static void generate_refuses_pictures(void **state) {
+    (void)state;
+    static const char *const pairs[] = {"max_new_tokens", "2", NULL};
+    static const char *const asked[] = {
+        "[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"a.png\"}]}]",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>a\"}],\"images\":[\"a.png\"]}"};
+    tn_config *config = configure("generate", pairs);
+    tn_generator *g;
+    tn_doc *doc;
+    must(tn_generator_open(config, &g));
+    for (int i = 0; i < 2; i++)
+        must_fail(tn_generate_chat(g, asked[i], NULL, NULL, &doc), TN_USAGE, "does not show pictures");
+    must(tn_generate_chat(g, "[{\"role\":\"user\",\"content\":\"a\"}]", NULL, NULL, &doc));
+    tn_doc_free(doc);
+    tn_generator_free(g);
+    tn_config_free(config);
+}
+
+/* Parameters of the published 7B. */
+static void every_parameter_is_counted(void **state) {
+    (void)state;
+    const tn_vision_arch published = {.depth = 32,
+                                      .hidden = 1280,
+                                      .intermediate = 3420,
+                                      .heads = 16,
+                                      .out = 3584,
+                                      .patch = 14,
+                                      .temporal = 2,
+                                      .merge = 2};
+    assert_int_equal(tn_vision_parameters(&published), 676550144);
+}
+
 /* ---- Windows ------------------------------------------------------------------------------------- */
 
 static void windows_follow_one_another(void **state) {
@@ -204,6 +308,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_with_pictures_agree_with_transformers),
         cmocka_unit_test(gradients_with_pictures_agree_with_peft),
+        cmocka_unit_test(eval_of_conversations_is_transformers),
+        cmocka_unit_test(training_on_pictures_learns_and_resumes_bit_for_bit),
+        cmocka_unit_test(generate_refuses_pictures),
+        cmocka_unit_test(every_parameter_is_counted),
         cmocka_unit_test(windows_follow_one_another),
         cmocka_unit_test(targets_never_reach_the_tower_in_silence),
         cmocka_unit_test(what_would_lose_the_tower_is_refused),
