@@ -207,7 +207,7 @@ static void training_on_pictures_learns_and_resumes_bit_for_bit(void **state) {
 
 static void generate_refuses_pictures(void **state) {
     (void)state;
-    static const char *const pairs[] = {"max_new_tokens", "2", NULL};
+    static const char *const pairs[] = {"prompt", "a", "max_new_tokens", "2", NULL};
     static const char *const asked[] = {
         "[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"a.png\"}]}]",
         "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>a\"}],\"images\":[\"a.png\"]}"};

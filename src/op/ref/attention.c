@@ -1,6 +1,6 @@
-/* attention.c: attention over packed documents, causal or not, one query row and head at a time. Scores are computed
- * again wherever they are needed, so that no T×T matrix and no row of scores is ever stored; the forward
- * pass keeps a running maximum and sum (Milakov and Gimelshein, "Online normalizer calculation for
+/* attention.c: attention over packed documents, causal or not, one query row and head at a time. Scores are
+ * computed again wherever they are needed, so that no T×T matrix and no row of scores is ever stored; the
+ * forward pass keeps a running maximum and sum (Milakov and Gimelshein, "Online normalizer calculation for
  * softmax", 2018).
  *
  *   q, o, dq, d_o [q_rows, heads·head_dim]   k, v, dk, dv [kv_rows, kv_heads·head_dim]   lse [q_rows, heads]
