@@ -296,8 +296,7 @@ static tn_status refuse_images(const tn_json *record, bool allowed) {
     for (size_t i = allowed ? 2 : 0; i < sizeof keys / sizeof *keys; i++) {
         const tn_json *node = tn_json_get(record, keys[i]);
         if (tn_json_is_null(node) || (node->type == TN_JSON_ARRAY && node->count == 0)) continue;
-        tn_fail(TN_USAGE, "the record has \"%s\": training on images, video or sound is not supported yet",
-                keys[i]);
+        tn_fail(TN_USAGE, "the record has \"%s\", which is not read for this model", keys[i]);
         return tn_remedy("leave these records out, or drop the column to train on the text alone");
     }
     return TN_OK;

@@ -14,10 +14,10 @@
  *   input_ids          {"input_ids"} and perhaps {"labels"}; what "attention_mask" marks as padding (0) is left
  *                      out
  *
- * Beside a conversation may stand "system" (a string), "tools", "documents" and "kwargs" (or
- * "chat_template_kwargs"). A message of the assistant's carries no loss where its own "weight" is 0 (OpenAI),
- * or "train", "training" (axolotl) or "loss" (ms-swift) is false. Lists and objects may also be strings that
- * hold JSON, as in a CSV file. Other keys are ignored.
+ * Beside a conversation may stand "images" (record_pictures.h), "system" (a string), "tools", "documents" and
+ * "kwargs" (or "chat_template_kwargs"). A message of the assistant's carries no loss where its own "weight" is
+ * 0 (OpenAI), or "train", "training" (axolotl) or "loss" (ms-swift) is false. Lists and objects may also be
+ * strings that hold JSON, as in a CSV file. Other keys are ignored.
  */
 #ifndef TN_DATA_RECORDS_H
 #define TN_DATA_RECORDS_H

@@ -95,8 +95,12 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     tn_limits limits =
         tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
     limits.scratch_for = use;
-    if (l->patches) tn_vision_limits(&pass->model->vision, l->patches, &limits);
-    return OP(pass)->scratch_bytes(DEV(pass), &limits);
+    int64_t bytes = OP(pass)->scratch_bytes(DEV(pass), &limits);
+    if (!l->patches || use == TN_SCRATCH_ATTENTION)
+        return bytes; /* the tower's attention is bidirectional: none */
+    limits = tn_vision_limits(&pass->model->vision, l->patches);
+    limits.scratch_for = use;
+    return larger(bytes, OP(pass)->scratch_bytes(DEV(pass), &limits));
 }
 
 /* What one half of a layer needs while the other half does not: gate|up with the activation, and attention's
@@ -173,8 +177,11 @@ static tn_status upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int
 static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
     const tn_arch *a = pass->model->arch;
     const int64_t half = a->rope.half, values = b->tokens * half;
+    const float scaling = tn_rope_scaling(&a->rope);
     float *inv_freq = NULL, *cosines = NULL, *sines = NULL;
     tn_status status;
+    if (tn_rope_by_length(&a->rope))
+        return tn_fail(TN_USAGE, "rope_scaling that depends on a document's length does not go with pictures");
     TN_TRY(tn_alloc(&inv_freq, half, (int64_t)sizeof *inv_freq, "rope frequencies"));
     TN_TRY(tn_alloc(&cosines, values, (int64_t)sizeof *cosines, "rope tables"));
     TN_TRY(tn_alloc(&sines, values, (int64_t)sizeof *sines, "rope tables"));
@@ -185,8 +192,8 @@ static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
                              : i < a->mrope_section[0] + a->mrope_section[1] ? 1
                                                                              : 2;
             const float angle = (float)b->axes[axis][row] * inv_freq[i];
-            cosines[row * half + i] = (float)cos((double)angle) * tn_rope_scaling(&a->rope);
-            sines[row * half + i] = (float)sin((double)angle) * tn_rope_scaling(&a->rope);
+            cosines[row * half + i] = (float)cos((double)angle) * scaling;
+            sines[row * half + i] = (float)sin((double)angle) * scaling;
         }
     TN_TRY(OP(pass)->upload(DEV(pass), pass->in.cos, cosines, values * (int64_t)sizeof *cosines));
     status = OP(pass)->upload(DEV(pass), pass->in.sin, sines, values * (int64_t)sizeof *sines);

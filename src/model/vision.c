@@ -48,14 +48,18 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-void tn_vision_limits(const tn_vision *vision, int64_t patches, tn_limits *limits) {
+tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches) {
     const tn_vision_arch *a = vision->arch;
-    const int64_t unit = a->merge * a->merge;
-    limits->rows = larger(limits->rows, patches);
-    limits->longest = larger(limits->longest, patches);
-    limits->documents = larger(limits->documents, patches / unit);
-    limits->hidden = larger(limits->hidden, larger(unit * a->hidden, tn_vision_values(a)));
-    limits->intermediate = larger(limits->intermediate, larger(a->intermediate, 3 * a->hidden));
+    const int64_t wide = a->merge * a->merge * a->hidden;
+    return (tn_limits){.rows = patches,
+                       .documents = patches,
+                       .longest = patches,
+                       .hidden = larger(larger(wide, a->out), tn_vision_values(a)),
+                       .intermediate = larger(2 * a->intermediate, 3 * a->hidden),
+                       .heads = a->heads,
+                       .kv_heads = a->heads,
+                       .head_dim = a->hidden / a->heads,
+                       .largest_weight = larger(wide * wide, 3 * a->hidden * a->hidden)};
 }
 
 /* ---- A picture ----------------------------------------------------------------------------------- */

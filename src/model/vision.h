@@ -39,7 +39,7 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region);
  * `to` get the features in that order. Errors: TN_USAGE where the device lacks an operation. */
 tn_status tn_vision_forward(tn_vision_pass *pass, const float *pixels, int64_t rows, int64_t columns,
                             int64_t first, tn_view to);
-/* Scratch bounds for pictures of `patches`, over those of the language model. */
-void tn_vision_limits(const tn_vision *vision, int64_t patches, tn_limits *limits);
+/* Scratch bounds for pictures of up to `patches`. */
+tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches);
 
 #endif

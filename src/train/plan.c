@@ -107,6 +107,15 @@ int64_t tn_engine_row_tokens(const tn_engine *e) {
     return tn_mul(e->settings->per_device_train_batch_size, e->max_length, &tokens) ? tokens : INT64_MAX;
 }
 
+/* Of a step's micro-batches, were every token a picture's. */
+static int64_t pixel_bytes(const tn_engine *e, int64_t rows) {
+    const tn_vision_arch *v = e->arch.vision;
+    if (!e->patches) return 0;
+    const int64_t batches = e->use == TN_USE_TRAIN ? e->settings->gradient_accumulation_steps : 1;
+    return tn_region_bytes(tn_region_bytes(rows, batches, v->merge * v->merge), tn_vision_values(v),
+                           (int64_t)sizeof(float));
+}
+
 tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {
     int64_t largest = 0;
     tn_status status;
@@ -115,7 +124,7 @@ tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t 
     TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         if (e->adapter->params[i].count > largest) largest = e->adapter->params[i].count;
-    e->plan.host_bytes = largest * 6 + 64 * rows;
+    e->plan.host_bytes = largest * 6 + 64 * rows + pixel_bytes(e, rows);
     e->plan.disk_bytes = e->use == TN_USE_TRAIN ? disk_bytes(e) : 0;
 done:
     return status;
