@@ -1,13 +1,13 @@
-# libFuzzer programs (clang alone): every tests/fuzz/fuzz_NAME.c with the parsers of base, format, quant, text, data
+# libFuzzer programs (clang alone): every tests/fuzz/fuzz_NAME.c with the parsers of base, format, quant, text, image, data
 # and the reader of config.json, under ASan and UBSan. A build of its own (`make fuzz`): the trainer is not in it.
 if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "TENON_FUZZ needs clang: configure with -DCMAKE_C_COMPILER=clang")
 endif()
 set(FUZZ_FLAGS -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
 file(GLOB FUZZED_SOURCES CONFIGURE_DEPENDS
-  src/base/*.c src/format/*.c src/quant/*.c src/text/*.c src/data/*.c)
+  src/base/*.c src/format/*.c src/quant/*.c src/text/*.c src/image/*.c src/data/*.c)
 add_library(tenon-fuzzed STATIC ${FUZZED_SOURCES} src/model/arch.c src/model/module.c
-  src/model/rope.c)
+  src/model/rope.c src/model/vision_arch.c)
 target_include_directories(tenon-fuzzed PUBLIC include src tests)
 target_include_directories(tenon-fuzzed SYSTEM PUBLIC ${DEPS_INCLUDE_DIRS})
 target_compile_options(tenon-fuzzed PUBLIC ${FUZZ_FLAGS} -O1 PRIVATE -fsanitize=fuzzer-no-link)

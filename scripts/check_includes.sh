@@ -1,6 +1,6 @@
 #!/bin/sh
 # check_includes.sh: a folder of src/ may include itself and those below it, and src/cli/ only <tenon/tenon.h> and itself:
-#   cli > train > infer, export > model > data > text > op > quant > format > base
+#   cli > train > infer, export > model > data > image, text > op > quant > format > base
 set -eu
 git ls-files --cached --others --exclude-standard -- 'src/*.c' 'src/*.h' 'src/*.cu' 'src/*.cuh' 'src/*.inc' |
     xargs awk '
@@ -8,6 +8,7 @@ git ls-files --cached --others --exclude-standard -- 'src/*.c' 'src/*.h' 'src/*.
         n = split("base format quant op text data model infer train cli", order, " ")
         for (i = 1; i <= n; i++) level[order[i]] = i
         level["export"] = level["infer"]
+        level["image"] = level["text"]
     }
     /^[ \t]*#[ \t]*include[ \t]*"/ {
         split(FILENAME, from, "/")

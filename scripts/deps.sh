@@ -18,11 +18,11 @@ have ninja || have make || need ninja
 have "${CC:-cc}" || need compiler
 have pkg-config || need pkg-config
 if have pkg-config; then
-    for module in libpcre2-8 libutf8proc yajl yaml-0.1 libxxhash cmocka; do
+    for module in libpcre2-8 libutf8proc yajl yaml-0.1 libxxhash libpng libjpeg cmocka; do
         pkg-config --exists "$module" || need "$module"
     done
 else
-    need "libpcre2-8 libutf8proc yajl yaml-0.1 libxxhash cmocka"
+    need "libpcre2-8 libutf8proc yajl yaml-0.1 libxxhash libpng libjpeg cmocka"
 fi
 if have "${CC:-cc}"; then
     compiles oneapi/dnnl/dnnl.h dnnl || compiles dnnl.h dnnl || need dnnl
@@ -47,6 +47,8 @@ package() {
         yajl:apt) echo libyajl-dev ;; yajl:dnf) echo yajl-devel ;; yajl:pacman) echo yajl ;;
         yaml-0.1:apt) echo libyaml-dev ;; yaml-0.1:dnf) echo libyaml-devel ;; yaml-0.1:pacman) echo libyaml ;;
         libxxhash:apt) echo libxxhash-dev ;; libxxhash:dnf) echo xxhash-devel ;; libxxhash:pacman) echo xxhash ;;
+        libpng:apt) echo libpng-dev ;; libpng:dnf) echo libpng-devel ;; libpng:pacman) echo libpng ;;
+        libjpeg:apt) echo libjpeg-dev ;; libjpeg:dnf) echo libjpeg-turbo-devel ;; libjpeg:pacman) echo libjpeg-turbo ;;
         dnnl:apt) echo libdnnl-dev ;; dnnl:dnf) echo onednn-devel ;; dnnl:pacman) echo onednn ;;
         cmocka:apt) echo libcmocka-dev ;; cmocka:dnf) echo libcmocka-devel ;; cmocka:pacman) echo cmocka ;;
         clang-format:apt | clang-tidy:apt) echo "$1" ;; clang-format:dnf | clang-tidy:dnf) echo clang-tools-extra ;;

@@ -6,7 +6,7 @@ set -eu
 build=build-fuzz
 [ $# -gt 0 ] || set -- $(cd "$build" && ls -d fuzz_* | sed -n 's/^fuzz_\([a-z_]*\)$/\1/p')
 mkdir -p "$build/found" "$build/corpus"
-cat src/base/*.c src/format/*.c src/text/*.c src/data/*.c src/model/arch.c src/model/rope.c | grep -v '^#include' |
+cat src/base/*.c src/format/*.c src/text/*.c src/data/*.c src/model/arch.c src/model/rope.c src/model/vision_arch.c | grep -v '^#include' |
     grep -oE '"[A-Za-z0-9_ <>|.:{}-]{2,40}"' | sort -u >"$build/words.dict"
 
 seed() { [ -f "$1" ] || cat >"$1"; }
@@ -57,6 +57,7 @@ END
 END
         ! command -v python3 >/dev/null || python3 tests/fuzz/seed_tokenizer_json.py "$1"
         ;;
+    picture) cp tests/parity/golden/pictures/*.png tests/parity/golden/pictures/*.jpg "$1" ;;
     safetensors)
         printf '\100\0\0\0\0\0\0\0%-64s\0\0\0\0\0\0\0\0' '{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}' >"$1/one"
         ;;

@@ -4,11 +4,15 @@
 #include <stdlib.h>
 
 #include "data/batch_internal.h"
+#include "data/pictures.h"
 
 void tn_batch_free(tn_batch *b) {
     free(b->ids);
     free(b->targets);
     free(b->positions);
+    for (int axis = 0; axis < 3; axis++) free(b->axes[axis]);
+    free(b->pictures);
+    free(b->pixels);
     free(b->cu_seqlens);
     free(b->samples);
     *b = (tn_batch){0};
@@ -23,6 +27,10 @@ static tn_status grow_all(tn_batch *b, int64_t tokens, int64_t documents) {
         TN_TRY(tn_grow(&b->ids, &a, tokens, (int64_t)sizeof *b->ids, "a batch"));
         TN_TRY(tn_grow(&b->targets, &c, tokens, (int64_t)sizeof *b->targets, "a batch"));
         TN_TRY(tn_grow(&b->positions, &d, tokens, (int64_t)sizeof *b->positions, "a batch"));
+        for (int axis = 0; axis < 3; axis++) {
+            c = b->capacity_tokens;
+            TN_TRY(tn_grow(&b->axes[axis], &c, tokens, (int64_t)sizeof *b->axes[axis], "a batch"));
+        }
         b->capacity_tokens = a;
     }
     if (documents + 1 > b->capacity_documents) {
@@ -35,11 +43,50 @@ done:
     return status;
 }
 
-void tn_batch_begin(tn_batch *b) { b->tokens = b->documents = b->labelled = b->longest = 0; }
+void tn_batch_begin(tn_batch *b) {
+    b->tokens = b->documents = b->labelled = b->longest = b->picture_count = b->patches = 0;
+}
+
+/* Read again here, so that a sample needs no memory for its pixels. What changed since it was measured is an
+ * error. */
+static tn_status read_picture(const tn_image_processor *p, const char *path, tn_batch *b,
+                              tn_batch_picture *out) {
+    tn_picture picture;
+    tn_grid grid;
+    tn_status status;
+    TN_TRY(tn_picture_open(path, &picture));
+    TN_TRY(tn_image_grid(p, picture.width, picture.height, path, &grid));
+    if (grid.h != out->rows * p->merge || grid.w != out->columns * p->merge)
+        TN_THROW(TN_BAD_DATA, "%s: the picture is of another size than when the data was read", path);
+    out->patch = b->patches;
+    TN_TRY(tn_grow(&b->pixels, &b->capacity_values, (b->patches + tn_grid_patches(grid)) * tn_patch_values(p),
+                   (int64_t)sizeof *b->pixels, "pixels"));
+    TN_TRY(tn_image_patches(p, &picture, grid, b->pixels + b->patches * tn_patch_values(p)));
+    b->patches += tn_grid_patches(grid);
+done:
+    tn_picture_free(&picture);
+    return status;
+}
+
+static tn_status add_pictures(tn_batch *b, tn_sample sample, const tn_picture_tokens *tokens) {
+    tn_status status;
+    TN_TRY(tn_grow(&b->pictures, &b->capacity_pictures, b->picture_count + sample.picture_count,
+                   (int64_t)sizeof *b->pictures, "pictures"));
+    for (int64_t i = 0; i < sample.picture_count; i++) {
+        const tn_sample_picture *p = &sample.pictures[i];
+        tn_batch_picture *out = &b->pictures[b->picture_count];
+        *out = (tn_batch_picture){.first = b->tokens + p->first, .rows = p->rows, .columns = p->columns};
+        TN_TRY(read_picture(&tokens->processor, sample.paths + p->path, b, out));
+        b->picture_count++;
+    }
+done:
+    return status;
+}
 
 /* The target of a token is the label of the one after it; a document's last token has none. */
-tn_status tn_batch_add(tn_batch *b, tn_sample sample, int64_t index) {
+tn_status tn_batch_add(tn_batch *b, tn_sample sample, const tn_picture_tokens *tokens, int64_t index) {
     tn_status status = grow_all(b, b->tokens + sample.length, b->documents + 1);
+    if (status == TN_OK && sample.picture_count > 0) status = add_pictures(b, sample, tokens);
     if (status != TN_OK) return status;
     int64_t at = b->tokens;
     for (int64_t i = 0; i < sample.length; i++) {
@@ -49,6 +96,7 @@ tn_status tn_batch_add(tn_batch *b, tn_sample sample, int64_t index) {
         b->targets[at + i] = target < 0 ? -100 : target;
         b->labelled += target >= 0;
     }
+    tn_picture_positions(&sample, b->axes[0] + at, b->axes[1] + at, b->axes[2] + at);
     b->cu_seqlens[b->documents] = (int32_t)at;
     b->samples[b->documents] = index;
     b->tokens += sample.length;
@@ -59,5 +107,5 @@ tn_status tn_batch_add(tn_batch *b, tn_sample sample, int64_t index) {
 
 tn_status tn_batch_set(tn_batch *b, const int32_t *ids, const int32_t *labels, int64_t tokens) {
     tn_batch_begin(b);
-    return tn_batch_add(b, (tn_sample){ids, labels ? labels : ids, tokens}, 0);
+    return tn_batch_add(b, (tn_sample){.ids = ids, .labels = labels ? labels : ids, .length = tokens}, NULL, 0);
 }

@@ -9,6 +9,12 @@
 
 #include "data/dataset.h"
 
+/* A picture of a batch: tokens `first` … of the line, patches `patch` … of the pixels. */
+typedef struct tn_batch_picture {
+    int64_t first, rows, columns; /* merged patches, as in tn_sample_picture */
+    int64_t patch;
+} tn_batch_picture;
+
 typedef struct tn_batch {
     int64_t tokens, documents;
     int64_t labelled;    /* targets ≥ 0 */
@@ -18,8 +24,13 @@ typedef struct tn_batch {
                             document's end) */
     int32_t *positions;  /* [tokens] from 0 in each document */
     int32_t *cu_seqlens; /* [documents + 1] */
-    int64_t *samples;    /* [documents] dataset index of each, for per-token reports */
-    int64_t capacity_tokens, capacity_documents;
+    int32_t *axes[3];    /* [tokens] rope positions by frame, row and column: all `positions` where nothing is a
+                            picture */
+    tn_batch_picture *pictures; /* [picture_count] */
+    float *pixels;              /* [patches, values] of all pictures, tn_image_patches' rows */
+    int64_t picture_count, patches;
+    int64_t *samples; /* [documents] dataset index of each, for per-token reports */
+    int64_t capacity_tokens, capacity_documents, capacity_pictures, capacity_values;
 } tn_batch;
 void tn_batch_free(tn_batch *batch);
 /* Fills a batch from ready-made ids (bench, generate, tests): one document; labels NULL = every token. */

@@ -5,7 +5,7 @@
 #include "data/batch.h"
 
 void tn_batch_begin(tn_batch *batch);
-/* Appends a sample as a document of its own. */
-tn_status tn_batch_add(tn_batch *batch, tn_sample sample, int64_t index);
+/* Appends a sample as a document of its own; `pictures` says how its pictures are read (NULL: it has none). */
+tn_status tn_batch_add(tn_batch *batch, tn_sample sample, const tn_picture_tokens *pictures, int64_t index);
 
 #endif

@@ -10,12 +10,14 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "data/encode.h"
+#include "data/pictures.h"
 #include "data/readers.h"
 #include "data/show.h"
 #include "data/store.h"
 
 struct tn_dataset {
     tn_store store;
+    const tn_picture_tokens *pictures;
 };
 
 /* Records encoded at a time, and the bytes at which a batch is full before that. */
@@ -46,7 +48,7 @@ static tn_status encode_slice(const building *b, const tn_reader *reader, tn_sha
     /* names file and line itself */
     tn_status status = tn_reader_parse(reader, j->slice, &arena, &j->notes, &record);
     if (status == TN_OK) {
-        status = tn_encode(&b->encoder, &arena, record, shape, &j->encoding);
+        status = tn_encode(&b->encoder, &arena, record, shape, tn_reader_path(reader), &j->encoding);
         tn_context(status, "%s:%lld", tn_reader_path(reader), (long long)j->slice.line);
     }
     tn_arena_free(&arena);
@@ -61,7 +63,8 @@ static tn_status store_record(building *b, const tn_encoding *e) {
     b->writer.stats.cut += e->cut;
     do {
         int64_t length = e->ids.count - start < most ? e->ids.count - start : most;
-        tn_sample piece = {e->ids.ids + start, e->labels + start, length};
+        tn_sample piece = {e->ids.ids + start, e->labels + start, length,
+                           e->pictures,        e->picture_count,  tn_str_text(&e->paths)};
         if (e->ids.count == 0) piece = (tn_sample){0};
         tn_status status = tn_store_add(&b->writer, piece);
         if (status != TN_OK) return status;
@@ -186,6 +189,10 @@ static tn_status find_key(const building *b, const tn_chat *chat, char key[33]) 
         tn_hash_add(&hasher, &map.bytes, sizeof map.bytes);
         tn_hash_add(&hasher, map.data, map.bytes);
     }
+    if (o->pictures) {
+        tn_hash_add(&hasher, &o->pictures->processor, sizeof o->pictures->processor);
+        tn_hash_add(&hasher, o->pictures->silent, sizeof o->pictures->silent);
+    }
     tn_hash_end(&hasher, key);
     return TN_OK;
 }
@@ -249,7 +256,8 @@ static tn_status open_store(building *b, const tn_chat *chat, tn_store *store) {
     tn_status status;
     TN_TRY(open_readers(b));
     TN_TRY(find_key(b, chat, key));
-    const char *path = tn_store_path(&arena, b->options->cache_directory, key);
+    /* Pictures are read anew at every start: the key does not know their contents. */
+    const char *path = b->options->pictures ? NULL : tn_store_path(&arena, b->options->cache_directory, key);
     if (path) TN_TRY(tn_store_open(path, key, store, &found));
     if (found) goto done;
     status = build(b, path, key, store);
@@ -282,6 +290,7 @@ tn_status tn_dataset_open(const tn_dataset_options *options, const tn_chat *chat
     TN_TRY(tn_alloc(&d, 1, sizeof *d, "a dataset"));
     TN_TRY(tn_alloc(&b.readers, options->count, (int64_t)sizeof *b.readers, "readers"));
     TN_TRY(tn_alloc(&b.jobs, BATCH_RECORDS, (int64_t)sizeof *b.jobs, "records"));
+    d->pictures = options->pictures;
     TN_TRY(open_store(&b, chat, &d->store));
     warn_of_losses(&b, &d->store.stats);
     if (d->store.stats.labelled == 0 && !options->allow_unlabelled) status = fail_unlabelled(&b, &d->store);
@@ -302,4 +311,5 @@ int64_t tn_dataset_samples(const tn_dataset *dataset) { return dataset->store.st
 tn_sample tn_dataset_at(const tn_dataset *dataset, int64_t index) {
     return tn_store_at(&dataset->store, index);
 }
+const tn_picture_tokens *tn_dataset_pictures(const tn_dataset *dataset) { return dataset->pictures; }
 void tn_dataset_get_stats(const tn_dataset *dataset, tn_dataset_stats *stats) { *stats = dataset->store.stats; }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/pictures.h"
+
 tn_status tn_encoder_prepare(tn_encoder *e, tn_shape shape) {
     if (shape == TN_SHAPE_INPUT_IDS) return TN_OK;
     if (!e->chat) {
@@ -26,6 +28,8 @@ void tn_encoding_free(tn_encoding *out) {
     tn_ids_free(&out->ids);
     free(out->spans.starts_ends);
     tn_str_free(&out->text);
+    free(out->pictures);
+    tn_str_free(&out->paths);
     *out = (tn_encoding){0};
 }
 
@@ -85,7 +89,7 @@ static tn_status check_ids(const tn_encoder *e, const tn_ids *ids) {
 
 static void cut(const tn_encoder *e, tn_encoding *out) {
     out->cut = e->options->stage == TN_STAGE_SFT && out->ids.count > e->options->max_length;
-    if (out->cut) out->ids.count = e->options->max_length;
+    if (out->cut) tn_pictures_cut(out, e->options->max_length);
 }
 
 static tn_status make_labels(tn_encoding *out) {
@@ -147,7 +151,17 @@ static int64_t drop_silent(tn_text_range *ranges, int64_t count, const bool *sil
     return kept;
 }
 
-static tn_status encode_chat(const tn_encoder *e, const tn_record *record, tn_encoding *out) {
+/* A record of stage cpt is split at any token, and a picture is not. */
+static tn_status expand_pictures(const tn_encoder *e, const tn_record *record, const char *file,
+                                 bool with_spans, tn_encoding *out) {
+    if (e->options->stage == TN_STAGE_SFT)
+        return tn_pictures_expand(e->options->pictures, record, file, with_spans, out);
+    if (record->picture_count == 0) return TN_OK;
+    tn_fail(TN_USAGE, "a record with pictures cannot be split, as stage cpt does with long ones");
+    return tn_remedy("train on conversations with stage: sft");
+}
+
+static tn_status encode_chat(const tn_encoder *e, const tn_record *record, const char *file, tn_encoding *out) {
     bool by_blocks = e->options->train_on_responses_only && e->markers.generation;
     tn_text_range *ranges = NULL;
     int64_t range_count = 0;
@@ -157,6 +171,7 @@ static tn_status encode_chat(const tn_encoder *e, const tn_record *record, tn_en
     TN_TRY(tn_text_encode(tn_chat_text(e->chat), tn_str_text(&out->text), out->text.length, false, &out->ids,
                           by_blocks ? &out->spans : NULL));
     TN_TRY(check_ids(e, &out->ids));
+    if (e->options->pictures) TN_TRY(expand_pictures(e, record, file, by_blocks, out));
     int64_t whole = out->ids.count;
     bool told = !record->silent || (by_blocks && range_count == record->answers);
     cut(e, out);
@@ -169,6 +184,7 @@ static tn_status encode_chat(const tn_encoder *e, const tn_record *record, tn_en
         told = told || tn_label_silence(&e->markers, out->ids.ids, whole, out->ids.count, record->silent,
                                         record->answers, out->labels);
     }
+    if (e->options->pictures) tn_pictures_silence(e->options->pictures, out);
     if (!told) status = fail_silence(e, record->answers);
 done:
     free(ranges);
@@ -178,6 +194,13 @@ done:
 static tn_status encode_ids(const tn_encoder *e, const tn_record *record, tn_encoding *out) {
     tn_status status;
     TN_TRY(read_ids(e, record->ids, &out->ids));
+    for (int64_t i = 0; e->options->pictures && i < out->ids.count; i++)
+        if (out->ids.ids[i] == e->options->pictures->image) {
+            status = tn_fail(TN_USAGE, "input_ids[%lld] is a picture's token, and ids bring no pictures",
+                             (long long)i);
+            tn_remedy("give the conversation with its pictures");
+            goto done;
+        }
     cut(e, out);
     TN_TRY(make_labels(out));
     if (record->labels) status = read_labels(e, record->labels, out->ids.count, out->labels);
@@ -185,17 +208,20 @@ done:
     return status;
 }
 
-tn_status tn_encode(const tn_encoder *e, tn_arena *arena, const tn_json *json, tn_shape shape,
+tn_status tn_encode(const tn_encoder *e, tn_arena *arena, const tn_json *json, tn_shape shape, const char *file,
                     tn_encoding *out) {
     tn_record record;
     bool chat_template = e->chat && tn_chat_has_template(e->chat);
     out->ids.count = out->spans.count = 0;
     out->cut = false;
+    out->picture_count = 0;
     tn_str_clear(&out->text);
-    tn_status status = tn_record_convert(arena, json, shape, chat_template, &record);
+    tn_str_clear(&out->paths);
+    tn_status status =
+        tn_record_convert(arena, json, shape, chat_template, e->options->pictures != NULL, &record);
     if (status != TN_OK) return status;
     switch (record.kind) {
-        case TN_RECORD_CHAT: return encode_chat(e, &record, out);
+        case TN_RECORD_CHAT: return encode_chat(e, &record, file, out);
         case TN_RECORD_TEXT: return encode_text(e, &record, out);
         case TN_RECORD_COMPLETION: return encode_completion(e, &record, out);
         case TN_RECORD_IDS: return encode_ids(e, &record, out);

@@ -6,6 +6,9 @@
  *   completion  no chat template: as text, but only the completion and EOS have labels; prompt and completion
  * are joined as they are, and a token that reaches over the seam belongs to the completion
  *
+ * A picture of a chat becomes as many image tokens as the model sees of it (pictures.h), which never have a
+ * label.
+ *
  * train_on_responses_only false gives every token a label, save where the record brings its own. Stage sft cuts
  * at max_length, before the labels are looked for.
  */
@@ -36,11 +39,15 @@ typedef struct tn_encoding {
     int64_t label_capacity;
     tn_spans spans;
     tn_str text;
+    tn_sample_picture *pictures; /* [picture_count] */
+    int64_t picture_count, picture_capacity;
+    tn_str paths; /* of the picture files, each terminated */
 } tn_encoding;
-/* Safe to call from several threads with encodings of their own. Errors: TN_BAD_DATA (ids outside the
- * vocabulary, a conversation the template rejects), TN_USAGE. */
+/* `file` is that of the record, beside which its pictures lie. Safe to call from several threads with encodings
+ * of their own. Errors: TN_BAD_DATA (ids outside the vocabulary, a conversation the template rejects),
+ * TN_USAGE. */
 tn_status tn_encode(const tn_encoder *encoder, tn_arena *arena, const tn_json *json, tn_shape shape,
-                    tn_encoding *out);
+                    const char *file, tn_encoding *out);
 void tn_encoding_free(tn_encoding *encoding);
 
 #endif

@@ -128,7 +128,8 @@ tn_status tn_loader_get(tn_loader *l, int64_t epoch, int64_t index, tn_batch *ba
     tn_batch_begin(batch);
     for (int64_t i = first; status == TN_OK && i < last; i++) {
         int64_t sample = sample_at(l, epoch, i);
-        status = tn_batch_add(batch, tn_dataset_at(l->dataset, sample), sample);
+        status =
+            tn_batch_add(batch, tn_dataset_at(l->dataset, sample), tn_dataset_pictures(l->dataset), sample);
     }
     return status;
 }

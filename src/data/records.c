@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/record_pictures.h"
+
 #define ACCEPTED                                                                                      \
     "messages, conversations, instruction/input/output, prompt/completion, question/answer, text or " \
     "input_ids (with optional labels)"
@@ -287,14 +289,14 @@ static tn_status say_system(dialogue *d, const tn_json *record, const tn_json *f
     return say(d, "system", *system);
 }
 
-/* Images would silently become words of the prompt. */
-static tn_status refuse_images(const tn_json *record) {
+/* Images would silently become words of the prompt. Those of a chat are `allowed` where the model sees
+ * pictures. */
+static tn_status refuse_images(const tn_json *record, bool allowed) {
     static const char *const keys[] = {"images", "image", "videos", "video", "audios"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    for (size_t i = allowed ? 2 : 0; i < sizeof keys / sizeof *keys; i++) {
         const tn_json *node = tn_json_get(record, keys[i]);
         if (tn_json_is_null(node) || (node->type == TN_JSON_ARRAY && node->count == 0)) continue;
-        tn_fail(TN_USAGE, "the record has \"%s\": training on images, video or sound is not supported yet",
-                keys[i]);
+        tn_fail(TN_USAGE, "the record has \"%s\", which is not read for this model", keys[i]);
         return tn_remedy("leave these records out, or drop the column to train on the text alone");
     }
     return TN_OK;
@@ -533,18 +535,14 @@ done:
     return status;
 }
 
-tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,
-                            tn_record *record) {
-    tn_status status = require_object(json);
-    if (status != TN_OK) return status;
+static tn_status convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,
+                         tn_record *record) {
     for (int i = 0; i < 2 && shapes[shape].keys[i]; i++) {
         char problem[80];
         snprintf(problem, sizeof problem, "\"%s\" is missing", shapes[shape].keys[i]);
         if (!tn_json_get(json, shapes[shape].keys[i])) return fail_keys(json, problem);
     }
     if (shape == TN_SHAPE_INPUT_IDS) return convert_ids(arena, json, record);
-    status = refuse_images(json);
-    if (status != TN_OK) return status;
     if (shape == TN_SHAPE_TEXT) return convert_text(json, record);
     if (shape == TN_SHAPE_ALPACA_PROMPT) return convert_alpaca_prompt(arena, json, record);
     if (shape == TN_SHAPE_ALPACA) return convert_alpaca(arena, json, chat_template, record);
@@ -553,4 +551,16 @@ tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape
     if (chat_template) return convert_messages(arena, json, shapes[shape].keys[0], record);
     tn_fail(TN_USAGE, "a conversation needs a chat template, and this tokenizer has none");
     return tn_remedy("put chat_template.jinja beside tokenizer.json, or use prompt/completion or text records");
+}
+
+tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,
+                            bool pictures, tn_record *record) {
+    const bool conversation = chat_template && shape != TN_SHAPE_TEXT && shape != TN_SHAPE_ALPACA_PROMPT;
+    tn_status status;
+    TN_TRY(require_object(json));
+    if (shape != TN_SHAPE_INPUT_IDS) TN_TRY(refuse_images(json, pictures && conversation));
+    TN_TRY(convert(arena, json, shape, chat_template, record));
+    if (pictures && record->kind == TN_RECORD_CHAT) status = tn_record_place_pictures(arena, json, record);
+done:
+    return status;
 }

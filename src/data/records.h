@@ -14,10 +14,10 @@
  *   input_ids          {"input_ids"} and perhaps {"labels"}; what "attention_mask" marks as padding (0) is left
  *                      out
  *
- * Beside a conversation may stand "system" (a string), "tools", "documents" and "kwargs" (or
- * "chat_template_kwargs"). A message of the assistant's carries no loss where its own "weight" is 0 (OpenAI),
- * or "train", "training" (axolotl) or "loss" (ms-swift) is false. Lists and objects may also be strings that
- * hold JSON, as in a CSV file. Other keys are ignored.
+ * Beside a conversation may stand "images" (record_pictures.h), "system" (a string), "tools", "documents" and
+ * "kwargs" (or "chat_template_kwargs"). A message of the assistant's carries no loss where its own "weight" is
+ * 0 (OpenAI), or "train", "training" (axolotl) or "loss" (ms-swift) is false. Lists and objects may also be
+ * strings that hold JSON, as in a CSV file. Other keys are ignored.
  */
 #ifndef TN_DATA_RECORDS_H
 #define TN_DATA_RECORDS_H
@@ -57,12 +57,15 @@ typedef struct tn_record {
     const char *text; /* [bytes], not terminated */
     int64_t bytes, prompt_bytes;
     const tn_json *ids, *labels;
+    const char *const
+        *pictures; /* CHAT: [picture_count] paths as they stand in the record, in the order of their places */
+    int64_t picture_count;
 } tn_record;
 
 /* Converts; everything lives in the arena or in `json`. With `chat_template` false conversations of strings
- * become plain completions. Errors: TN_BAD_DATA (a key missing or of a wrong type), TN_USAGE (needs a chat
- * template; images). */
+ * become plain completions; with `pictures` false a record that has some is refused. Errors: TN_BAD_DATA (a key
+ * missing or of a wrong type), TN_USAGE (needs a chat template; images). */
 tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape, bool chat_template,
-                            tn_record *record);
+                            bool pictures, tn_record *record);
 
 #endif

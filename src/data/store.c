@@ -26,13 +26,21 @@ void tn_store_close(tn_store *store) {
     tn_map_close(&store->map);
     if (store->held) fclose(store->held);
     free(store->memory);
+    free(store->pictures);
+    free(store->picture_starts);
+    free(store->paths);
     *store = (tn_store){0};
 }
 
 tn_sample tn_store_at(const tn_store *store, int64_t index) {
     int64_t length = store->offsets[index + 1] - store->offsets[index];
     const int32_t *ids = store->samples + 2 * store->offsets[index];
-    return (tn_sample){ids, ids + length, length};
+    tn_sample sample = {.ids = ids, .labels = ids + length, .length = length, .paths = store->paths};
+    if (store->picture_starts) {
+        sample.pictures = store->pictures + store->picture_starts[index];
+        sample.picture_count = store->picture_starts[index + 1] - store->picture_starts[index];
+    }
+    return sample;
 }
 
 /* Bytes of samples and offsets, false where the counts cannot be. */
@@ -120,11 +128,37 @@ static void put(tn_store_writer *w, const void *bytes, int64_t length) {
     if (length > 0) fwrite(bytes, 1, (size_t)length, w->file); /* failures are found at the end */
 }
 
+/* The first sample with a picture makes the list of where each one's pictures begin. */
+static tn_status add_pictures(tn_store_writer *w, tn_sample sample) {
+    const int64_t index = w->stats.samples;
+    tn_status status = TN_OK;
+    if (sample.picture_count == 0 && !w->picture_starts) return TN_OK;
+    bool fresh = !w->picture_starts;
+    TN_TRY(tn_grow(&w->picture_starts, &w->start_capacity, index + 2, (int64_t)sizeof *w->picture_starts,
+                   "pictures"));
+    if (fresh) memset(w->picture_starts, 0, (size_t)(index + 1) * sizeof *w->picture_starts);
+    TN_TRY(tn_grow(&w->pictures, &w->picture_capacity, w->picture_count + sample.picture_count,
+                   (int64_t)sizeof *w->pictures, "pictures"));
+    for (int64_t i = 0; i < sample.picture_count; i++) {
+        const char *path = sample.paths + sample.pictures[i].path;
+        w->pictures[w->picture_count] = sample.pictures[i];
+        w->pictures[w->picture_count++].path = w->paths.length;
+        const int64_t tokens = sample.pictures[i].rows * sample.pictures[i].columns;
+        if (tokens > w->stats.largest_picture) w->stats.largest_picture = tokens;
+        tn_str_add(&w->paths, path, (int64_t)strlen(path) + 1);
+    }
+    w->picture_starts[index + 1] = w->picture_count;
+    status = tn_str_check(&w->paths, "paths of pictures");
+done:
+    return status;
+}
+
 tn_status tn_store_add(tn_store_writer *w, tn_sample sample) {
     tn_dataset_stats *s = &w->stats;
     int64_t labelled = 0;
     tn_status status =
         tn_grow(&w->offsets, &w->capacity, s->samples + 2, (int64_t)sizeof *w->offsets, "sample offsets");
+    if (status == TN_OK) status = add_pictures(w, sample);
     if (status != TN_OK) return status;
     for (int64_t i = 1; i < sample.length; i++) labelled += sample.labels[i] != TN_NO_LABEL;
     put(w, sample.ids, sample.length * (int64_t)sizeof *sample.ids);
@@ -161,7 +195,13 @@ static tn_status keep_memory(tn_store_writer *w, const char *key, tn_store *stor
     if (failed) return tn_fail_memory(w->stats.tokens * 8, "samples");
     store->memory = w->memory;
     w->memory = NULL;
-    if (attach(store, store->memory, (int64_t)w->memory_bytes, key)) return TN_OK;
+    store->pictures = w->pictures, store->picture_starts = w->picture_starts, store->paths = w->paths.data;
+    w->pictures = NULL, w->picture_starts = NULL, w->paths = (tn_str){0};
+    if (attach(store, store->memory, (int64_t)w->memory_bytes, key)) {
+        store->stats.pictures = w->picture_count;
+        store->stats.largest_picture = w->stats.largest_picture;
+        return TN_OK;
+    }
     return tn_fail(TN_FAILED, "the samples changed in memory while they were written");
 }
 
@@ -196,6 +236,9 @@ void tn_store_abort(tn_store_writer *w) {
     tn_save_abort(&w->save);
     free(w->memory);
     free(w->offsets);
+    free(w->pictures);
+    free(w->picture_starts);
+    tn_str_free(&w->paths);
     *w = (tn_store_writer){0};
 }
 

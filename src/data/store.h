@@ -25,6 +25,9 @@ typedef struct tn_store {
     char *memory; /* or the bytes themselves */
     const int32_t *samples;
     const int64_t *offsets;
+    tn_sample_picture *pictures; /* in memory alone: a set with pictures is not cached */
+    int64_t *picture_starts;     /* [samples + 1], NULL where no sample has one */
+    char *paths;
     tn_dataset_stats stats;
 } tn_store;
 void tn_store_close(tn_store *store);
@@ -40,6 +43,9 @@ typedef struct tn_store_writer {
     size_t memory_bytes;
     tn_hasher hasher;
     int64_t *offsets, capacity;
+    tn_sample_picture *pictures;
+    int64_t *picture_starts, picture_count, picture_capacity, start_capacity;
+    tn_str paths;
     tn_dataset_stats stats;
 } tn_store_writer;
 /* `path` NULL: in memory. */

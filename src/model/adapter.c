@@ -4,6 +4,7 @@
 #include "model/adapter.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +34,7 @@ static tn_status add_param(builder *b, tn_param param, const char *suffix) {
         tn_grow(&adapter->params, &b->capacity, adapter->param_count + 1, (int64_t)sizeof param, "parameters");
     if (status != TN_OK) return status;
     param.name = tn_arena_printf(&adapter->arena, "%s%s.%s", adapter->full ? "" : "base_model.model.",
-                                 tn_module_path(param.module, param.layer, path), suffix);
+                                 tn_module_peft_path(b->arch, param.module, param.layer, path), suffix);
     if (!param.name) return tn_fail_memory(128, "a parameter's name");
     param.count = param.shape[0] * param.shape[1];
     adapter->params[adapter->param_count++] = param;
@@ -90,7 +91,7 @@ static tn_status add_trained(void *user, tn_module module, int64_t layer, bool b
     char path[96];
     int64_t r;
     double alpha;
-    tn_module_path(module, layer, path);
+    tn_module_peft_path(b->arch, module, layer, path);
     const bool targetable = !bias && !tn_module_is_norm(module);
     if (!tn_targeting_full(b->targeting, path)) return targetable ? add_lora(b, module, layer, path) : TN_OK;
     if (targetable && tn_targeting_lora(b->targeting, path, module == TN_MODULE_HEAD, &r, &alpha)) {
@@ -235,6 +236,29 @@ static void warn_of_layers(const tn_peft_config *config, int64_t layers, const c
                     (long long)config->layers_to_transform[i], (long long)layers - 1);
 }
 
+/* A rule that names linear modules of the vision tower asks for more than trains here, and PEFT would build it.
+ */
+static tn_status check_vision(const builder *b) {
+    static const char *const linears[] = {
+        "blocks.0.attn.qkv",    "blocks.0.attn.proj",     "blocks.0.mlp.gate_proj",
+        "blocks.0.mlp.up_proj", "blocks.0.mlp.down_proj", "merger.mlp.0",
+        "merger.mlp.2"};
+    for (size_t i = 0; b->arch->vision && i < sizeof linears / sizeof *linears; i++) {
+        char path[96];
+        int64_t r;
+        double alpha;
+        snprintf(path, sizeof path, "model.visual.%s", linears[i]);
+        if (!tn_targeting_lora(b->targeting, path, false, &r, &alpha) && !tn_targeting_full(b->targeting, path))
+            continue;
+        tn_fail(TN_USAGE, "%s: the targets reach into the vision tower (%s), which does not train yet", b->name,
+                path);
+        return tn_remedy(
+            "--target_modules language takes the linear modules of the language model alone; so does "
+            "\"attention\" its attention");
+    }
+    return TN_OK;
+}
+
 /* PEFT loads no adapter that has full modules alone. */
 static tn_status check_lora(const tn_adapter *adapter, const char *name) {
     for (int64_t i = 0; i < adapter->param_count; i++)
@@ -265,6 +289,7 @@ tn_status tn_adapter_new(const tn_arch *arch, tn_peft_config *config, tn_dtype f
     TN_TRY(add_all_tokens(&b));
     TN_TRY(check_tokens(&b));
     TN_TRY(check_tying(&b));
+    TN_TRY(check_vision(&b));
     TN_TRY(tn_targeting_check(b.targeting, name));
     warn_of_layers(config, arch->layers, name);
     const char *unmatched = tn_targeting_unmatched(b.targeting);

@@ -25,6 +25,7 @@ struct tn_family {
     double norm_eps, theta;
     bool tied, qkv_bias, qk_norm;
     bool bias_by_config; /* attention_bias and mlp_bias are read */
+    bool vision;         /* the class has a vision tower too */
     int64_t window;
     bool window_by_flag; /* window only where use_sliding_window is true, in layers from max_window_layers on */
     tn_status (*adjust)(const reader *r, tn_arch *arch);
@@ -45,6 +46,8 @@ static const tn_family families[] = {
      .qkv_bias = true, .window = 4096, .window_by_flag = true},
     {"qwen3",    "Qwen3ForCausalLM",   151936, 4096, 22016, 32, 32, 32, 128,  32768, 1e-6, 1e4,
      .qk_norm = true, .bias_by_config = true, .window = 4096, .window_by_flag = true},
+    {"qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", 152064, 8192, 29568, 80, 64, 8, 0, 32768, 1e-5, 1e6,
+     .qkv_bias = true, .window = 4096, .window_by_flag = true, .vision = true},
     {"granite",  "GraniteForCausalLM",  32000, 4096, 11008, 32, 32,  0,   0,   2048, 1e-6, 1e4,
      .bias_by_config = true, .adjust = adjust_granite},
     {"smollm3",  "SmolLM3ForCausalLM", 128256, 2048, 11008, 36, 16,  4,   0,  32768, 1e-6, 2e6,
@@ -151,11 +154,17 @@ static tn_status adjust_smollm3(const reader *r, tn_arch *arch) {
     return window_smollm3(r, turns, arch);
 }
 
+/* A text_config names its own half: "qwen2_5_vl_text". */
+static bool is_type(const char *type, const char *family) {
+    const size_t length = strlen(family);
+    return strncmp(type, family, length) == 0 && (!type[length] || strcmp(type + length, "_text") == 0);
+}
+
 static tn_status find_family(const reader *r, const tn_json *whole, const tn_family **family) {
     const char *type = tn_json_string(tn_json_get(r->config, "model_type"), NULL);
     const char *class = tn_json_string(tn_json_at(tn_json_get(whole, "architectures"), 0), "");
     for (int i = 0; i < FAMILIES; i++)
-        if (type ? strcmp(type, families[i].name) == 0 : strcmp(class, families[i].architecture) == 0) {
+        if (type ? is_type(type, families[i].name) : strcmp(class, families[i].architecture) == 0) {
             *family = &families[i];
             return TN_OK;
         }
@@ -247,6 +256,32 @@ static tn_status read_rope(const reader *r, const tn_json *override, tn_arch *ar
         if (stretched > arch->trained_length) arch->trained_length = stretched;
     }
     return TN_OK;
+}
+
+/* The tower, and how the pairs of a head are shared out among frame, row and column. */
+static tn_status read_vision(const reader *r, const tn_json *whole, tn_arch *arch) {
+    static const int64_t usual[3] = {16, 24, 24};
+    const tn_json *sections = tn_json_get(rope_of(r), "mrope_section");
+    tn_vision_arch *vision = tn_arena_take(r->arena, (int64_t)sizeof *vision);
+    int64_t pairs = 0;
+    if (!vision) return tn_fail_memory((int64_t)sizeof *vision, "vision_config");
+    for (int i = 0; i < 3; i++) {
+        const tn_json *one = tn_json_at(sections, i);
+        arch->mrope_section[i] = tn_json_is_null(sections) ? usual[i] : tn_json_integer(one, -1);
+        if (arch->mrope_section[i] < 0 || arch->mrope_section[i] > arch->head_dim) pairs = INT32_MIN;
+        else pairs += arch->mrope_section[i];
+    }
+    if (pairs != arch->head_dim / 2) {
+        tn_fail(TN_BAD_DATA, "%s: mrope_section shares out %lld pairs, and a head has %lld", r->name,
+                (long long)(pairs > 0 ? pairs : 0), (long long)(arch->head_dim / 2));
+        return tn_remedy("check rope_scaling in config.json");
+    }
+    arch->vision = vision;
+    tn_status status = tn_vision_arch_read(r->arena, tn_json_get(whole, "vision_config"), r->name, vision);
+    if (status == TN_OK && vision->out != arch->hidden)
+        return tn_fail(TN_BAD_DATA, "%s: the tower's out_hidden_size %lld is not the hidden_size %lld", r->name,
+                       (long long)vision->out, (long long)arch->hidden);
+    return status;
 }
 
 static tn_status read_activation(const reader *r, tn_arch *arch) {
@@ -342,6 +377,7 @@ tn_status tn_arch_read(tn_arena *arena, const tn_json *config, const tn_json *ro
     TN_TRY(read_activation(&r, arch));
     TN_TRY(read_window(&r, arch));
     TN_TRY(read_rope(&r, rope_scaling, arch));
+    if (f->vision) TN_TRY(read_vision(&r, config, arch));
     const char *dtype = tn_json_string(tn_json_get(r.config, "dtype"),
                                        tn_json_string(tn_json_get(r.config, "torch_dtype"), "float32"));
     if (!tn_dtype_from_name(dtype, &arch->stored_dtype)) arch->stored_dtype = TN_DTYPE_F32;

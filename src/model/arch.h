@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "model/rope.h"
+#include "model/vision_arch.h"
 #include "op/op.h"
 
 typedef struct tn_family tn_family;
@@ -20,6 +21,8 @@ typedef struct tn_arch {
     float norm_eps;
     bool tied; /* lm_head is embed_tokens */
     bool qkv_bias, o_bias, mlp_bias, qk_norm;
+    const tn_vision_arch *vision; /* the tower of a model that sees, NULL where there is none */
+    int64_t mrope_section[3];     /* pairs that turn by frame, row and column */
     tn_activation activation;
     float attention_scale; /* on q·k */
     float embed_scale, residual_scale,

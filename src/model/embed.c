@@ -54,16 +54,21 @@ static tn_status upload_slots(tn_pass *pass, const occurrence *list) {
     return status == TN_OK ? tn_upload_i32(pass, pass->in.slots, each, pass->tokens) : status;
 }
 
-tn_status tn_embed_set(tn_pass *pass, const int32_t *ids, bool training) {
+tn_status tn_embed_set(tn_pass *pass, const int32_t *ids, const tn_batch *batch, bool training) {
     int32_t *order = pass->host, *starts = NULL;
     occurrence *list = NULL;
-    int64_t n = 0, segments = 0;
+    int64_t n = 0, segments = 0, picture = 0;
     tn_status status;
     pass->ordered = pass->segments = 0;
     if (!pass->slots && !(training && pass->model->embed_grad)) return TN_OK;
     TN_TRY(tn_alloc(&list, pass->tokens, (int64_t)sizeof *list, "embedding order"));
     TN_TRY(tn_alloc(&starts, pass->tokens + 1, (int64_t)sizeof *starts, "embedding order"));
     for (int64_t i = 0; i < pass->tokens; i++) {
+        if (batch && picture < batch->picture_count && i == batch->pictures[picture].first) {
+            i += batch->pictures[picture].rows * batch->pictures[picture].columns - 1;
+            picture++;
+            continue;
+        }
         list[n] = (occurrence){trained_row(pass, ids[i]), (int32_t)i};
         if (list[n].trained >= 0) n++;
     }

@@ -10,36 +10,17 @@
 
 #include "base/log.h"
 #include "model/base_values.h"
+#include "model/model_internal.h"
 #include "op/source.h"
 
-typedef struct tn_placement {
-    tn_linear *linear;     /* a linear group, or NULL … */
-    const void **vector;   /* … a vector of `cols` values, or NULL … */
-    tn_weight *table;      /* … the embedding, or its trained rows */
-    const tn_param *param; /* of a vector or a table where it trains, and … */
-    float **gradient;      /* … where its gradient is noted */
-    int64_t cols;
-    tn_source source[TN_MAX_PARTS];
-    bool shared; /* the head uses the embedding's weight: nothing to place */
-    void *region;
-} tn_placement;
-
-typedef struct finder {
-    tn_model *model;
-    tn_str problems;
-    int64_t missing, found;
-} finder;
-
-/* Fills the source of tensor `name` [rows, cols] (cols 0: a vector). Problems are collected, so that one
- * message tells all. */
-static void find(finder *f, const char *name, int64_t rows, int64_t cols, float std, tn_source *source) {
+void tn_find_tensor(tn_finder *f, const char *name, int64_t rows, int64_t cols, float std, tn_source *source) {
     tn_model *model = f->model;
     char shape[128];
     *source = (tn_source){.std = std, .seed = model->seed ^ tn_random_name(name)};
     if (!model->files) return;
     const tn_tensor_info *t = tn_model_files_find(model->files, name);
-    bool fits = t && (cols ? t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols
-                           : t->rank == 1 && t->shape[0] == rows);
+    bool matrix = t && t->rank >= 2 && t->shape[0] == rows && t->elements == rows * cols; /* or a kernel's */
+    bool fits = t && (cols ? matrix : t->rank == 1 && t->shape[0] == rows);
     if (fits && !tn_dtype_is_float(t->dtype) && !tn_dtype_is_block(t->dtype)) fits = false;
     if (fits) {
         source->tensor = t;
@@ -59,18 +40,19 @@ static void find(finder *f, const char *name, int64_t rows, int64_t cols, float 
     }
 }
 
-static void find_matrix(finder *f, tn_module module, int64_t layer, tn_source *source) {
+static void find_matrix(tn_finder *f, tn_module module, int64_t layer, tn_source *source) {
     const tn_arch *arch = f->model->arch;
     char name[128];
     int64_t rows, cols;
     tn_module_shape(arch, module, &rows, &cols);
-    find(f, tn_tensor_name(module, layer, false, name), rows, cols, tn_tensor_std(arch, module, false), source);
+    tn_find_tensor(f, tn_tensor_name(module, layer, false, name), rows, cols,
+                   tn_tensor_std(arch, module, false), source);
     if (module >= TN_MODULES_PER_LAYER) return; /* the tables stay as they are, as bitsandbytes leaves them */
     source->quantise_to = f->model->quantise_to;
     if (source->quantise_to) f->model->block_weights = true;
 }
 
-static tn_status new_placement(tn_model *model, tn_placement **out) {
+tn_status tn_new_placement(tn_model *model, tn_placement **out) {
     tn_status status = tn_grow(&model->placements, &model->placement_capacity, model->placement_count + 1,
                                (int64_t)sizeof **out, "placements");
     if (status != TN_OK) return status;
@@ -80,13 +62,13 @@ static tn_status new_placement(tn_model *model, tn_placement **out) {
 }
 
 /* A norm's weight or a linear's bias. */
-static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param_kind kind, const void **vector,
-                            float **gradient) {
+static tn_status add_vector(tn_finder *f, tn_module module, int64_t layer, tn_param_kind kind,
+                            const void **vector, float **gradient) {
     const bool bias = kind == TN_PARAM_BIAS;
     tn_placement *p;
     char name[128];
     int64_t cols, width;
-    tn_status status = new_placement(f->model, &p);
+    tn_status status = tn_new_placement(f->model, &p);
     if (status != TN_OK) return status;
     tn_tensor_name(module, layer, bias, name);
     tn_module_shape(f->model->arch, module, &cols, &width);
@@ -94,7 +76,7 @@ static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param
                         .cols = cols,
                         .param = tn_adapter_find(f->model->adapter, module, layer, kind),
                         .gradient = gradient};
-    find(f, name, cols, 0, tn_tensor_std(f->model->arch, module, bias), &p->source[0]);
+    tn_find_tensor(f, name, cols, 0, tn_tensor_std(f->model->arch, module, bias), &p->source[0]);
     return TN_OK;
 }
 
@@ -102,7 +84,7 @@ static tn_status add_vector(finder *f, tn_module module, int64_t layer, tn_param
  * it has a master. */
 static const float unbound_master = 0;
 
-static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_t layer, tn_source *source) {
+static tn_status add_part(tn_finder *f, tn_linear *linear, tn_module module, int64_t layer, tn_source *source) {
     tn_model *model = f->model;
     tn_part *part = &linear->part[linear->parts++];
     tn_status status = TN_OK;
@@ -126,7 +108,7 @@ static tn_status add_part(finder *f, tn_linear *linear, tn_module module, int64_
     return status;
 }
 
-static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer,
+static tn_status add_linear(tn_finder *f, tn_linear *linear, const tn_module *modules, int count, int64_t layer,
                             int group, int64_t *border) {
     tn_placement *p;
     tn_source source[TN_MAX_PARTS];
@@ -135,18 +117,19 @@ static tn_status add_linear(finder *f, tn_linear *linear, const tn_module *modul
     for (int i = 0; i < count; i++) TN_TRY(add_part(f, linear, modules[i], layer, &source[i]));
     linear->border = tn_border(linear->rank);
     if (linear->border > *border) *border = linear->border;
-    TN_TRY(new_placement(f->model, &p));
+    TN_TRY(tn_new_placement(f->model, &p));
     p->linear = linear;
     memcpy(p->source, source, sizeof source);
 done:
     return status;
 }
 
-static tn_status add_norm(finder *f, tn_module module, int64_t layer, const void **weight, float **gradient) {
+static tn_status add_norm(tn_finder *f, tn_module module, int64_t layer, const void **weight,
+                          float **gradient) {
     return add_vector(f, module, layer, TN_PARAM_WEIGHT, weight, gradient);
 }
 
-static tn_status build_layer(finder *f, int64_t index) {
+static tn_status build_layer(tn_finder *f, int64_t index) {
     static const tn_module qkv[] = {TN_MODULE_Q, TN_MODULE_K, TN_MODULE_V}, o[] = {TN_MODULE_O};
     static const tn_module gate_up[] = {TN_MODULE_GATE, TN_MODULE_UP}, down[] = {TN_MODULE_DOWN};
     tn_model *m = f->model;
@@ -171,7 +154,7 @@ done:
 
 /* The head of a tied model is the embedding's weight itself, unless one of the two trains on its own (in full
  * fine-tuning they train as one). */
-static tn_status build_head(finder *f) {
+static tn_status build_head(tn_finder *f) {
     tn_model *m = f->model;
     const tn_adapter *adapter = m->adapter;
     bool apart = !adapter->full && (tn_adapter_find(adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT) ||
@@ -182,7 +165,7 @@ static tn_status build_head(finder *f) {
     m->head.site = (uint32_t)(m->arch->layers * 8);
     TN_TRY(add_part(f, &m->head, TN_MODULE_HEAD, -1, m->arch->tied ? NULL : &source));
     m->head.border = m->border_head = tn_border(m->head.rank);
-    TN_TRY(new_placement(m, &p));
+    TN_TRY(tn_new_placement(m, &p));
     p->linear = &m->head;
     p->source[0] = source;
     if (!m->arch->tied) goto done;
@@ -199,7 +182,7 @@ static tn_status build_embed_rows(tn_model *m) {
     const tn_param *param = tn_adapter_tokens(m->adapter, m->arch, TN_MODULE_EMBED);
     tn_placement *p;
     if (!param) return TN_OK;
-    tn_status status = new_placement(m, &p);
+    tn_status status = tn_new_placement(m, &p);
     if (status != TN_OK) return status;
     m->embed_rows = (tn_rows){.ids = param->ids, .table = {.rows = param->shape[0], .cols = param->shape[1]}};
     *p = (tn_placement){.table = &m->embed_rows.table,
@@ -215,7 +198,7 @@ static tn_status build_head_rows(tn_model *m) {
     tn_linear *linear = &m->head_rows.linear;
     tn_placement *p;
     if (!param) return TN_OK;
-    tn_status status = new_placement(m, &p);
+    tn_status status = tn_new_placement(m, &p);
     if (status != TN_OK) return status;
     m->head_rows.ids = param->ids;
     *linear = (tn_linear){
@@ -238,7 +221,9 @@ static void find_lowest(tn_model *m) {
     }
 }
 
-static bool is_known_extra(const char *name) {
+static bool is_known_extra(const tn_arch *arch, const char *name) {
+    if (arch->vision && tn_starts_with(name, "visual."))
+        return true; /* left unread where there are no pictures */
     return tn_ends_with(name, "rotary_emb.inv_freq") || strcmp(name, "lm_head.weight") == 0;
 }
 
@@ -249,7 +234,7 @@ static void warn_unused(const tn_model *m, int64_t found) {
     if (tn_model_files_count(m->files) <= found) return;
     for (int64_t i = 0; i < tn_model_files_count(m->files); i++) {
         const tn_tensor_info *t = tn_model_files_at(m->files, i);
-        bool used = is_known_extra(t->name);
+        bool used = is_known_extra(m->arch, t->name);
         for (int64_t j = 0; j < m->placement_count && !used; j++)
             for (int k = 0; k < TN_MAX_PARTS; k++) used = used || m->placements[j].source[k].tensor == t;
         if (!used && unused++ == 0) example = t->name;
@@ -259,12 +244,12 @@ static void warn_unused(const tn_model *m, int64_t found) {
                 (long long)unused, example);
 }
 
-static tn_status build(finder *f) {
+static tn_status build(tn_finder *f) {
     tn_model *m = f->model;
     const tn_arch *a = m->arch;
     tn_placement *embed;
     tn_status status;
-    TN_TRY(new_placement(m, &embed));
+    TN_TRY(tn_new_placement(m, &embed));
     embed->table = &m->embed;
     embed->cols = a->hidden;
     embed->param = tn_adapter_find(m->adapter, TN_MODULE_EMBED, -1, TN_PARAM_WEIGHT);
@@ -276,6 +261,7 @@ static tn_status build(finder *f) {
     TN_TRY(add_norm(f, TN_MODULE_FINAL_NORM, -1, &m->final_norm, &m->dfinal_norm));
     TN_TRY(build_head(f));
     TN_TRY(build_head_rows(m));
+    if (m->sees) TN_TRY(tn_vision_build(f, a->vision));
     if (f->missing) {
         status = tn_fail(TN_BAD_DATA, "%s: %s%s", tn_model_files_path(m->files), tn_str_text(&f->problems),
                          f->missing > 4 ? "; and more" : "");
@@ -290,9 +276,9 @@ done:
 }
 
 tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
-                       uint64_t seed, tn_dtype quantise_to, tn_model **out) {
+                       uint64_t seed, tn_dtype quantise_to, bool sees, tn_model **out) {
     tn_status status;
-    finder f = {0};
+    tn_finder f = {0};
     *out = NULL;
     if (!(f.model = calloc(1, sizeof *f.model))) return tn_fail_memory((int64_t)sizeof *f.model, "a model");
     *f.model = (tn_model){.arch = arch,
@@ -300,7 +286,8 @@ tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_fi
                           .files = files,
                           .adapter = adapter,
                           .seed = seed,
-                          .quantise_to = quantise_to};
+                          .quantise_to = quantise_to,
+                          .sees = sees};
     TN_TRY(tn_alloc(&f.model->layers, arch->layers, (int64_t)sizeof *f.model->layers, "layers"));
     TN_TRY(build(&f));
     *out = f.model;
@@ -314,6 +301,7 @@ done:
 void tn_model_free(tn_model *model) {
     if (!model) return;
     free(model->layers);
+    free(model->vision.blocks);
     free(model->placements);
     free(model);
 }

@@ -9,6 +9,7 @@
 
 #include "format/model_files.h"
 #include "model/adapter.h"
+#include "model/vision.h"
 
 typedef struct tn_layer {
     tn_linear qkv, o, gate_up, down;
@@ -45,16 +46,19 @@ typedef struct tn_model {
                                the head trains; -1: the embedding */
     bool block_weights;     /* some weight is block-quantised */
     tn_dtype quantise_to;   /* of plain linear weights while they are loaded; F32 (0): not */
-    uint64_t seed;          /* of random weights */
+    bool sees;              /* the vision tower is there */
+    tn_vision vision;
+    uint64_t seed;                   /* of random weights */
     struct tn_placement *placements; /* one for each loaded piece, see model.c */
     int64_t placement_count, placement_capacity;
 } tn_model;
 
 /* Checks that every tensor the architecture needs is in `files` with its shape (TN_BAD_DATA lists what is not)
  * and that the file holds no other (warned). `adapter` must outlive the model. files NULL = random weights from
- * `seed`. `quantise_to` as in tn_source, for the projections of the layers. */
+ * `seed`. `quantise_to` as in tn_source, for the projections of the layers. Only with `sees` the vision tower
+ * is read. */
 tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
-                       uint64_t seed, tn_dtype quantise_to, tn_model **model);
+                       uint64_t seed, tn_dtype quantise_to, bool sees, tn_model **model);
 void tn_model_free(tn_model *model);
 void tn_model_place(tn_model *model, tn_region *region);
 /* Points the linears at the adapter's arrays; after tn_adapter_place over the real block. */

@@ -4,6 +4,7 @@
 #include "model/module.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
     static const char *const outside[TN_MODULES] = {[TN_MODULE_EMBED] = "model.embed_tokens",
@@ -22,6 +23,15 @@ const char *tn_module_path(tn_module module, int64_t layer, char out[96]) {
                                                      [TN_MODULE_K_NORM] = "self_attn.k_norm"};
     if (outside[module]) snprintf(out, 96, "%s", outside[module]);
     else snprintf(out, 96, "model.layers.%lld.%s", (long long)layer, in_layer[module]);
+    return out;
+}
+
+const char *tn_module_peft_path(const tn_arch *arch, tn_module module, int64_t layer, char out[96]) {
+    char path[96];
+    tn_module_path(module, layer, path);
+    if (arch->vision && module != TN_MODULE_HEAD)
+        snprintf(out, 96, "model.language_model.%.70s", path + strlen("model."));
+    else snprintf(out, 96, "%s", path);
     return out;
 }
 
@@ -112,5 +122,5 @@ static tn_status count(void *user, tn_module module, int64_t layer, bool bias) {
 int64_t tn_arch_parameters(const tn_arch *arch) {
     counter c = {arch, 0};
     tn_each_tensor(arch, count, &c);
-    return c.parameters;
+    return c.parameters + (arch->vision ? tn_vision_parameters(arch->vision) : 0);
 }

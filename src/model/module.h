@@ -30,6 +30,9 @@ typedef enum tn_module {
 /* "model.layers.3.self_attn.q_proj", "model.embed_tokens", "lm_head", "model.norm" into `out`; the layer of
  * what stands outside the layers is -1. */
 const char *tn_module_path(tn_module module, int64_t layer, char out[96]);
+/* The path by which Transformers, and so PEFT, knows the module in memory: where there is a vision tower too,
+ * the language half is "model.language_model". Files of weights keep the names above. */
+const char *tn_module_peft_path(const tn_arch *arch, tn_module module, int64_t layer, char out[96]);
 /* The path with ".weight" or ".bias" behind it. */
 const char *tn_tensor_name(tn_module module, int64_t layer, bool bias, char out[128]);
 /* [out, in] of a module's weight; of a norm [n, 1]. A bias is as long as its weight has rows. */
@@ -43,7 +46,7 @@ float tn_tensor_std(const tn_arch *arch, tn_module module, bool bias);
  */
 typedef tn_status tn_tensor_visit(void *user, tn_module module, int64_t layer, bool bias);
 tn_status tn_each_tensor(const tn_arch *arch, tn_tensor_visit *visit, void *user);
-/* Parameters of the base model (tied weights once). */
+/* Parameters of the base model (tied weights once), its vision tower included. */
 int64_t tn_arch_parameters(const tn_arch *arch);
 
 #endif

@@ -1,6 +1,7 @@
 /* pass.c: takes the buffers of a pass, brings a batch to the device, runs the blocks over it. */
 #include "model/pass.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,7 +92,12 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     tn_limits limits =
         tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
     limits.scratch_for = use;
-    return OP(pass)->scratch_bytes(DEV(pass), &limits);
+    int64_t bytes = OP(pass)->scratch_bytes(DEV(pass), &limits);
+    if (!l->patches || use == TN_SCRATCH_ATTENTION)
+        return bytes; /* the tower's attention is bidirectional: none */
+    limits = tn_vision_limits(&pass->model->vision, l->patches);
+    limits.scratch_for = use;
+    return larger(bytes, OP(pass)->scratch_bytes(DEV(pass), &limits));
 }
 
 /* Gradients inside a layer of which each is used up before the next begins: of the activation, of a normalised
@@ -125,7 +131,8 @@ static void place_halves(tn_pass *pass, tn_region *region, tn_region *pinned, in
 }
 
 /* What lives through all layers, then one layer's buffers, and over those the head's: forward is over and
- * backward has not begun when the head runs. */
+ * backward has not begun when the head runs. So do those of the vision tower, which is over before the layers
+ * begin. */
 void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     const tn_pass_limits *l = &pass->limits;
     const tn_model *m = pass->model;
@@ -155,6 +162,11 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     place_halves(pass, region, pinned, tile);
     tn_region_back_to(region, start);
     tn_head_place(pass, region);
+    if (l->patches) {
+        tn_region_back_to(region, start);
+        pass->vision = (tn_vision_pass){.device = DEV(pass), .vision = &m->vision, .patches = l->patches};
+        tn_vision_place(&pass->vision, region);
+    }
     tn_region_go_on(region);
 }
 
@@ -162,6 +174,37 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
 
 tn_status tn_upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t count) {
     return count ? OP(pass)->upload(DEV(pass), to, from, count * (int64_t)sizeof *from) : TN_OK;
+}
+
+/* Positions by frame, row and column turn a share of the pairs each: such tables are made on the host. */
+static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
+    const tn_arch *a = pass->model->arch;
+    const int64_t half = a->rope.half, values = b->tokens * half;
+    const float scaling = tn_rope_scaling(&a->rope);
+    float *inv_freq = NULL, *cosines = NULL, *sines = NULL;
+    tn_status status;
+    if (tn_rope_by_length(&a->rope))
+        return tn_fail(TN_USAGE, "rope_scaling that depends on a document's length does not go with pictures");
+    TN_TRY(tn_alloc(&inv_freq, half, (int64_t)sizeof *inv_freq, "rope frequencies"));
+    TN_TRY(tn_alloc(&cosines, values, (int64_t)sizeof *cosines, "rope tables"));
+    TN_TRY(tn_alloc(&sines, values, (int64_t)sizeof *sines, "rope tables"));
+    tn_rope_inv_freq(&a->rope, b->longest, inv_freq);
+    for (int64_t row = 0; row < b->tokens; row++)
+        for (int64_t i = 0; i < half; i++) {
+            const int axis = i < a->mrope_section[0]                         ? 0
+                             : i < a->mrope_section[0] + a->mrope_section[1] ? 1
+                                                                             : 2;
+            const float angle = (float)b->axes[axis][row] * inv_freq[i];
+            cosines[row * half + i] = (float)cos((double)angle) * scaling;
+            sines[row * half + i] = (float)sin((double)angle) * scaling;
+        }
+    TN_TRY(OP(pass)->upload(DEV(pass), pass->in.cos, cosines, values * (int64_t)sizeof *cosines));
+    status = OP(pass)->upload(DEV(pass), pass->in.sin, sines, values * (int64_t)sizeof *sines);
+done:
+    free(inv_freq);
+    free(cosines);
+    free(sines);
+    return status;
 }
 
 /* cos and sin of every row; one table of frequencies a document where the kind asks for it. */
@@ -248,9 +291,9 @@ static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool training) {
     TN_TRY(tn_upload_i32(pass, pass->in.positions, b->positions, b->tokens));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
-    TN_TRY(set_rope(pass, b->documents));
+    TN_TRY(b->picture_count ? set_mrope(pass, b) : set_rope(pass, b->documents));
     TN_TRY(set_targets(pass, b->targets));
-    TN_TRY(tn_embed_set(pass, b->ids, training));
+    TN_TRY(tn_embed_set(pass, b->ids, b, training));
     status = tn_head_set(pass);
 done:
     return status;
@@ -258,11 +301,26 @@ done:
 
 /* ---- Running ------------------------------------------------------------------------------------- */
 
-/* `keep`: a backward pass will follow. */
-static tn_status forward(tn_pass *pass, bool keep, const tn_dropout *dropout) {
+/* The features of the batch's pictures take the places of their tokens' embeddings. */
+static tn_status see(tn_pass *pass, const tn_batch *b) {
+    const tn_model *m = pass->model;
+    tn_status status = TN_OK;
+    if (b->picture_count > 0 && !m->sees)
+        return tn_fail(TN_FAILED, "a batch with pictures, and the vision tower is not loaded");
+    for (int64_t i = 0; i < b->picture_count && status == TN_OK; i++) {
+        const tn_batch_picture *p = &b->pictures[i];
+        status = tn_vision_forward(&pass->vision, b->pixels + p->patch * tn_vision_values(m->arch->vision),
+                                   p->rows, p->columns, p->first, tn_pass_saved(pass, TN_SAVED_H, 0));
+    }
+    return status;
+}
+
+/* `batch` NULL: ids alone. `keep`: a backward pass will follow. */
+static tn_status forward(tn_pass *pass, const tn_batch *batch, bool keep, const tn_dropout *dropout) {
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(tn_embed_forward(pass));
+    if (batch) TN_TRY(see(pass, batch));
     for (int64_t l = 0; l < m->arch->layers; l++) {
         if (keep) TN_TRY(tn_saved_send(pass, l));
         TN_TRY(tn_block_forward(pass, l, dropout));
@@ -275,7 +333,7 @@ tn_status tn_pass_train(tn_pass *pass, const tn_batch *batch, float loss_scale, 
     const tn_model *m = pass->model;
     tn_status status;
     TN_TRY(set_batch(pass, batch, true));
-    TN_TRY(forward(pass, true, dropout));
+    TN_TRY(forward(pass, batch, true, dropout));
     TN_TRY(tn_head_loss(pass, true, loss_scale, dropout));
     for (int64_t l = m->arch->layers - 1; l >= 0 && l >= m->lowest_trained; l--) {
         TN_TRY(tn_saved_bring(pass, l));
@@ -290,7 +348,7 @@ tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses) {
     tn_status status;
     float *compact = NULL;
     TN_TRY(set_batch(pass, batch, false));
-    TN_TRY(forward(pass, false, NULL));
+    TN_TRY(forward(pass, batch, false, NULL));
     TN_TRY(tn_head_loss(pass, false, 0.0f, NULL));
     if (!losses) goto done;
     TN_TRY(tn_alloc(&compact, pass->labelled, (int64_t)sizeof *compact, "losses"));
@@ -329,9 +387,9 @@ tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64
     TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
     TN_TRY(tn_upload_i32(pass, pass->in.rows, &last, 1));
     TN_TRY(set_rope(pass, 1));
-    TN_TRY(tn_embed_set(pass, ids, false));
+    TN_TRY(tn_embed_set(pass, ids, NULL, false));
     TN_TRY(tn_head_set(pass));
-    TN_TRY(forward(pass, false, NULL));
+    TN_TRY(forward(pass, NULL, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
     return status;
@@ -342,7 +400,7 @@ tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits
     TN_TRY(set_batch(pass, batch, false));
     for (int64_t i = 0; i < batch->tokens; i++) pass->host[i] = (int32_t)i;
     TN_TRY(tn_upload_i32(pass, pass->in.rows, pass->host, batch->tokens));
-    TN_TRY(forward(pass, false, NULL));
+    TN_TRY(forward(pass, batch, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, batch->tokens, logits);
 done:
     return status;

@@ -40,6 +40,7 @@ typedef struct tn_pass_limits {
     bool training;
     tn_policy policy;
     bool dropout;
+    int64_t patches;      /* of the largest picture; 0 = none */
     int64_t cache_length; /* tokens of the key/value cache; 0 = none (training and evaluation) */
 } tn_pass_limits;
 

@@ -54,6 +54,7 @@ struct tn_pass {
     void *attention_scratch;                 /* attention's own; device->scratch serves the rest */
     int64_t attention_scratch_size;
     tn_view *cache_k, *cache_v; /* [layers] of [cache_length, kv] */
+    tn_vision_pass vision;
     /* The batch in hand. */
     tn_attention attention;
     int64_t tokens, labelled, segments, past;
@@ -93,7 +94,7 @@ tn_status tn_upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t
 tn_status tn_embed_stage(tn_pass *pass);
 /* Which of the pass->tokens rows have an embedding that trains; in the order its gradient needs if `training`.
  */
-tn_status tn_embed_set(tn_pass *pass, const int32_t *ids, bool training);
+tn_status tn_embed_set(tn_pass *pass, const int32_t *ids, const tn_batch *batch, bool training);
 tn_status tn_embed_forward(tn_pass *pass);
 tn_status tn_embed_backward(tn_pass *pass);
 

@@ -106,8 +106,9 @@ typedef struct tn_dropout {
 
 /* ---- Attention ----------------------------------------------------------------------------------- */
 
-/* Causal attention over packed documents. Query i of a document (of nq queries and nk keys) sees keys
- * j ≤ i + nk - nq, and with a window only j > i + nk - nq - window. Head i reads kv head i / (heads/kv_heads).
+/* Attention over packed documents, causal or `bidirectional`, where every query sees every key of its document.
+ * Query i of a document (of nq queries and nk keys) sees keys j ≤ i + nk - nq, and with a window only j > i +
+ * nk - nq - window. Head i reads kv head i / (heads/kv_heads).
  */
 typedef struct tn_attention {
     int64_t documents, q_rows, kv_rows, longest_q, longest_kv;
@@ -115,8 +116,9 @@ typedef struct tn_attention {
     const int32_t *host_cu_q, *host_cu_kv; /* the same on the host */
     int64_t heads, kv_heads, head_dim;
     float scale;
-    float softcap;  /* 0 = none; c·tanh(s/c) on scaled scores */
-    int64_t window; /* 0 = none */
+    float softcap;      /* 0 = none; c·tanh(s/c) on scaled scores */
+    int64_t window;     /* 0 = none */
+    bool bidirectional; /* without a window; on the CPU alone so far: TN_USAGE elsewhere */
 } tn_attention;
 
 typedef enum tn_activation { TN_SILU, TN_GELU_TANH, TN_GELU } tn_activation;
@@ -264,6 +266,10 @@ struct tn_backend {
     /* d_gate_up may be gate_up. */
     tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
                                 tn_view gate_up, tn_view dy, tn_view d_gate_up);
+
+    /* y = act(x), which may be x; on the CPU alone so far: NULL elsewhere. */
+    tn_status (*activate)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
+                          tn_view y);
 
     /* y = a + b. */
     tn_status (*add)(tn_device *device, int64_t rows, int64_t cols, tn_view a, tn_view b, tn_view y);

@@ -112,7 +112,8 @@ const tn_key tn_config_keys[] = {
     ROW("lora_dropout", "", lora_dropout, REAL, UNIT_OPEN_TOP, TRAINING, "0", NULL,
         "dropout in front of LoRA's A"),
     ROW("target_modules", "lora_target_modules", target_modules, LIST, ANY, TRAINING, "all-linear", NULL,
-        "which linear modules get LoRA: all-linear, attention, mlp, a list of names or a regular expression"),
+        "which linear modules get LoRA: all-linear, attention, mlp, language (of a model that sees), a list of names "
+        "or a regular expression"),
     ROW("exclude_modules", "", exclude_modules, LIST, ANY, TRAINING, "", NULL,
         "modules left out of target_modules"),
     ROW("modules_to_save", "additional_target,lora_modules_to_save", modules_to_save, LIST, ANY, TRAINING, "", NULL,

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "data/pictures.h"
 #include "train/base_format.h"
 #include "train/find_data.h"
 #include "train/lora_config.h"
@@ -116,6 +117,14 @@ done:
     return status;
 }
 
+/* What would leave out the weights that are not read. */
+static tn_status refuse_vision(const tn_engine *e, const char *what) {
+    if (!e->arch.vision) return TN_OK;
+    tn_fail(TN_USAGE, "%s: %s is not supported yet for %s: its vision tower would be left out",
+            e->settings->model, what, tn_family_name(e->arch.family));
+    return tn_remedy("train a LoRA adapter; PEFT merges and exports it");
+}
+
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
  * is saved in the dtype it came in, whatever the config says (`dtype`). */
 static tn_status open_full(tn_engine *e, tn_dtype dtype) {
@@ -140,7 +149,8 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    status = keep_base_configs(e);
+    status = refuse_vision(e, "full_finetuning");
+    if (status == TN_OK) status = keep_base_configs(e);
     if (status == TN_OK) status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
     for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
         tn_param *p = &e->adapter->params[i];
@@ -161,6 +171,13 @@ static tn_status check_embedding_rate(const tn_engine *e) {
     return tn_config_unused(e->config, "embedding_learning_rate", reason);
 }
 
+/* all-linear by default means every linear module that can train, and says so where that is not every one. */
+static const char *targets_of(const tn_engine *e) {
+    if (!e->arch.vision || tn_config_setter(e->config, "target_modules") != TN_SET_DEFAULT) return NULL;
+    tn_info("target_modules: the linear modules of the language model; those of the vision tower stay frozen");
+    return "language";
+}
+
 static tn_status open_adapter(tn_engine *e) {
     const tn_settings *s = e->settings;
     tn_peft_config *config;
@@ -169,7 +186,7 @@ static tn_status open_adapter(tn_engine *e) {
     const char *name = e->adapter_directory ? e->adapter_directory : "the adapter";
     if (e->use == TN_USE_TRAIN && s->full_finetuning) return open_full(e, dtype);
     if (e->adapter_directory) status = tn_lora_config_continue(e->config, s, e->adapter_directory, &config);
-    else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, &config);
+    else if (e->use == TN_USE_TRAIN) status = tn_lora_config_fresh(s, targets_of(e), &config);
     else return tn_adapter_empty(&e->adapter);
     if (status != TN_OK) return status;
     status = tn_adapter_new(&e->arch, config, dtype, name, &e->adapter);
@@ -235,6 +252,22 @@ done:
     return status;
 }
 
+/* How the model takes pictures; their processor and the tower must be of one mind. */
+static tn_status open_pictures(tn_engine *e) {
+    if (!e->arch.vision || !e->chat || !tn_is_directory(e->settings->model)) return TN_OK;
+    e->pictures = tn_arena_take(&e->arena, (int64_t)sizeof *e->pictures);
+    if (!e->pictures) return tn_fail_memory((int64_t)sizeof *e->pictures, "picture settings");
+    tn_status status =
+        tn_picture_tokens_read(&e->arena, e->settings->model, tn_model_files_config(e->files), e->pictures);
+    const tn_image_processor *p = &e->pictures->processor;
+    const tn_vision_arch *v = e->arch.vision;
+    if (status != TN_OK || p->patch == 0) return status;
+    if (p->patch == v->patch && p->merge == v->merge && p->temporal == v->temporal) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%s: preprocessor_config.json and vision_config disagree about the size of patches",
+            e->settings->model);
+    return tn_remedy("fetch both from where the model came from");
+}
+
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, use, weights, adapter));
@@ -242,6 +275,7 @@ tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char
     TN_TRY(open_adapter(e));
     TN_TRY(check_embedding_rate(e));
     TN_TRY(open_chat(e));
+    TN_TRY(open_pictures(e));
     status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
@@ -252,6 +286,7 @@ tn_status tn_engine_open_data(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_EVAL, false, NULL));
     TN_TRY(open_chat(e));
+    TN_TRY(open_pictures(e));
     status = set_template(e);
 done:
     if (status != TN_OK) tn_engine_close(e);
@@ -270,6 +305,7 @@ done:
 tn_status tn_engine_open_files(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_FILES, true, NULL));
+    TN_TRY(refuse_vision(e, "writing the model in another form"));
     TN_TRY(open_adapter(e));
     TN_TRY(open_chat(e));
     status = set_template(e);
@@ -329,11 +365,12 @@ static tn_status find_files(const tn_engine *e, tn_arena *arena, const char *key
     return TN_OK;
 }
 
-tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_t count, bool allow_unlabelled,
+tn_status tn_engine_dataset(tn_engine *e, const char *const *names, int64_t count, bool allow_unlabelled,
                             tn_dataset **dataset) {
     const tn_settings *s = e->settings;
     tn_arena arena = {0};
     const char **paths;
+    tn_dataset_stats stats;
     tn_status status;
     *dataset = NULL;
     if (count == 0) {
@@ -350,8 +387,19 @@ tn_status tn_engine_dataset(const tn_engine *e, const char *const *names, int64_
                                   .max_records = s->max_samples > 0 ? s->max_samples : 0,
                                   .train_on_responses_only = s->train_on_responses_only,
                                   .allow_unlabelled = allow_unlabelled,
+                                  .pictures = e->pictures,
                                   .vocab_size = e->arch.vocab};
-    status = tn_dataset_open(&options, e->chat, dataset);
+    TN_TRY(tn_dataset_open(&options, e->chat, dataset));
+    tn_dataset_get_stats(*dataset, &stats);
+    if (stats.pictures > 0) {
+        const int64_t patches = stats.largest_picture * e->arch.vision->merge * e->arch.vision->merge;
+        if (patches > e->patches) e->patches = patches;
+        if (e->device && !e->device->backend->activate) {
+            status = tn_fail(TN_USAGE, "%s has pictures, and the vision tower does not run on %s yet", paths[0],
+                             e->device->name);
+            tn_remedy("train on the CPU: --device cpu");
+        }
+    }
 done:
     tn_arena_free(&arena);
     return status;

@@ -41,7 +41,9 @@ typedef struct tn_engine {
     const tn_json *rope_scaling; /* what took the place of config.json's; NULL = nothing did */
     int64_t max_length;          /* after lowering a default to the trained length */
     tn_device *device;
-    tn_chat *chat; /* NULL where the model has no tokenizer */
+    tn_picture_tokens *pictures; /* NULL: pictures are not read */
+    int64_t patches;             /* of the largest picture of the data sets that were opened; 0: none has one */
+    tn_chat *chat;               /* NULL where the model has no tokenizer */
     tn_adapter *adapter;
     const char *adapter_directory; /* values come from here; NULL = fresh */
     tn_model *model;
@@ -98,7 +100,7 @@ double tn_group_learning_rate(const tn_settings *settings, tn_group group);
 
 /* Opens the files that `names` stand for (the settings' dataset or eval_dataset) as data for this engine's
  * tokenizer and length. */
-tn_status tn_engine_dataset(const tn_engine *engine, const char *const *names, int64_t count,
-                            bool allow_unlabelled, tn_dataset **dataset);
+tn_status tn_engine_dataset(tn_engine *engine, const char *const *names, int64_t count, bool allow_unlabelled,
+                            tn_dataset **dataset);
 
 #endif

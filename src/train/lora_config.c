@@ -17,6 +17,9 @@ static const char *module_names(const char *text) {
     if (strcasecmp(text, "all-linear") == 0) return "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (strcmp(text, "attention") == 0) return "q_proj,k_proj,v_proj,o_proj";
     if (strcmp(text, "mlp") == 0) return "gate_proj,up_proj,down_proj";
+    /* A list would reach into the vision tower as well, whose MLP has the same names. */
+    if (strcmp(text, "language") == 0)
+        return ".*\\.language_model\\..*\\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)";
     return text;
 }
 
@@ -85,7 +88,7 @@ static tn_status token_rules(tn_arena *arena, const char *text, tn_token_rule *e
     return TN_USAGE;
 }
 
-tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
+tn_status tn_lora_config_fresh(const tn_settings *s, const char *targets, tn_peft_config **config) {
     tn_peft_config *c = NULL;
     tn_status status;
     *config = NULL;
@@ -95,8 +98,8 @@ tn_status tn_lora_config_fresh(const tn_settings *s, tn_peft_config **config) {
     c->lora_dropout = s->lora_dropout;
     c->use_rslora = s->use_rslora;
     c->use_dora = s->use_dora;
-    TN_TRY(tn_name_rule_parse(&c->arena, module_names(s->target_modules ? s->target_modules : "all-linear"),
-                              &c->target_modules));
+    if (!targets) targets = s->target_modules ? s->target_modules : "all-linear";
+    TN_TRY(tn_name_rule_parse(&c->arena, module_names(targets), &c->target_modules));
     if (s->modules_to_save) TN_TRY(tn_name_rule_parse(&c->arena, s->modules_to_save, &c->modules_to_save));
     if (s->exclude_modules) TN_TRY(tn_name_rule_parse(&c->arena, s->exclude_modules, &c->exclude_modules));
     if (s->layers_pattern) TN_TRY(tn_name_rule_parse(&c->arena, s->layers_pattern, &c->layers_pattern));

@@ -8,8 +8,9 @@
 #include "format/peft_config.h"
 #include "train/config.h"
 
-/* From the keys lora_r, lora_alpha, target_modules, … of a fresh run. */
-tn_status tn_lora_config_fresh(const tn_settings *settings, tn_peft_config **config);
+/* From the keys lora_r, lora_alpha, target_modules, … of a fresh run; `targets` takes the place of the last
+ * where it is not NULL. */
+tn_status tn_lora_config_fresh(const tn_settings *settings, const char *targets, tn_peft_config **config);
 /* From `directory`. An explicit key (flag or file) that disagrees is TN_USAGE naming both values; `override`
  * applies what is named there. What the adapter says is inherited into `run`, so that the resolved
  * configuration tells it. */

@@ -73,6 +73,7 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
                                  .training = e->use == TN_USE_TRAIN,
                                  .policy = policies[i],
                                  .dropout = e->adapter->config && e->adapter->config->lora_dropout > 0,
+                                 .patches = e->patches,
                                  .cache_length = cache_length};
         if (e->use == TN_USE_GENERATE) limits.head_rows = 1;
         status = plan_with(e, &limits, plan);
@@ -84,7 +85,8 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
 static tn_status ensure_model(tn_engine *e) {
     if (e->model) return TN_OK;
     const tn_model_files *files = e->files && tn_model_files_count(e->files) > 0 ? e->files : NULL;
-    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to, &e->model);
+    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to,
+                        e->patches > 0, &e->model);
 }
 
 /* Optimizer state beside the adapter, with the masters at most, in save_total_limit checkpoints and one being
@@ -119,6 +121,15 @@ int64_t tn_engine_row_tokens(const tn_engine *e) {
     return tn_mul(e->settings->per_device_train_batch_size, e->max_length, &tokens) ? tokens : INT64_MAX;
 }
 
+/* Of a step's micro-batches, were every token a picture's. */
+static int64_t pixel_bytes(const tn_engine *e, int64_t rows) {
+    const tn_vision_arch *v = e->arch.vision;
+    if (!e->patches) return 0;
+    const int64_t batches = e->use == TN_USE_TRAIN ? e->settings->gradient_accumulation_steps : 1;
+    return tn_region_bytes(tn_region_bytes(rows, batches, v->merge * v->merge), tn_vision_values(v),
+                           (int64_t)sizeof(float));
+}
+
 tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t longest, int64_t cache_length) {
     int64_t largest = 0;
     tn_status status;
@@ -127,7 +138,7 @@ tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t 
     TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         if (e->adapter->params[i].count > largest) largest = e->adapter->params[i].count;
-    e->plan.host_bytes = largest * 6 + 64 * rows;
+    e->plan.host_bytes = largest * 6 + 64 * rows + pixel_bytes(e, rows);
     e->plan.disk_bytes = e->use == TN_USE_TRAIN ? disk_bytes(e) : 0;
 done:
     return status;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/pictures.h"
 #include "infer/generate.h"
 #include "train/engine.h"
 
@@ -126,6 +127,12 @@ done:
     return status;
 }
 
+/* They would be dropped, or stand there as a single token that means nothing. */
+static tn_status refuse_pictures(void) {
+    tn_fail(TN_USAGE, "generate does not show pictures to the model yet");
+    return tn_remedy("give text alone; eval takes conversations with pictures");
+}
+
 /* A list of messages, or a record with "messages" and what may stand beside them; the generation prompt is
  * always added. */
 static tn_status conversation(const char *json, tn_str *record) {
@@ -137,6 +144,10 @@ static tn_status conversation(const char *json, tn_str *record) {
     if (root->type != TN_JSON_ARRAY && !tn_json_get(root, "messages")) {
         status = tn_fail(TN_BAD_DATA, "messages: expected a list of messages or a record with \"messages\"");
         tn_remedy("for example [{\"role\": \"user\", \"content\": \"Hello\"}]");
+        goto done;
+    }
+    if (!tn_json_is_null(tn_json_get(root, "images")) || !tn_json_is_null(tn_json_get(root, "image"))) {
+        status = refuse_pictures();
         goto done;
     }
     tn_json_begin(&w, '{');
@@ -174,6 +185,11 @@ tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_f
     TN_TRY(tn_json_parse(&arena, record.data, record.length, TN_JSON_DEFAULT, "messages", &root));
     TN_TRY(tn_chat_render(g->engine.chat, root, &text, NULL, NULL, NULL));
     TN_TRY(tn_text_encode(tn_chat_text(g->engine.chat), tn_str_text(&text), text.length, false, &ids, NULL));
+    for (int64_t i = 0; g->engine.pictures && i < ids.count; i++)
+        if (ids.ids[i] == g->engine.pictures->image) {
+            status = refuse_pictures();
+            goto done;
+        }
     status = run(g, &ids, on_text, user, doc);
 done:
     tn_ids_free(&ids);

@@ -113,6 +113,11 @@ tn_status tn_init(tn_config *config, tn_doc **doc) {
     TN_TRY(read_config(&w.arena, s->model, &text));
     TN_TRY(tn_json_parse(&w.arena, tn_str_text(&text), text.length, TN_JSON_DEFAULT, s->model, &tree));
     TN_TRY(tn_arch_read(&w.arena, tree, NULL, s->model, &arch));
+    if (arch.vision) {
+        status = tn_fail(TN_USAGE, "%s: init does not make a vision tower yet", s->model);
+        tn_remedy("make such a model with Transformers");
+        goto done;
+    }
     w.seed = s->seed;
     w.dtype = arch.stored_dtype;
     if (strcmp(s->dtype, "auto") != 0) tn_dtype_from_name(s->dtype, &w.dtype);

@@ -8,6 +8,8 @@
  * them. */
 static tn_status plan_full_rows(tn_engine *e) {
     int64_t rows = e->settings->per_device_train_batch_size;
+    const tn_vision_arch *v = e->arch.vision;
+    if (v) e->patches = e->max_length * v->merge * v->merge; /* a larger picture is cut off with its record */
     tn_status status = tn_engine_plan(e, tn_engine_row_tokens(e), rows, e->max_length, 0);
     return status == TN_OK ? tn_engine_longest(e) : status;
 }

@@ -178,7 +178,7 @@ static void unsloth(void **state) {
         "  tensorboard_dir: runs\n");
     must_train("train unsloth.yaml --device cpu");
     assert_int_equal(lines_of("unsloth/train_log.jsonl"), 2);
-    must_say("finetune_vision_layers (these models have no such part)");
+    must_say("finetune_vision_layers (a vision tower stays frozen, where there is one)");
     must_say("which gives the same result");
     must_use("unsloth", "seed: 3407");
     assert_int_equal(tenon("train unsloth.yaml --device cpu --output_dir x --optim paged_adamw_8bit"), 0);

@@ -28,9 +28,12 @@ static void convert_all(tn_arena *arena, const tn_json *tree) {
     tn_json_writer w = tn_json_write_to(&text, 0);
     (void)tn_shape_detect(tree, &found);
     for (int shape = 0; shape <= TN_SHAPE_INPUT_IDS; shape++) {
-        for (int chat_template = 0; chat_template < 2; chat_template++) {
+        for (int choice = 0; choice < 4; choice++) {
             tn_record record;
-            if (tn_record_convert(arena, tree, (tn_shape)shape, chat_template, &record) != TN_OK) continue;
+            if (tn_record_convert(arena, tree, (tn_shape)shape, choice & 1, choice & 2, &record) != TN_OK)
+                continue;
+            for (int64_t i = 0; i < record.picture_count; i++)
+                touch(record.pictures[i], (int64_t)strlen(record.pictures[i]));
             touch(record.text, record.bytes);
             if (record.prompt_bytes > record.bytes) abort();
             if (record.chat) tn_json_put(&w, record.chat);

@@ -145,7 +145,7 @@ static void bench_attention(bench *b) {
     int32_t *on_device = bench_take(b, sizeof cu);
     succeed(b->device->backend->upload(b->device, on_device, cu, sizeof cu));
     tn_attention a = {4,  ROWS,  ROWS,     512,      512,    on_device, on_device, cu,
-                      cu, HEADS, KV_HEADS, HEAD_DIM, 0.125f, 0,         0};
+                      cu, HEADS, KV_HEADS, HEAD_DIM, 0.125f, 0,         0,         false};
     tn_view q = bench_view(b, ROWS, width), k = {(char *)q.data + HIDDEN * size, width};
     tn_view v = {(char *)k.data + KV_HEADS * HEAD_DIM * size, width}, o = bench_view(b, ROWS, HIDDEN);
     tn_view d_o = bench_view(b, ROWS, HIDDEN), dq = bench_view(b, ROWS, width);

@@ -10,6 +10,7 @@ typedef struct layout {
     int32_t queries[MAX_DOCUMENTS], keys[MAX_DOCUMENTS]; /* keys of 0: as many as queries */
     int64_t heads, kv_heads, head_dim, window;
     float softcap;
+    bool bidirectional;
 } layout;
 
 static const layout layouts[] = {
@@ -43,6 +44,7 @@ static const layout layouts[] = {
      .head_dim = 16,
      .window = 50},
     {.documents = 1, .queries = {20}, .heads = 1, .kv_heads = 1, .head_dim = 6},
+    {.documents = 3, .queries = {5, 70, 1}, .heads = 2, .kv_heads = 1, .head_dim = 16, .bidirectional = true},
 };
 
 /* One case on both devices. */
@@ -59,6 +61,7 @@ static void make_problem(session *s, const layout *l, problem *p) {
                              .head_dim = l->head_dim,
                              .scale = 0.3f,
                              .softcap = l->softcap,
+                             .bidirectional = l->bidirectional,
                              .window = l->window}};
     for (int i = 0; i < l->documents; i++) {
         int32_t keys = l->keys[i] ? l->keys[i] : l->queries[i];

@@ -182,9 +182,9 @@ static double attention_loss(void *problem) {
 static void attention_gradient(void **state) {
     const int32_t cu[] = {0, 7, TOKENS};
     (void)state;
-    for (int way = 0; way < 4; way++) {
+    for (int way = 0; way < 5; way++) {
         attention_problem p = {.shape = {2, TOKENS, TOKENS, 7, 7, cu, cu, cu, cu, HEADS, 1, SIZE, 0.4f,
-                                         way & 1 ? 1.5f : 0, way & 2 ? 3 : 0}};
+                                         way & 1 ? 1.5f : 0, way & 2 ? 3 : 0, way == 4}};
         randomise(p.q, QUERIES), randomise(p.k, KEYS), randomise(p.v, KEYS), randomise(p.d_o, QUERIES);
         attention_loss(&p);
         succeed(device->backend->attention_backward(device, &p.shape, view(p.q, HEADS * SIZE), view(p.k, SIZE),

@@ -131,6 +131,15 @@ static void gated_case(session *s) {
         RUN(s, gated_backward, rows, cols, activation, V(gate_up), V(dy), V(gate_up));
     }
 }
+static void activate_case(session *s) {
+    EACH_SHAPE(i) for (tn_activation activation = TN_SILU; activation <= TN_GELU; activation++) {
+        matrix *x = input(s, shapes[i].rows, shapes[i].cols), *y = output(s, shapes[i].rows, shapes[i].cols);
+        randomise(s, x, 4);
+        RUN(s, activate, shapes[i].rows, shapes[i].cols, activation, V(x), V(y));
+    }
+}
+static void activations_agree(void **state) { (void)state, in_every_dtype(activate_case); }
+
 static void gated_activations_agree(void **state) { (void)state, in_every_dtype(gated_case); }
 
 static void cross_entropy_case(session *s) {
@@ -226,6 +235,7 @@ int main(int count, char **arguments) {
         cmocka_unit_test(rmsnorm_agrees),
         cmocka_unit_test(rmsnorm_backward_agrees),
         cmocka_unit_test(rope_agrees),
+        cmocka_unit_test(activations_agree),
         cmocka_unit_test(gated_activations_agree),
         cmocka_unit_test(cross_entropy_agrees),
         cmocka_unit_test(sums_agree),

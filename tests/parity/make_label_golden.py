@@ -201,4 +201,5 @@ def main():
             out.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

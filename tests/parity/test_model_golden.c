@@ -1,7 +1,7 @@
 /* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope
  * kind (golden/, made by make_model_golden.py), and on bases that bitsandbytes quantised
- * (make_quantised_golden.py): logits, every adapter gradient, 50-step loss curves, and what
- * must not change them: packing, accumulation, recomputation, resuming.
+ * (make_quantised_golden.py), and the language half of Qwen2.5-VL (make_vl_golden.py): logits, every adapter
+ * gradient, 50-step loss curves, and what must not change them: packing, accumulation, recomputation, resuming.
  */
 #include <math.h>
 
@@ -21,6 +21,8 @@ static const char *const cases[] = {"llama",
                                     "granite",
                                     "smollm3",
                                     "seed_oss",
+                                    "qwen2_5_vl",
+                                    "qwen2_5_vl_tied",
                                     "llama_linear",
                                     "llama_dynamic",
                                     "llama_longrope",

@@ -183,7 +183,7 @@ static void a_sample_is_shown_with_its_masked_part_marked(void **state) {
     (void)state;
     const int32_t ids[] = {1, 2, 3, 4}, labels[] = {-100, -100, 3, -100};
     tn_str text = {0};
-    must(tn_show_sample(NULL, (tn_sample){ids, labels, 4}, &text));
+    must(tn_show_sample(NULL, (tn_sample){.ids = ids, .labels = labels, .length = 4}, &text));
     assert_string_equal(text.data, "⟦1 2⟧ 3 ⟦4⟧");
     tn_str_free(&text);
 }

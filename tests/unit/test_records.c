@@ -11,7 +11,7 @@ static char *convert(const char *json, const char *format, bool chat_template) {
     tn_shape shape;
     tn_status status = tn_json_parse(&arena, json, (int64_t)strlen(json), TN_JSON_DEFAULT, "test", &tree);
     if (status == TN_OK) status = format ? tn_shape_from_name(format, &shape) : tn_shape_detect(tree, &shape);
-    if (status == TN_OK) status = tn_record_convert(&arena, tree, shape, chat_template, &r);
+    if (status == TN_OK) status = tn_record_convert(&arena, tree, shape, chat_template, false, &r);
     tn_json_writer w = tn_json_write_to(&out, 0);
     if (status != TN_OK) {
         tn_str_printf(&out, "ERROR %d: %s | %s", (int)status, tn_error_message(), tn_error_remedy());

@@ -234,7 +234,7 @@ done:
 }
 
 /* Products want an even k and m in eights. */
-static bool in_tiles(const tn_attention *a) { return a->head_dim % 8 == 0; }
+static bool in_tiles(const tn_attention *a) { return a->head_dim % 8 == 0 && !a->bidirectional; }
 
 tn_status tn_cpu_attention_forward(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
                                    tn_view o, float *lse) {

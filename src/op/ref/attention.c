@@ -1,6 +1,6 @@
-/* attention.c: causal attention over packed documents, one query row and head at a time. Scores are computed
- * again wherever they are needed, so that no T×T matrix and no row of scores is ever stored; the forward
- * pass keeps a running maximum and sum (Milakov and Gimelshein, "Online normalizer calculation for
+/* attention.c: attention over packed documents, causal or not, one query row and head at a time. Scores are
+ * computed again wherever they are needed, so that no T×T matrix and no row of scores is ever stored; the
+ * forward pass keeps a running maximum and sum (Milakov and Gimelshein, "Online normalizer calculation for
  * softmax", 2018).
  *
  *   q, o, dq, d_o [q_rows, heads·head_dim]   k, v, dk, dv [kv_rows, kv_heads·head_dim]   lse [q_rows, heads]
@@ -24,6 +24,7 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static range visible_keys(const tn_attention *a, int64_t document, int64_t query) {
     int64_t queries = a->host_cu_q[document + 1] - a->host_cu_q[document];
     int64_t start = a->host_cu_kv[document], keys = a->host_cu_kv[document + 1] - start;
+    if (a->bidirectional) return (range){start, start + keys};
     int64_t last = query - a->host_cu_q[document] + keys - queries + 1;
     int64_t first = a->window ? larger(0, last - a->window) : 0;
     return (range){start + first, start + larger(first, last)};
@@ -31,6 +32,7 @@ static range visible_keys(const tn_attention *a, int64_t document, int64_t query
 
 static range seeing_queries(const tn_attention *a, int64_t document, int64_t key) {
     int64_t start = a->host_cu_q[document], queries = a->host_cu_q[document + 1] - start;
+    if (a->bidirectional) return (range){start, start + queries};
     int64_t keys = a->host_cu_kv[document + 1] - a->host_cu_kv[document];
     int64_t first = key - a->host_cu_kv[document] - (keys - queries);
     int64_t last = a->window ? smaller(queries, first + a->window) : queries;

@@ -34,6 +34,7 @@ static const tn_backend reference = {
     .rope = tn_ref_rope,
     .attention_forward = tn_ref_attention_forward,
     .attention_backward = tn_ref_attention_backward,
+    .activate = tn_ref_activate,
     .gated_forward = tn_ref_gated_forward,
     .gated_backward = tn_ref_gated_backward,
     .add = tn_ref_add,

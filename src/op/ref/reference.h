@@ -73,6 +73,8 @@ tn_status tn_ref_embed_forward(tn_device *device, int64_t rows, const int32_t *i
 tn_status tn_ref_embed_backward(tn_device *device, int64_t rows, int64_t cols, int64_t segments,
                                 const int32_t *ids, const int32_t *order, const int32_t *starts, float scale,
                                 tn_view dy, float *dtable);
+tn_status tn_ref_activate(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
+                          tn_view y);
 tn_status tn_ref_gated_forward(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
                                tn_view gate_up, tn_view y);
 tn_status tn_ref_gated_backward(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,

@@ -56,6 +56,21 @@ static double activate(tn_activation activation, double x, double *slope) {
     return 0.5 * x * (1 + t);
 }
 
+tn_status tn_ref_activate(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
+                          tn_view y) {
+    tn_dtype dtype = device->dtype;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const void *from = tn_at(dtype, x, row, 0);
+        void *to = tn_at(dtype, y, row, 0);
+        for (int64_t i = 0; i < cols; i++) {
+            double slope;
+            tn_store(dtype, to, i, activate(activation, tn_load(dtype, from, i), &slope));
+        }
+    }
+    return TN_OK;
+}
+
 tn_status tn_ref_gated_forward(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
                                tn_view gate_up, tn_view y) {
     tn_dtype dtype = device->dtype;
