@@ -24,7 +24,7 @@ cp -L /usr/lib/x86_64-linux-gnu/libgomp.so.1 "$to/"
 if [ -n "$WITH_TENON" ]; then
     ninja -C "$build" tenon-objects >/dev/null
     objects=$(find "$build/CMakeFiles/tenon-objects.dir" -name '*.o')
-    libraries="-Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread"
+    libraries="-Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -lpng -ljpeg -lz -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread"
     gcc $flags -rdynamic -o "$to/tenon" src/cli/*.c $objects $libraries
     gcc $flags -rdynamic -o "$to/adapter_gradients" tests/parity/adapter_gradients.c $objects $libraries
     gcc $flags -rdynamic -Itests -o "$to/test_model_golden" tests/parity/test_model_golden.c $objects $libraries -lcmocka

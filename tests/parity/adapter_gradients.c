@@ -27,7 +27,7 @@ static tn_status gradient(void *user, int64_t declared, const void **bytes) {
 }
 
 /* All records as one batch. */
-static void read_batch(const tn_engine *e, tn_batch *batch) {
+static void read_batch(tn_engine *e, tn_batch *batch) {
     tn_dataset *data;
     tn_loader *loader;
     must(tn_engine_dataset(e, e->settings->dataset, e->settings->datasets, false, &data));
