@@ -42,7 +42,7 @@ tn_dtype tn_cpu_best_dtype(void);
 void tn_cpu_decode_row(const tn_kernels *kernels, const tn_weight *weight, int64_t row, int64_t first,
                        int64_t count, float *out);
 
-/* linear.c */
+/* linear.c, linear_backward.c, linear_operands.c */
 int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
 tn_status tn_cpu_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],
                              void *region);
