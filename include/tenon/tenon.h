@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define TENON_VERSION "0.1.0"
+#define TENON_VERSION "0.1.0" /* of this header; of the library that is loaded: tn_version() */
 
 #if defined(__GNUC__)
 #define TN_API __attribute__((visibility("default")))
@@ -29,6 +29,8 @@ extern "C" {
 #define TN_API
 #define TN_PRINTF(format_index, first)
 #endif
+
+TN_API const char *tn_version(void);
 
 /* ---- Status and errors ------------------------------------------------------------------------- */
 
@@ -146,11 +148,18 @@ typedef struct tn_generator tn_generator;
 /* Opens base model, adapter and tokenizer for sampling. `config` is of the verb `chat`, or of `generate`, which
  * insists on a prompt or messages of its own; what to continue comes with the calls below. */
 TN_API tn_status tn_generator_open(tn_config *config, tn_generator **generator);
+/* Changes how the calls below sample: max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty or
+ * seed. The model stays open; any other key is TN_USAGE. */
+TN_API tn_status tn_generator_set(tn_generator *generator, const char *key, const char *value);
 /* Receives text as it becomes certain (whole UTF-8 characters). Returning false stops with "stop". */
 typedef bool tn_text_function(void *user, const char *text, int64_t bytes);
 /* Continues raw text. `*doc`: {"text", "ids", "prompt_ids", "finish_reason"}. */
 TN_API tn_status tn_generate_text(tn_generator *generator, const char *prompt, tn_text_function *on_text,
                                   void *user, tn_doc **doc);
+/* Continues `count` token ids as they are: nothing is put in front of them. TN_BAD_DATA where one is no token.
+ */
+TN_API tn_status tn_generate_ids(tn_generator *generator, const int32_t *ids, int64_t count,
+                                 tn_text_function *on_text, void *user, tn_doc **doc);
 /* Answers a conversation: a JSON list of messages or a record with "messages", through the chat template. */
 TN_API tn_status tn_generate_chat(tn_generator *generator, const char *messages_json, tn_text_function *on_text,
                                   void *user, tn_doc **doc);

@@ -13,6 +13,7 @@ static _Thread_local char message[MESSAGE_BYTES];
 static _Thread_local char remedy[MESSAGE_BYTES];
 static _Thread_local tn_status last = TN_OK;
 
+const char *tn_version(void) { return TENON_VERSION; }
 const char *tn_error_message(void) { return message; }
 const char *tn_error_remedy(void) { return remedy; }
 

@@ -41,15 +41,21 @@ static int32_t greatest(const float *logits, int64_t vocab) {
     return best;
 }
 
-/* Walks the sorted candidates to the point where the cumulative probability passes `mark`. */
-static int32_t draw(const candidate *list, int64_t count, double temperature, double top_p, double uniform) {
+/* The probability of candidate `i` as a part of the likeliest one's. */
+static double weight(const tn_sampling *s, const candidate *list, int64_t i) {
+    return exp((double)(list[i].logit - list[0].logit) / s->temperature);
+}
+
+/* Keeps the first of the sorted candidates, as top_p and min_p say, and walks them to the point where the
+ * cumulative probability passes `uniform`. min_p is Transformers': after the temperature, beside top_p. */
+static int32_t draw(const candidate *list, int64_t count, const tn_sampling *s, double uniform) {
     double total = 0, kept = 0, running = 0;
     int64_t n = 0;
-    for (int64_t i = 0; i < count; i++) total += exp((double)(list[i].logit - list[0].logit) / temperature);
-    while (n < count && (n == 0 || kept < top_p * total))
-        kept += exp((double)(list[n++].logit - list[0].logit) / temperature);
+    for (int64_t i = 0; i < count; i++) total += weight(s, list, i);
+    while (n < count && (n == 0 || (kept < s->top_p * total && weight(s, list, n) >= s->min_p)))
+        kept += weight(s, list, n++);
     for (int64_t i = 0; i < n; i++) {
-        running += exp((double)(list[i].logit - list[0].logit) / temperature);
+        running += weight(s, list, i);
         if (running > uniform * kept) return list[i].token;
     }
     return list[n - 1].token;
@@ -71,7 +77,7 @@ tn_status tn_sample_token(const tn_sampling *s, float *logits, int64_t vocab, co
     qsort(list, (size_t)count, sizeof *list, by_logit);
     if (s->top_k > 0 && s->top_k < count) count = s->top_k;
     double uniform = (double)tn_random_uniform(s->seed, TN_STREAM(TN_PURPOSE_SAMPLE, length, 0), 0);
-    *token = draw(list, count, s->temperature, s->top_p, uniform);
+    *token = draw(list, count, s, uniform);
 done:
     free(list);
     return status;

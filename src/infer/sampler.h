@@ -1,6 +1,6 @@
-/* sampler.h: choosing the next token from logits: repetition penalty, temperature, top-k, top-p, then one
- * random number that is a function of (seed, position), so the same seed gives the same text. Temperature 0 is
- * greedy.
+/* sampler.h: choosing the next token from logits: repetition penalty, temperature, top-k, top-p, min-p, then
+ * one random number that is a function of (seed, position), so the same seed gives the same text. Temperature 0
+ * is greedy.
  */
 #ifndef TN_INFER_SAMPLER_H
 #define TN_INFER_SAMPLER_H
@@ -9,7 +9,8 @@
 
 typedef struct tn_sampling {
     double temperature, top_p, repetition_penalty; /* 1 = off for the last two */
-    int64_t top_k;                                 /* 0 = off */
+    double min_p;  /* a token needs this part of the likeliest one's probability; 0 = off */
+    int64_t top_k; /* 0 = off */
     uint64_t seed;
 } tn_sampling;
 

@@ -62,7 +62,7 @@ typedef struct tn_settings {
     /* other verbs */
     const char *per_token, *prompt, *messages, *reference, *tokenizer, *output, *to, *base_for_merge;
     int64_t max_new_tokens, top_k;
-    double temperature, top_p, repetition_penalty, labelled;
+    double temperature, top_p, min_p, repetition_penalty, labelled;
     bool add_special_tokens, json, plot /* train: draw the loss curve */;
     int64_t samples;       /* data: how many to show */
     int64_t steps, warmup; /* bench */

@@ -224,6 +224,8 @@ const tn_key tn_config_keys[] = {
         "sample among the k likeliest tokens; 0 = all"),
     ROW("top_p", "", top_p, REAL, UNIT_OPEN_ZERO, SAMPLING, "1", NULL,
         "sample among the likeliest tokens that make up this probability"),
+    ROW("min_p", "", min_p, REAL, UNIT, SAMPLING, "0", NULL,
+        "sample among the tokens that have at least this part of the likeliest one's probability; 0 = all"),
     ROW("repetition_penalty", "", repetition_penalty, REAL, POSITIVE, SAMPLING, "1", NULL,
         "above 1 makes tokens already there less likely"),
     ROW("add_special_tokens", "", add_special_tokens, BOOLEAN, ANY, TOKENIZE, "true", NULL,

@@ -47,6 +47,26 @@ void tn_generator_free(tn_generator *g) {
     free(g);
 }
 
+/* What only sampling reads, so that nothing that was opened depends on it. */
+static bool is_sampling_key(const char *key) {
+    static const char *const keys[] = {"max_new_tokens", "temperature",        "top_k", "top_p",
+                                       "min_p",          "repetition_penalty", "seed"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
+
+tn_status tn_generator_set(tn_generator *g, const char *key, const char *value) {
+    if (!is_sampling_key(key)) {
+        tn_fail(TN_USAGE, "'%s' cannot be changed while the model is open", key);
+        return tn_remedy(
+            "max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty and seed can; open another "
+            "generator for the rest");
+    }
+    tn_status status = tn_config_set(g->engine.config, key, value);
+    return status == TN_OK ? tn_config_resolve(g->engine.config, &g->engine.settings) : status;
+}
+
 /* Text on its way to the caller, held back until it is certain. */
 typedef struct streamer {
     tn_text_stream *stream;
@@ -82,11 +102,15 @@ static void write_ids(tn_json_writer *w, const char *key, const tn_ids *ids) {
 static tn_status run(tn_generator *g, const tn_ids *prompt, tn_text_function *on_text, void *user,
                      tn_doc **doc) {
     const tn_settings *set = g->engine.settings;
-    tn_generation how = {
-        .sampling = {set->temperature, set->top_p, set->repetition_penalty, set->top_k, set->seed},
-        .stops = g->stops,
-        .stop_count = g->stop_count,
-        .max_new_tokens = set->max_new_tokens};
+    tn_generation how = {.sampling = {.temperature = set->temperature,
+                                      .top_p = set->top_p,
+                                      .min_p = set->min_p,
+                                      .repetition_penalty = set->repetition_penalty,
+                                      .top_k = set->top_k,
+                                      .seed = set->seed},
+                         .stops = g->stops,
+                         .stop_count = g->stop_count,
+                         .max_new_tokens = set->max_new_tokens};
     streamer s = {.on_text = on_text, .user = user, .status = TN_OK};
     tn_ids out = {0};
     tn_str text = {0};
@@ -131,6 +155,28 @@ done:
 static tn_status refuse_pictures(void) {
     tn_fail(TN_USAGE, "generate does not show pictures to the model yet");
     return tn_remedy("give text alone; eval takes conversations with pictures");
+}
+
+/* Of a prompt as ids: pictures have their tokens there. */
+static tn_status check_no_pictures(const tn_generator *g, const tn_ids *ids) {
+    for (int64_t i = 0; g->engine.pictures && i < ids->count; i++)
+        if (ids->ids[i] == g->engine.pictures->image) return refuse_pictures();
+    return TN_OK;
+}
+
+tn_status tn_generate_ids(tn_generator *g, const int32_t *ids, int64_t count, tn_text_function *on_text,
+                          void *user, tn_doc **doc) {
+    const tn_ids prompt = {.ids = (int32_t *)(uintptr_t)ids, .count = count};
+    *doc = NULL;
+    if (count < 1) return tn_fail(TN_BAD_DATA, "there are no ids to continue");
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= g->engine.arch.vocab) {
+            tn_fail(TN_BAD_DATA, "id %d at position %lld is outside the model's vocabulary of %lld",
+                    (int)ids[i], (long long)i, (long long)g->engine.arch.vocab);
+            return tn_remedy("give ids that the model's own tokenizer made");
+        }
+    tn_status status = check_no_pictures(g, &prompt);
+    return status == TN_OK ? run(g, &prompt, on_text, user, doc) : status;
 }
 
 /* A list of messages, or a record with "messages" and what may stand beside them; the generation prompt is
@@ -185,11 +231,7 @@ tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_f
     TN_TRY(tn_json_parse(&arena, record.data, record.length, TN_JSON_DEFAULT, "messages", &root));
     TN_TRY(tn_chat_render(g->engine.chat, root, &text, NULL, NULL, NULL));
     TN_TRY(tn_text_encode(tn_chat_text(g->engine.chat), tn_str_text(&text), text.length, false, &ids, NULL));
-    for (int64_t i = 0; g->engine.pictures && i < ids.count; i++)
-        if (ids.ids[i] == g->engine.pictures->image) {
-            status = refuse_pictures();
-            goto done;
-        }
+    TN_TRY(check_no_pictures(g, &ids));
     status = run(g, &ids, on_text, user, doc);
 done:
     tn_ids_free(&ids);

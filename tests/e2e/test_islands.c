@@ -170,6 +170,53 @@ static void a_line_too_long_does_not_end_the_conversation(void **state) {
     tn_str_free(&got);
 }
 
+static tn_doc *continued(tn_generator *generator, const int32_t *ids, int64_t count) {
+    tn_doc *doc;
+    must(tn_generate_ids(generator, ids, count, NULL, NULL, &doc));
+    return doc;
+}
+
+static void set(tn_generator *generator, const char *key, const char *value) {
+    must(tn_generator_set(generator, key, value));
+}
+
+/* min_p 1 leaves the likeliest token alone, so that sampling is greedy whatever the temperature. */
+static void an_open_generator_takes_ids_and_other_ways_to_sample(void **state) {
+    static const int32_t ids[] = {472, 404, 296}, wrong[] = {472, 1024};
+    const pair pairs[] = {{"max_new_tokens", "8"}, {NULL, NULL}};
+    tn_config *config = config_of("chat", pairs);
+    tn_generator *g;
+    tn_doc *greedy, *other;
+    (void)state;
+    must(tn_generator_open(config, &g));
+    greedy = continued(g, ids, 3);
+    assert_int_equal(tn_doc_count(greedy, "prompt_ids"), 3);
+    must(tn_generate_text(g, "The lighthouse on", NULL, NULL, &other));
+    assert_string_equal(tn_doc_text(other), tn_doc_text(greedy)); /* the same ids */
+    tn_doc_free(other);
+
+    set(g, "temperature", "5"), set(g, "seed", "1");
+    other = continued(g, ids, 3);
+    assert_string_not_equal(tn_doc_text(other), tn_doc_text(greedy));
+    tn_doc_free(other);
+    set(g, "min_p", "1");
+    other = continued(g, ids, 3);
+    assert_string_equal(tn_doc_text(other), tn_doc_text(greedy));
+    tn_doc_free(other);
+    set(g, "max_new_tokens", "2");
+    other = continued(g, ids, 3);
+    assert_int_equal(tn_doc_count(other, "ids"), 2);
+    tn_doc_free(other);
+
+    must_fail(tn_generator_set(g, "model", "elsewhere"), TN_USAGE, "while the model is open");
+    must_fail(tn_generator_set(g, "min_p", "2"), TN_USAGE, "min_p");
+    must_fail(tn_generate_ids(g, wrong, 2, NULL, NULL, &other), TN_BAD_DATA, "id 1024 at position 1");
+    must_fail(tn_generate_ids(g, ids, 0, NULL, NULL, &other), TN_BAD_DATA, "no ids");
+    tn_doc_free(greedy);
+    tn_generator_free(g);
+    tn_config_free(config);
+}
+
 static int clean(void **state) {
     (void)state;
     remove_scratch();
@@ -183,6 +230,7 @@ int main(void) {
         cmocka_unit_test(tokens_are_those_of_the_reference_library),
         cmocka_unit_test(the_tokenizer_is_what_its_recipe_makes),
         cmocka_unit_test(a_line_too_long_does_not_end_the_conversation),
+        cmocka_unit_test(an_open_generator_takes_ids_and_other_ways_to_sample),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }
