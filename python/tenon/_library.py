@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from .errors import BY_STATUS, BadDataError, InterruptedRun, LibraryError, UsageError
+from .version import __version__
 
 INTERRUPTED = BY_STATUS.index(InterruptedRun)
 BANNER, STEP, EVAL, SAVE = range(4)
@@ -77,6 +78,7 @@ _KINDS = {
     "none": None,
 }
 _FACE = {
+    "tn_version": "s",
     "tn_error_message": "s",
     "tn_error_remedy": "s",
     "tn_log_set": "none log p",
@@ -119,8 +121,12 @@ _NAMES = ("libtenon.so", "libtenon.so.0")
 def _places():
     """Where the library may be, in order; each is a file or a folder that has one."""
     here = Path(__file__).resolve().parent
-    yield here  # an installed wheel that brings it
     yield here.parent.parent / "build"  # the checkout that this file is in
+    if (here / "library_path.txt").is_file():  # `pip install ./python` found it there (python/backend.py)
+        yield Path((here / "library_path.txt").read_text(encoding="utf-8").strip())
+    for prefix in (sys.prefix, "/usr/local"):  # where the loader may not look
+        yield Path(prefix, "lib")
+        yield from Path(prefix, "lib").glob("*-linux-gnu")
 
 
 def _find():
@@ -136,6 +142,9 @@ def _find():
 
 def _open():
     path = _find()
+    # Before its OpenMP is loaded: threads that spin starve each other on a busy machine (docs/troubleshooting.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:  # global: libtenon-cuda.so takes the error message and the log from it
         lib = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -150,6 +159,9 @@ def _open():
             raise LibraryError(f"{path} has no {name}: it is of another version", "build it anew with `make`") from None
         result, *arguments = [_KINDS[kind] for kind in kinds.split()]
         function.restype, function.argtypes = result, arguments
+    version = lib.tn_version().decode()
+    if version != __version__:
+        raise LibraryError(f"{path} is tenon {version}, and this package is {__version__}", "install both from one checkout")
     lib.tn_log_set(_log_function, None)
     return lib
 

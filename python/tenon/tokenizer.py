@@ -77,6 +77,16 @@ def _token_text(value):
     return value.get("content") if isinstance(value, dict) else value
 
 
+_ROLES = {"human": "user", "gpt": "assistant"}
+
+
+def with_roles(messages):
+    """ShareGPT's from and value as role and content."""
+    return [{**{key: value for key, value in one.items() if key not in ("from", "value")},
+             "role": _ROLES.get(one["from"], one["from"]), "content": one["value"]}
+            if "from" in one and "value" in one and "role" not in one else one for one in messages]
+
+
 class Tokenizer:
     """`path`: a folder with tokenizer.json, such a file, or a GGUF file. Opened at the first use, so that it can be
     sent to other processes (datasets' map)."""
@@ -190,7 +200,7 @@ class Tokenizer:
         several = bool(conversation) and not isinstance(conversation[0], dict)
         answers = []
         for messages in conversation if several else [conversation]:
-            record = {"messages": messages, "add_generation_prompt": bool(add_generation_prompt), "kwargs": variables}
+            record = {"messages": with_roles(messages), "add_generation_prompt": bool(add_generation_prompt), "kwargs": variables}
             record.update({key: value for key, value in (("tools", tools), ("documents", documents)) if value})
             answers.append(self._record(record))
         if not tokenize:
