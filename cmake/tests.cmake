@@ -34,6 +34,11 @@ add_test(NAME test_install COMMAND sh tests/e2e/test_install.sh WORKING_DIRECTOR
 set_tests_properties(test_install PROPERTIES ENVIRONMENT
   "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/cache;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:-fsanitize=address,undefined>")
 
+# The Python package; skipped aloud where there is no Python.
+add_test(NAME test_python COMMAND sh tests/e2e/test_python.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_python PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT
+  "BUILD=${CMAKE_BINARY_DIR};OMP_WAIT_POLICY=passive;XDG_CACHE_HOME=${CMAKE_BINARY_DIR}/cache;SANITIZE=$<$<BOOL:${TENON_SANITIZE}>:yes>")
+
 # bench/tokenizer_speed.sh runs it.
 add_executable(tokenizer_speed EXCLUDE_FROM_ALL bench/tokenizer_speed.c)
 target_include_directories(tokenizer_speed PRIVATE include src)

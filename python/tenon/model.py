@@ -93,6 +93,10 @@ class FastLanguageModel:
         path = Path(model_name)
         if adapter is None and _is_adapter(path):
             adapter, model_name = os.fspath(path), _base_of(path)
+        if not Path(model_name).exists():
+            raise UsageError(f"the model {model_name} does not exist",
+                             "give a Hugging Face model directory or a GGUF file; a model of the hub is downloaded "
+                             f"beforehand, e.g. `hf download {model_name} --local-dir DIR`")
         if load_in_4bit is None:
             load_in_4bit = not (load_in_8bit or load_in_16bit or load_in_fp8 or full_finetuning or _is_quantised(model_name))
         elif load_in_16bit and load_in_4bit:

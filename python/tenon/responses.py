@@ -32,19 +32,19 @@ class Marker:
         self.ids = tokenizer.encode(text, add_special_tokens=False)
 
     def spans(self, ids, text):
-        """`text` is what the ids decode to. Most markers begin and end as tokens do; where one does not, because its
-        last newline was joined to what follows, the token that holds its end counts as a part of it."""
+        """`text` is what the ids decode to. Most markers begin and end as tokens do; where one does not (its last space
+        became part of the next word), the token that its end cuts through is not counted to it."""
         found = _found(ids, self.ids)
         if len(found) == text.count(self.text):
             return [(at, at + len(self.ids)) for at in found]
         spans, at = [], text.find(self.text)
         while at >= 0:
-            spans.append((self._tokens_before(ids, at), self._tokens_before(ids, at + len(self.text), whole=True)))
+            spans.append((self._tokens_before(ids, at), self._tokens_before(ids, at + len(self.text))))
             at = text.find(self.text, at + len(self.text))
         return spans
 
-    def _tokens_before(self, ids, characters, whole=False):
-        """How many tokens lie in front of a character; with `whole` the one that it cuts through as well."""
+    def _tokens_before(self, ids, characters):
+        """How many whole tokens lie in front of a character."""
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2
@@ -52,8 +52,7 @@ class Marker:
                 low = middle + 1
             else:
                 high = middle
-        over = low > 0 and len(self.tokenizer.decode(ids[:low])) > characters
-        return low - 1 if over and not whole else low
+        return low - 1 if len(self.tokenizer.decode(ids[:low])) > characters else low
 
 
 def labels_of(ids, question, answer):

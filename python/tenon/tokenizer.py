@@ -95,7 +95,7 @@ class Tokenizer:
 
     def __init__(self, path, chat_template=None):
         self.name_or_path = os.fspath(path)
-        self._template, self._handle, self._folder, self._special = chat_template, None, None, None
+        self._template, self._handle, self._special = chat_template, None, None
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         is_gguf = Path(path).suffix == ".gguf"
         self._config = {} if is_gguf else _read_json(folder / "tokenizer_config.json")
@@ -103,13 +103,13 @@ class Tokenizer:
         self.model_max_length = self._config.get("model_max_length")
 
     def __getstate__(self):
-        return {**self.__dict__, "_handle": None, "_folder": None}
+        return {**self.__dict__, "_handle": None}
 
     # ---- The library's tokenizer -------------------------------------------------------------------------------
 
     def _open(self):
         if self._handle is None:
-            self._handle = TokenizerHandle(self._with_template() if self._template else self.name_or_path)
+            self._handle = self._with_template() if self._template else TokenizerHandle(self.name_or_path)
         return self._handle
 
     def _source(self):
@@ -117,15 +117,15 @@ class Tokenizer:
         return path if path.is_dir() else path.parent
 
     def _with_template(self):
-        """A folder of links to the tokenizer's files in which the other template stands in its template's place."""
+        """Opened from a folder of links to the tokenizer's files, in which the other template stands in its place."""
         if Path(self.name_or_path).suffix == ".gguf":
             raise UsageError("the chat template of a GGUF file's tokenizer cannot be replaced here")
-        self._folder = tempfile.TemporaryDirectory(prefix="tenon-tokenizer-")
-        for name in FILES:
-            if (self._source() / name).is_file() and name != "chat_template.jinja":
-                os.symlink((self._source() / name).resolve(), Path(self._folder.name) / name)
-        (Path(self._folder.name) / "chat_template.jinja").write_text(self._template, encoding="utf-8")
-        return self._folder.name
+        with tempfile.TemporaryDirectory(prefix="tenon-tokenizer-") as folder:
+            for name in FILES:
+                if (self._source() / name).is_file() and name != "chat_template.jinja":
+                    os.symlink((self._source() / name).resolve(), Path(folder) / name)
+            (Path(folder) / "chat_template.jinja").write_text(self._template, encoding="utf-8")
+            return TokenizerHandle(folder)
 
     def _record(self, record, add_special_tokens=True):
         answer = self._open().record(record, add_special_tokens)

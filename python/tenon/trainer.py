@@ -55,8 +55,9 @@ class SFTConfig:
     def keys(self, earlier):
         """What goes to the library: the defaults, what was said `earlier` (by key), and over both what is given here."""
         given = _by_key(self.given)
+        given.pop("dataset_text_field", None)  # datasets.py reads the records with it
         if given.get("max_steps", (None, 0))[1] in (-1, 0):
-            del given["max_steps"]
+            given.pop("max_steps", None)
         values = {**DEFAULTS, **{key: value for key, value in earlier.items() if value is not None}}
         for key, default in _INSTEAD.items():
             if key in given:
@@ -162,7 +163,6 @@ class SFTTrainer:
     def keys(self, data=True):
         """Everything that the verb `train` is told, by key."""
         keys = self.args.keys(self.model.training_keys())
-        keys.pop("dataset_text_field", None)  # the records are written with it
         if not data:
             return keys
         if self.train_dataset is None:
@@ -177,12 +177,15 @@ class SFTTrainer:
 
     def _has_completions(self):
         data = self.train_dataset
-        if self.formatting_func is not None or datasets.is_paths(data) and not str(data).endswith(".jsonl"):
+        if self.formatting_func is not None:
             return False
-        if datasets.is_path(data):
-            with open(data, encoding="utf-8") as file:
-                return '"completion"' in file.readline()
-        return "completion" in datasets.records_of(data)[0]
+        if not datasets.is_paths(data):
+            return "completion" in datasets.records_of(data)[0]
+        try:
+            with open(data if datasets.is_path(data) else data[0], encoding="utf-8") as file:
+                return '"completion"' in file.readline(1 << 20)
+        except (OSError, UnicodeError):  # the library says what is wrong with it
+            return False
 
     def _config(self, verb, keys):
         config = Config(verb)
