@@ -5,6 +5,7 @@
 
 Not a line of it needs torch. What an argument means here, or why it is refused, is in docs/python.md.
 """
+
 import json
 import sys
 from pathlib import Path
@@ -14,10 +15,7 @@ from tenon import FastLanguageModel, SFTConfig, SFTTrainer, TextStreamer, is_bfl
 root, output = Path(__file__).resolve().parent.parent, Path(sys.argv[1] if len(sys.argv) > 1 else "unsloth_style_run")
 
 model, tokenizer = FastLanguageModel.from_pretrained(
-    model_name=root / "models/islands",
-    max_seq_length=128,
-    dtype=None,
-    load_in_4bit=False,  # True is QLoRA
+    model_name=root / "models/islands", max_seq_length=128, dtype=None, load_in_4bit=False  # True is QLoRA
 )
 model = FastLanguageModel.get_peft_model(
     model,

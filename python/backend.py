@@ -2,6 +2,7 @@
 Python, so a wheel is its files and three of metadata. Where the checkout has a build/libtenon.so, its place is
 written into the wheel, so that the package works without `make install`; an installed libtenon needs nothing.
 """
+
 import base64
 import hashlib
 import io

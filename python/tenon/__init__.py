@@ -5,8 +5,17 @@
 docs/python.md has the whole of it, examples/unsloth_style.py a run. The verbs of the command line are functions
 too: tenon.train(model=…, dataset=…, output_dir=…), tenon.eval, tenon.plan, …
 """
-from .errors import (BadDataError, InterruptedRun, LibraryError, NoFitError, NumericError, StorageError, TenonError,
-                     UsageError)
+
+from .errors import (
+    BadDataError,
+    InterruptedRun,
+    LibraryError,
+    NoFitError,
+    NumericError,
+    StorageError,
+    TenonError,
+    UsageError,
+)
 from .generation import TextStreamer
 from .model import FastLanguageModel, Model
 from .tokenizer import Tokenizer

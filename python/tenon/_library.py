@@ -4,6 +4,7 @@ Ctrl-C asks a running job to stop instead of leaving a KeyboardInterrupt where n
 
 Everything the package asks of the library passes through here; no other file knows ctypes.
 """
+
 import ctypes
 import ctypes.util
 import json
@@ -161,7 +162,9 @@ def _open():
         function.restype, function.argtypes = result, arguments
     version = lib.tn_version().decode()
     if version != __version__:
-        raise LibraryError(f"{path} is tenon {version}, and this package is {__version__}", "install both from one checkout")
+        raise LibraryError(
+            f"{path} is tenon {version}, and this package is {__version__}", "install both from one checkout"
+        )
     lib.tn_log_set(_log_function, None)
     return lib
 

@@ -1,6 +1,7 @@
 """What a call is given that it does not know, and values as the library reads them. The rule of the package: an
 argument does what it says, or is said to change nothing here, or is an error with what to write instead.
 """
+
 import difflib
 import enum
 import os
@@ -71,4 +72,6 @@ def plain(name, value):
         return str(value)[len("torch.") :]
     if hasattr(value, "item"):
         return plain(name, value.item())
-    raise UsageError(f"{name}: a {type(value).__name__} is not understood here", "give a number, a text, a list or a map")
+    raise UsageError(
+        f"{name}: a {type(value).__name__} is not understood here", "give a number, a text, a list or a map"
+    )

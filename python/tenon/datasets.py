@@ -3,6 +3,7 @@ dicts, or anything with to_list() or an iterator of dicts, such as a Dataset of 
 lines into the cache, under the hash of what they say: the same records are the same file, so that a run that is
 resumed by running its script again finds its data unchanged.
 """
+
 import hashlib
 import json
 import os
@@ -58,12 +59,17 @@ def records_of(data, name="train_dataset"):
     try:
         records = list(data)
     except TypeError:
-        raise UsageError(f"{name} is a {type(data).__name__}", "give a list of dicts, a path, or an object with to_list()") from None
+        raise UsageError(
+            f"{name} is a {type(data).__name__}", "give a list of dicts, a path, or an object with to_list()"
+        ) from None
     if not records:
         raise BadDataError(f"{name} is empty")
     for i, record in enumerate(records):
         if not isinstance(record, dict):
-            raise UsageError(f"{name}[{i}] is a {type(record).__name__}, not a dict", "a record is a dict, e.g. {'text': …} or {'messages': […]}")
+            raise UsageError(
+                f"{name}[{i}] is a {type(record).__name__}, not a dict",
+                "a record is a dict, e.g. {'text': …} or {'messages': […]}",
+            )
     return records
 
 
@@ -75,7 +81,9 @@ def formatted(records, function, name="formatting_func"):
     else:
         texts = list(function({key: [record.get(key) for record in records] for key in records[0]}))
     if len(texts) != len(records) or not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{name} gives {len(texts)} texts for {len(records)} records", "it gives one text for each record")
+        raise UsageError(
+            f"{name} gives {len(texts)} texts for {len(records)} records", "it gives one text for each record"
+        )
     return [{"text": text} for text in texts]
 
 
@@ -88,7 +96,9 @@ def chosen(records, text_field="text"):
     elif text_field in keys:
         wanted = {text_field: "text"}
     elif text_field not in (None, "", "text", "messages"):
-        raise UsageError(f"dataset_text_field: records have no '{text_field}'", f"they have {', '.join(map(str, keys))}")
+        raise UsageError(
+            f"dataset_text_field: records have no '{text_field}'", f"they have {', '.join(map(str, keys))}"
+        )
     else:
         return records
     for i, record in enumerate(records):

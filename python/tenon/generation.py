@@ -2,6 +2,7 @@
 
 Greedy unless sampling is asked for: do_sample=True, or a temperature, top_p, top_k or min_p without do_sample=False.
 """
+
 import sys
 
 from .arguments import ignored, refuse, refuse_unknown
@@ -19,7 +20,9 @@ def rows_of(ids, attention_mask):
     if hasattr(ids, "get"):
         ids, attention_mask = ids.get("input_ids"), ids.get("attention_mask", attention_mask)
     if ids is None:
-        raise UsageError("generate: nothing to continue", "give input_ids: tokenizer(text) or tokenizer.apply_chat_template(…)")
+        raise UsageError(
+            "generate: nothing to continue", "give input_ids: tokenizer(text) or tokenizer.apply_chat_template(…)"
+        )
     rows = to_list(ids)
     if rows and isinstance(rows[0], int):
         rows = [rows]
@@ -35,16 +38,31 @@ def rows_of(ids, attention_mask):
     return [[token for token, seen in zip(row, mask) if seen] for row, mask in zip(rows, masks)]
 
 
-def sampling(max_new_tokens=None, do_sample=None, temperature=None, top_p=None, top_k=None, min_p=None,
-             repetition_penalty=None, seed=None, **_):
+def sampling(
+    max_new_tokens=None,
+    do_sample=None,
+    temperature=None,
+    top_p=None,
+    top_k=None,
+    min_p=None,
+    repetition_penalty=None,
+    seed=None,
+    **_,
+):
     """The library's keys, every one of them: an open generator keeps what it was told before."""
     asked = any(value is not None for value in (top_p, top_k, min_p)) or temperature not in (None, 0)
     sample = asked if do_sample is None else do_sample
     if sample and temperature == 0:
         raise UsageError("generate: do_sample=True with temperature=0", "leave out do_sample for the likeliest tokens")
     if do_sample is False and asked:
-        ignored("generate", "do_sample=False takes the likeliest token", temperature=temperature, top_p=top_p,
-                top_k=top_k, min_p=min_p)
+        ignored(
+            "generate",
+            "do_sample=False takes the likeliest token",
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+        )
     return {
         "max_new_tokens": 256 if max_new_tokens is None else max_new_tokens,
         "temperature": 0 if not sample else 1 if temperature is None else temperature,
@@ -57,16 +75,22 @@ def sampling(max_new_tokens=None, do_sample=None, temperature=None, top_p=None, 
 
 
 def check(unknown, use_cache=None, pad_token_id=None, eos_token_id=None, tokenizer=None):
-    for name, value, allowed in (("num_return_sequences", 1, (None, 1)), ("num_beams", 1, (None, 1)),
-                                 ("return_dict_in_generate", False, (None, False)),
-                                 ("synced_gpus", False, (None, False))):
+    for name, value, allowed in (
+        ("num_return_sequences", 1, (None, 1)),
+        ("num_beams", 1, (None, 1)),
+        ("return_dict_in_generate", False, (None, False)),
+        ("synced_gpus", False, (None, False)),
+    ):
         refuse("generate", name, unknown.pop(name, value), allowed, "leave it out")
     refuse_unknown("generate", unknown, _KNOWN)
     if use_cache is False:
         ignored("generate", "keys and values are always kept", use_cache="False")
     given = eos_token_id if isinstance(eos_token_id, (list, tuple)) else [eos_token_id]
     if tokenizer is not None and any(one not in (None, tokenizer.eos_token_id) for one in given):
-        raise UsageError(f"generate: eos_token_id={eos_token_id}", "leave it out: it stops at the model's own, which generation_config.json lists")
+        raise UsageError(
+            f"generate: eos_token_id={eos_token_id}",
+            "leave it out: it stops at the model's own, which generation_config.json lists",
+        )
 
 
 class TextStreamer:
@@ -84,7 +108,10 @@ def run(generator, tokenizer, ids, attention_mask, streamer, max_length, argumen
     """Each row and what it goes on with, as rows of ids."""
     rows, answers = rows_of(ids, attention_mask), []
     if streamer is not None and not hasattr(streamer, "on_finalized_text"):
-        raise UsageError("generate: streamer has no on_finalized_text(text, stream_end)", "tenon.TextStreamer has, and Transformers' have")
+        raise UsageError(
+            "generate: streamer has no on_finalized_text(text, stream_end)",
+            "tenon.TextStreamer has, and Transformers' have",
+        )
     if streamer is not None and len(rows) != 1:
         raise UsageError(f"generate: a streamer with {len(rows)} prompts", "give one")
     for row in rows:

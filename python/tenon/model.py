@@ -4,6 +4,7 @@ A Model is no weights in memory but what is known of them: where the base lies, 
 belongs to it and how a fresh one is to be made. The library opens it when there is work: SFTTrainer.train, generate,
 and each way of saving. What stays open between calls is the generator, until training begins or for_training() ends it.
 """
+
 import json
 import os
 import tempfile
@@ -18,8 +19,18 @@ from .tokenizer import Tokenizer, copy_file
 LORA = {"lora_r": 16, "lora_alpha": 16, "lora_dropout": 0}  # Unsloth's defaults, which are not all the library's
 
 # quantization_method of save_pretrained_gguf: ours, or why not.
-_GGUF = {"fast_quantized": "q8_0", "not_quantized": "", "f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0",
-         "q4_0": "q4_0", "q4_k": "q4_k", "q6_k": "q6_k", "gguf": ""}  # "" = as the base is stored
+_GGUF = {
+    "fast_quantized": "q8_0",
+    "not_quantized": "",
+    "f32": "f32",
+    "f16": "f16",
+    "bf16": "bf16",
+    "q8_0": "q8_0",
+    "q4_0": "q4_0",
+    "q4_k": "q4_k",
+    "q6_k": "q6_k",
+    "gguf": "",
+}  # "" = as the base is stored
 
 
 def _is_adapter(path):
@@ -32,8 +43,10 @@ def _base_of(adapter):
     except (OSError, ValueError) as error:
         raise UsageError(f"{adapter}: adapter_config.json cannot be read: {error}") from None
     if not config.get("base_model_name_or_path"):
-        raise UsageError(f"{adapter}: its adapter_config.json does not say which model it belongs to",
-                         "from_pretrained(BASE, adapter=DIRECTORY)")
+        raise UsageError(
+            f"{adapter}: its adapter_config.json does not say which model it belongs to",
+            "from_pretrained(BASE, adapter=DIRECTORY)",
+        )
     return config["base_model_name_or_path"]
 
 
@@ -69,41 +82,82 @@ def _check(verb, keys):
 
 class FastLanguageModel:
     @staticmethod
-    def from_pretrained(model_name=None, max_seq_length=None, dtype=None, load_in_4bit=None, load_in_8bit=False,
-                        load_in_16bit=False, load_in_fp8=False, full_finetuning=False, token=None,
-                        device_map="sequential", rope_scaling=None, trust_remote_code=False, revision=None,
-                        fix_tokenizer=True, use_gradient_checkpointing=None, use_exact_model_name=False,
-                        fast_inference=False, resize_model_vocab=None, random_state=None, attn_implementation=None,
-                        local_files_only=True, adapter=None, **keys):
+    def from_pretrained(
+        model_name=None,
+        max_seq_length=None,
+        dtype=None,
+        load_in_4bit=None,
+        load_in_8bit=False,
+        load_in_16bit=False,
+        load_in_fp8=False,
+        full_finetuning=False,
+        token=None,
+        device_map="sequential",
+        rope_scaling=None,
+        trust_remote_code=False,
+        revision=None,
+        fix_tokenizer=True,
+        use_gradient_checkpointing=None,
+        use_exact_model_name=False,
+        fast_inference=False,
+        resize_model_vocab=None,
+        random_state=None,
+        attn_implementation=None,
+        local_files_only=True,
+        adapter=None,
+        **keys,
+    ):
         """(model, tokenizer) of a model directory, a GGUF file, or an adapter's directory, whose base its
         configuration names. load_in_4bit=None is Unsloth's True, unless another precision is asked for or the base is
         quantised already; max_seq_length=None is 2048, or the model's trained length where that is less. `keys` are
         further keys of tenon: threads, memory_limit, device, chat_template."""
         where = "from_pretrained"
         known = keys_of("chat")
-        refuse_unknown(where, [one for one in keys if one not in known or known[one] in generation._KNOWN],
-                       [*known, "model_name", "max_seq_length", "device_map", "full_finetuning"])
+        refuse_unknown(
+            where,
+            [one for one in keys if one not in known or known[one] in generation._KNOWN],
+            [*known, "model_name", "max_seq_length", "device_map", "full_finetuning"],
+        )
         refuse(where, "fast_inference", fast_inference, (None, False), "leave it out: generate needs nothing for it")
         refuse(where, "resize_model_vocab", resize_model_vocab, (None,), "give a base that has the tokens already")
-        ignored(where, "the model is read from the path as it lies there", token=token, revision=revision,
-                trust_remote_code=trust_remote_code)
+        ignored(
+            where,
+            "the model is read from the path as it lies there",
+            token=token,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
         ignored(where, "the device's kernels are used", attn_implementation=attn_implementation)
         if not model_name:
-            raise UsageError("from_pretrained needs model_name", "give a model directory, a GGUF file or an adapter's directory")
+            raise UsageError(
+                "from_pretrained needs model_name", "give a model directory, a GGUF file or an adapter's directory"
+            )
         path = Path(model_name)
         if adapter is None and _is_adapter(path):
             adapter, model_name = os.fspath(path), _base_of(path)
         if not Path(model_name).exists():
-            raise UsageError(f"the model {model_name} does not exist",
-                             "give a Hugging Face model directory or a GGUF file; a model of the hub is downloaded "
-                             f"beforehand, e.g. `hf download {model_name} --local-dir DIR`")
+            raise UsageError(
+                f"the model {model_name} does not exist",
+                "give a Hugging Face model directory or a GGUF file; a model of the hub is downloaded "
+                f"beforehand, e.g. `hf download {model_name} --local-dir DIR`",
+            )
         if load_in_4bit is None:
-            load_in_4bit = not (load_in_8bit or load_in_16bit or load_in_fp8 or full_finetuning or _is_quantised(model_name))
+            load_in_4bit = not (
+                load_in_8bit or load_in_16bit or load_in_fp8 or full_finetuning or _is_quantised(model_name)
+            )
         elif load_in_16bit and load_in_4bit:
             raise UsageError("from_pretrained: load_in_4bit and load_in_16bit are both True", "keep one of the two")
-        loading = {"model": model_name, "adapter": adapter, "max_length": max_seq_length, "dtype": dtype,
-                   "load_in_4bit": load_in_4bit, "load_in_8bit": load_in_8bit, "load_in_fp8": load_in_fp8,
-                   "rope_scaling": rope_scaling, "device": _device(device_map)}
+        loading = {
+            "model": model_name,
+            "adapter": adapter,
+            "max_length": max_seq_length,
+            "dtype": dtype,
+            "load_in_4bit": load_in_4bit,
+            "load_in_8bit": load_in_8bit,
+            "load_in_fp8": load_in_fp8,
+            "rope_scaling": rope_scaling,
+            "device": _device(device_map),
+        }
         loading = {key: value for key, value in loading.items() if value is not None}
         for name, value in keys.items():
             if known[name] in loading:
@@ -111,8 +165,11 @@ class FastLanguageModel:
             loading[known[name]] = value
         model = Model(plain(where, loading), full_finetuning)
         if use_gradient_checkpointing is not None or random_state is not None:
-            model.training = {key: value for key, value in (("gradient_checkpointing", use_gradient_checkpointing),
-                                                            ("seed", random_state)) if value is not None}
+            model.training = {
+                key: value
+                for key, value in (("gradient_checkpointing", use_gradient_checkpointing), ("seed", random_state))
+                if value is not None
+            }
         if full_finetuning and adapter:
             raise UsageError("from_pretrained: full_finetuning of an adapter", "merge it first: save_pretrained_merged")
         model.open_tokenizer()
@@ -126,13 +183,22 @@ class FastLanguageModel:
         modules_to_save, use_gradient_checkpointing, random_state, … (`tenon help train` has them all). Left out they
         are Unsloth's: r=16, lora_alpha=16, every linear module."""
         if not isinstance(model, Model):
-            raise UsageError(f"get_peft_model: a {type(model).__name__} is no model of tenon's", "give what from_pretrained gave")
+            raise UsageError(
+                f"get_peft_model: a {type(model).__name__} is no model of tenon's", "give what from_pretrained gave"
+            )
         if model.full:
-            raise UsageError("get_peft_model: the model was opened with full_finetuning=True, which trains all of it", "leave one of the two out")
+            raise UsageError(
+                "get_peft_model: the model was opened with full_finetuning=True, which trains all of it",
+                "leave one of the two out",
+            )
         names = keys_of("train")
         arguments.pop("max_seq_length", None)  # Unsloth takes no notice of it either: from_pretrained's counts
         arguments.pop("temporary_location", None)
-        given = {names.get(name, name): value for name, value in plain("get_peft_model", arguments).items() if value not in (None, {}, [])}
+        given = {
+            names.get(name, name): value
+            for name, value in plain("get_peft_model", arguments).items()
+            if value not in (None, {}, [])
+        }
         if model.adapter:
             model.lora, model.fresh = given, False
         else:
@@ -191,7 +257,10 @@ class Model:
 
     def training_keys(self):
         if not self.full and not self.fresh and not self.adapter:
-            raise UsageError("the model has nothing that trains", "FastLanguageModel.get_peft_model(model) adds an adapter; full_finetuning=True trains all of it")
+            raise UsageError(
+                "the model has nothing that trains",
+                "FastLanguageModel.get_peft_model(model) adds an adapter; full_finetuning=True trains all of it",
+            )
         return {**self.keys(), **self.training, **self.lora, **({"full_finetuning": True} if self.full else {})}
 
     def plan(self, **keys):
@@ -204,7 +273,9 @@ class Model:
 
     def print_trainable_parameters(self):
         trainable, everything = self.get_nb_trainable_parameters()
-        print(f"trainable params: {trainable:,} || all params: {everything:,} || trainable%: {100 * trainable / everything:.4f}")
+        print(
+            f"trainable params: {trainable:,} || all params: {everything:,} || trainable%: {100 * trainable / everything:.4f}"
+        )
 
     def to(self, *_, **__):
         return self
@@ -241,15 +312,39 @@ class Model:
             self._generator[1].close()
         self._generator = None
 
-    def generate(self, input_ids=None, attention_mask=None, inputs=None, max_new_tokens=None, max_length=None,
-                 do_sample=None, temperature=None, top_p=None, top_k=None, min_p=None, repetition_penalty=None,
-                 seed=None, streamer=None, use_cache=None, pad_token_id=None, eos_token_id=None, **unknown):
+    def generate(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs=None,
+        max_new_tokens=None,
+        max_length=None,
+        do_sample=None,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        min_p=None,
+        repetition_penalty=None,
+        seed=None,
+        streamer=None,
+        use_cache=None,
+        pad_token_id=None,
+        eos_token_id=None,
+        **unknown,
+    ):
         """Rows of ids, each a prompt and what it goes on with, one prompt after the other. Greedy unless sampling is
         asked for; 256 new tokens at most unless said."""
         generation.check(unknown, use_cache, pad_token_id, eos_token_id, self.tokenizer)
-        arguments = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature,
-                     "top_p": top_p, "top_k": top_k, "min_p": min_p, "repetition_penalty": repetition_penalty,
-                     "seed": seed}
+        arguments = {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": do_sample,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+        }
         ids = inputs if input_ids is None else input_ids
         return generation.run(self._open(), self.tokenizer, ids, attention_mask, streamer, max_length, arguments)
 
@@ -261,20 +356,30 @@ class Model:
             return self.name_or_path
         if self.adapter:
             return self.adapter
-        raise UsageError("there is nothing to save: the model has no trained adapter yet", "train it first: SFTTrainer(…).train()")
+        raise UsageError(
+            "there is nothing to save: the model has no trained adapter yet", "train it first: SFTTrainer(…).train()"
+        )
 
     def save_pretrained(self, save_directory, **arguments):
         """Copies the adapter (of a full fine-tune the model), which Transformers, PEFT and vLLM load."""
         drop_upload(arguments)
-        refuse("save_pretrained", "safe_serialization", arguments.pop("safe_serialization", True), (None, True), "leave it out: nothing else is written")
+        refuse(
+            "save_pretrained",
+            "safe_serialization",
+            arguments.pop("safe_serialization", True),
+            (None, True),
+            "leave it out: nothing else is written",
+        )
         arguments.pop("max_shard_size", None)
         refuse_unknown("save_pretrained", arguments, ["save_directory", "safe_serialization"])
         source, target = Path(self._result()), Path(save_directory)
         target.mkdir(parents=True, exist_ok=True)
         wanted = ("adapter_",) if not self.full else ("model", "config.json", "generation_config.json")
         # The configuration last: a folder without it is no adapter.
-        for file in sorted((one for one in source.iterdir() if one.is_file() and one.name.startswith(wanted)),
-                           key=lambda one: one.name.endswith("config.json")):
+        for file in sorted(
+            (one for one in source.iterdir() if one.is_file() and one.name.startswith(wanted)),
+            key=lambda one: one.name.endswith("config.json"),
+        ):
             if not (target / file.name).exists() or not file.samefile(target / file.name):
                 copy_file(file, target / file.name)
 
@@ -292,7 +397,9 @@ class Model:
             self._verb("merge", output_dir=save_directory)
         else:
             self._merge_4bit(Path(save_directory))
-        if isinstance(tokenizer, Tokenizer) and (tokenizer.replaced_template or Path(tokenizer.name_or_path).suffix != ".gguf"):
+        if isinstance(tokenizer, Tokenizer) and (
+            tokenizer.replaced_template or Path(tokenizer.name_or_path).suffix != ".gguf"
+        ):
             tokenizer.save_pretrained(save_directory)
         return os.fspath(save_directory)
 
@@ -309,7 +416,13 @@ class Model:
     def save_pretrained_gguf(self, save_directory, tokenizer=None, quantization_method="fast_quantized", **arguments):
         """base + adapter as GGUF files in the directory, one for each method; their paths."""
         self._drop_saving("save_pretrained_gguf", arguments)
-        refuse("save_pretrained_gguf", "first_conversion", arguments.pop("first_conversion", None), (None, "f16", "bf16", "f32"), "leave it out")
+        refuse(
+            "save_pretrained_gguf",
+            "first_conversion",
+            arguments.pop("first_conversion", None),
+            (None, "f16", "bf16", "f32"),
+            "leave it out",
+        )
         refuse_unknown("save_pretrained_gguf", arguments, ["save_directory", "tokenizer", "quantization_method"])
         methods = [quantization_method] if isinstance(quantization_method, str) else list(quantization_method)
         for method in methods:
@@ -317,7 +430,8 @@ class Model:
                 raise UsageError(
                     f"save_pretrained_gguf: quantization_method={method!r} is not written here",
                     f"it is one of {', '.join(_GGUF)} (each for all matrices; q4_k_m and the like are mixtures: write "
-                    "bf16 and run llama-quantize)")
+                    "bf16 and run llama-quantize)",
+                )
         paths = []
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         for method in methods:
@@ -332,8 +446,16 @@ class Model:
         drop_upload(arguments)
         for name in ("maximum_memory_usage", "temporary_location", "max_shard_size", "is_main_process"):
             arguments.pop(name, None)
-        refuse(where, "safe_serialization", arguments.pop("safe_serialization", True), (None, True), "leave it out: nothing else is written")
-        refuse_unknown(where, {} if where.endswith("gguf") else arguments, ["save_directory", "tokenizer", "save_method"])
+        refuse(
+            where,
+            "safe_serialization",
+            arguments.pop("safe_serialization", True),
+            (None, True),
+            "leave it out: nothing else is written",
+        )
+        refuse_unknown(
+            where, {} if where.endswith("gguf") else arguments, ["save_directory", "tokenizer", "save_method"]
+        )
 
     def _verb(self, function, **keys):
         """A verb that writes a model, from the model as it is now."""

@@ -7,6 +7,7 @@ chats to `text` has told nobody where the answers are; there the markers say it.
 A token is labelled from the one behind `response_part` up to the one in front of the next `instruction_part`, or the
 end of the record; both markers, and what is in front of the first answer, have no loss.
 """
+
 import json
 import os
 import tempfile

@@ -3,6 +3,7 @@
 Ids come as lists, never as tensors: `return_tensors` gives `Ids`, a list of rows that knows its shape and takes
 `.to(device)`, so that a notebook's lines run as they are and torch is not needed. Nothing is ever padded.
 """
+
 import json
 import os
 import shutil
@@ -82,9 +83,18 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 
 def with_roles(messages):
     """ShareGPT's from and value as role and content."""
-    return [{**{key: value for key, value in one.items() if key not in ("from", "value")},
-             "role": _ROLES.get(one["from"], one["from"]), "content": one["value"]}
-            if "from" in one and "value" in one and "role" not in one else one for one in messages]
+    return [
+        (
+            {
+                **{key: value for key, value in one.items() if key not in ("from", "value")},
+                "role": _ROLES.get(one["from"], one["from"]),
+                "content": one["value"],
+            }
+            if "from" in one and "value" in one and "role" not in one
+            else one
+        )
+        for one in messages
+    ]
 
 
 class Tokenizer:
@@ -141,14 +151,29 @@ class Tokenizer:
         ids = self._record({"text": text}, add_special_tokens)["ids"]
         return ids[:max_length] if truncation and max_length else ids
 
-    def __call__(self, text=None, text_pair=None, add_special_tokens=True, padding=False, truncation=False,
-                 max_length=None, return_tensors=None, return_attention_mask=True, padding_side=None, images=None,
-                 **unknown):
+    def __call__(
+        self,
+        text=None,
+        text_pair=None,
+        add_special_tokens=True,
+        padding=False,
+        truncation=False,
+        max_length=None,
+        return_tensors=None,
+        return_attention_mask=True,
+        padding_side=None,
+        images=None,
+        **unknown,
+    ):
         refuse_unknown("tokenizer", unknown, _CALL)
         refuse("tokenizer", "text_pair", text_pair, (None,), "give one text; join the two beforehand")
         refuse("tokenizer", "images", images, (None,), "pictures are trained and evaluated on, not generated from")
-        ignored("tokenizer", "nothing is ever padded; rows have the lengths of their texts", padding=padding,
-                padding_side=padding_side)
+        ignored(
+            "tokenizer",
+            "nothing is ever padded; rows have the lengths of their texts",
+            padding=padding,
+            padding_side=padding_side,
+        )
         several = isinstance(text, (list, tuple))
         rows = [self._ids(one, add_special_tokens, truncation, max_length) for one in (text if several else [text])]
         masks = [[1] * len(row) for row in rows]
@@ -186,21 +211,50 @@ class Tokenizer:
 
     # ---- Chats ---------------------------------------------------------------------------------------------------
 
-    def apply_chat_template(self, conversation, tools=None, documents=None, chat_template=None,
-                            add_generation_prompt=False, continue_final_message=False, tokenize=True, padding=False,
-                            truncation=False, max_length=None, return_tensors=None, return_dict=False, **variables):
+    def apply_chat_template(
+        self,
+        conversation,
+        tools=None,
+        documents=None,
+        chat_template=None,
+        add_generation_prompt=False,
+        continue_final_message=False,
+        tokenize=True,
+        padding=False,
+        truncation=False,
+        max_length=None,
+        return_tensors=None,
+        return_dict=False,
+        **variables,
+    ):
         """Text, or ids with `tokenize`. `variables` are the template's own (enable_thinking=False, …)."""
         if continue_final_message:
             raise UsageError("continue_final_message is not known here", "add_generation_prompt=True begins an answer")
         if chat_template is not None:
             return Tokenizer(self.name_or_path, chat_template).apply_chat_template(
-                conversation, tools, documents, None, add_generation_prompt, False, tokenize, padding, truncation,
-                max_length, return_tensors, return_dict, **variables)
+                conversation,
+                tools,
+                documents,
+                None,
+                add_generation_prompt,
+                False,
+                tokenize,
+                padding,
+                truncation,
+                max_length,
+                return_tensors,
+                return_dict,
+                **variables,
+            )
         conversation = to_list(conversation)
         several = bool(conversation) and not isinstance(conversation[0], dict)
         answers = []
         for messages in conversation if several else [conversation]:
-            record = {"messages": with_roles(messages), "add_generation_prompt": bool(add_generation_prompt), "kwargs": variables}
+            record = {
+                "messages": with_roles(messages),
+                "add_generation_prompt": bool(add_generation_prompt),
+                "kwargs": variables,
+            }
             record.update({key: value for key, value in (("tools", tools), ("documents", documents)) if value})
             answers.append(self._record(record))
         if not tokenize:
@@ -296,12 +350,19 @@ class Tokenizer:
         drop_upload(unknown)
         refuse_unknown("tokenizer.save_pretrained", unknown, ["save_directory"])
         if Path(self.name_or_path).suffix == ".gguf":
-            raise UsageError("the tokenizer of a GGUF file stays in it", "save_pretrained_merged writes one beside the model")
+            raise UsageError(
+                "the tokenizer of a GGUF file stays in it", "save_pretrained_merged writes one beside the model"
+            )
         folder, written = Path(save_directory), []
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             source = self._source() / name
-            if source.is_file() and not (folder / name).exists() or source.is_file() and not source.samefile(folder / name):
+            if (
+                source.is_file()
+                and not (folder / name).exists()
+                or source.is_file()
+                and not source.samefile(folder / name)
+            ):
                 copy_file(source, folder / name)
                 written.append(str(folder / name))
         if self._template:

@@ -4,6 +4,7 @@ Arguments go to the library by their own names, which knows those of Transformer
 (docs/coming-from.md): each is read, or said to change nothing here, or refused. What SFTConfig leaves out has the
 values that Unsloth gives it, DEFAULTS below; what neither says is tenon's.
 """
+
 import collections
 import os
 import time
@@ -114,38 +115,78 @@ _NO = {
 }
 
 
+def _records(data, name):
+    """Paths as they are, all else as a list of dicts."""
+    return data if data is None or datasets.is_paths(data) else datasets.records_of(data, name)
+
+
 class SFTTrainer:
-    def __init__(self, model=None, args=None, train_dataset=None, eval_dataset=None, tokenizer=None,
-                 processing_class=None, data_collator=None, formatting_func=None, callbacks=None,
-                 dataset_text_field=None, max_seq_length=None, packing=None, dataset_num_proc=None, **arguments):
+    def __init__(
+        self,
+        model=None,
+        args=None,
+        train_dataset=None,
+        eval_dataset=None,
+        tokenizer=None,
+        processing_class=None,
+        data_collator=None,
+        formatting_func=None,
+        callbacks=None,
+        dataset_text_field=None,
+        max_seq_length=None,
+        packing=None,
+        dataset_num_proc=None,
+        **arguments,
+    ):
         for name, remedy in _NO.items():
             value = arguments.pop(name, None)
             refuse("SFTTrainer", name, value, (None, (None, None)), remedy)
         if not isinstance(model, Model):
-            raise UsageError(f"SFTTrainer: model is a {type(model).__name__}", "give what FastLanguageModel.from_pretrained gave")
+            raise UsageError(
+                f"SFTTrainer: model is a {type(model).__name__}", "give what FastLanguageModel.from_pretrained gave"
+            )
         if args is not None and not isinstance(args, (SFTConfig, dict)):
-            raise UsageError(f"SFTTrainer: args is a {type(args).__module__}.{type(args).__name__}",
-                             "from tenon import SFTConfig (or TrainingArguments), which takes the same names")
+            raise UsageError(
+                f"SFTTrainer: args is a {type(args).__module__}.{type(args).__name__}",
+                "from tenon import SFTConfig (or TrainingArguments), which takes the same names",
+            )
         given = tokenizer if tokenizer is not None else processing_class
         if given is not None and not isinstance(given, Tokenizer):
-            raise UsageError(f"SFTTrainer: tokenizer is a {type(given).__name__}", "give what FastLanguageModel.from_pretrained gave")
-        if data_collator is not None and type(data_collator).__name__ not in ("DataCollatorForSeq2Seq", "DataCollatorForLanguageModeling"):
-            raise UsageError(f"SFTTrainer: a {type(data_collator).__name__} would change what is trained, and is not called here",
-                             "train_on_responses_only(trainer, instruction_part=…, response_part=…) for the loss on answers")
+            raise UsageError(
+                f"SFTTrainer: tokenizer is a {type(given).__name__}", "give what FastLanguageModel.from_pretrained gave"
+            )
+        if data_collator is not None and type(data_collator).__name__ not in (
+            "DataCollatorForSeq2Seq",
+            "DataCollatorForLanguageModeling",
+        ):
+            raise UsageError(
+                f"SFTTrainer: a {type(data_collator).__name__} would change what is trained, and is not called here",
+                "train_on_responses_only(trainer, instruction_part=…, response_part=…) for the loss on answers",
+            )
         ignored("SFTTrainer", "nothing is ever padded", data_collator=data_collator)
         args = SFTConfig(**args) if isinstance(args, dict) else args or SFTConfig()
-        also = {"dataset_text_field": dataset_text_field, "max_seq_length": max_seq_length, "packing": packing,
-                "dataset_num_proc": dataset_num_proc, **arguments}
+        also = {
+            "dataset_text_field": dataset_text_field,
+            "max_seq_length": max_seq_length,
+            "packing": packing,
+            "dataset_num_proc": dataset_num_proc,
+            **arguments,
+        }
         also = {name: value for name, value in also.items() if value is not None}
         for key, (name, value) in _by_key(also).items():
             before = _by_key(args.given).get(key, (name, value))
             if before[1] != plain(name, value):
                 raise UsageError(f"SFTTrainer: {name} is {value} here and {before[1]} in args", "keep one of the two")
         names = {key for key in _by_key(also)}
-        self.args = SFTConfig(**{**{name: value for key, (name, value) in _by_key(args.given).items() if key not in names}, **also})
+        self.args = SFTConfig(
+            **{**{name: value for key, (name, value) in _by_key(args.given).items() if key not in names}, **also}
+        )
         self.model, self.tokenizer = model, given if given is not None else model.tokenizer
         model.tokenizer = self.tokenizer
-        self.train_dataset, self.eval_dataset, self.formatting_func = train_dataset, eval_dataset, formatting_func
+        self.train_dataset, self.eval_dataset = _records(train_dataset, "train_dataset"), _records(
+            eval_dataset, "eval_dataset"
+        )
+        self.formatting_func = formatting_func
         self.callbacks, self.state = list(callbacks or []), _State()
         self.control = types.SimpleNamespace(should_training_stop=False)
         self._losses, self._saved = [], None
@@ -166,7 +207,9 @@ class SFTTrainer:
         if not data:
             return keys
         if self.train_dataset is None:
-            raise UsageError("SFTTrainer has no train_dataset", "give a list of dicts, a path, or an object with to_list()")
+            raise UsageError(
+                "SFTTrainer has no train_dataset", "give a list of dicts, a path, or an object with to_list()"
+            )
         keys["dataset"] = self._files(self.train_dataset, "train_dataset")
         # TRL's default for records of prompt and completion.
         if "train_on_responses_only" not in _by_key(self.args.given) and self._has_completions():
@@ -180,7 +223,7 @@ class SFTTrainer:
         if self.formatting_func is not None:
             return False
         if not datasets.is_paths(data):
-            return "completion" in datasets.records_of(data)[0]
+            return "completion" in data[0]
         try:
             with open(data if datasets.is_path(data) else data[0], encoding="utf-8") as file:
                 return '"completion"' in file.readline(1 << 20)
@@ -202,13 +245,17 @@ class SFTTrainer:
         """Trains, and leaves the result in args.output_dir; the model has it from then on."""
         keys = self.keys()
         if resume_from_checkpoint:
-            keys["resume_from_checkpoint"] = "auto" if resume_from_checkpoint is True else os.fspath(resume_from_checkpoint)
+            keys["resume_from_checkpoint"] = (
+                "auto" if resume_from_checkpoint is True else os.fspath(resume_from_checkpoint)
+            )
         self.model.close()
         self._losses, self._saved, self.control.should_training_stop = [], None, False
         self.state, started = _State(), time.monotonic()
         self._tell("on_train_begin")
         try:
-            answer = call("train", self._config("train", keys), self._on_event, lambda: self.control.should_training_stop)
+            answer = call(
+                "train", self._config("train", keys), self._on_event, lambda: self.control.should_training_stop
+            )
         except InterruptedRun:
             if not self.control.should_training_stop:
                 raise
@@ -221,9 +268,14 @@ class SFTTrainer:
 
     def _output(self, answer, seconds):
         loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
-        metrics = {"train_runtime": seconds, "train_loss": loss, "train_tokens": answer["tokens"],
-                   "train_tokens_per_second": answer["tokens"] / seconds if seconds else 0,
-                   "train_steps_per_second": len(self._losses) / seconds if seconds else 0, "epoch": self.state.epoch}
+        metrics = {
+            "train_runtime": seconds,
+            "train_loss": loss,
+            "train_tokens": answer["tokens"],
+            "train_tokens_per_second": answer["tokens"] / seconds if seconds else 0,
+            "train_steps_per_second": len(self._losses) / seconds if seconds else 0,
+            "epoch": self.state.epoch,
+        }
         return TrainOutput(self.state.global_step, loss, metrics)
 
     def _on_event(self, event):
@@ -235,8 +287,15 @@ class SFTTrainer:
         if event.kind == STEP:
             state.epoch = event.epoch
             self._losses.append(event.loss)
-            self._log({"loss": event.loss, "grad_norm": event.grad_norm, "learning_rate": event.learning_rate,
-                       "epoch": event.epoch, "step": event.step})
+            self._log(
+                {
+                    "loss": event.loss,
+                    "grad_norm": event.grad_norm,
+                    "learning_rate": event.learning_rate,
+                    "epoch": event.epoch,
+                    "step": event.step,
+                }
+            )
             self._tell("on_step_end")
         elif event.kind == EVAL:
             logs = {"eval_loss": event.loss, "epoch": state.epoch, "step": event.step}
@@ -264,7 +323,14 @@ class SFTTrainer:
             raise UsageError("evaluate: there is no eval_dataset", "give one to SFTTrainer or to evaluate")
         self.model.close()
         with silence():  # a note that the training's own keys are not used
-            config = self._config("eval", {**self.keys(data=False), "dataset": self._files(data, "eval_dataset"), "eval_dataset": None})
+            config = self._config(
+                "eval",
+                {
+                    **self.keys(data=False),
+                    "dataset": self._files(_records(data, "eval_dataset"), "eval_dataset"),
+                    "eval_dataset": None,
+                },
+            )
         answer = call("eval", config)
         return {f"eval_{key}": answer[key] for key in ("loss", "perplexity", "tokens", "records")}
 
@@ -275,8 +341,15 @@ class SFTTrainer:
         self.model.push_to_hub()
 
 
-def train_on_responses_only(trainer, instruction_part=None, response_part=None, tokenizer=None, force_match=True,
-                            num_proc=None, return_function=False):
+def train_on_responses_only(
+    trainer,
+    instruction_part=None,
+    response_part=None,
+    tokenizer=None,
+    force_match=True,
+    num_proc=None,
+    return_function=False,
+):
     """Loss on answers alone. With both parts, the texts that begin a question and an answer in the rendered chat, the
     records become input_ids and labels (trainer.train_dataset[i] shows them); without, conversations are masked by the
     library, which follows the chat template."""
@@ -284,12 +357,18 @@ def train_on_responses_only(trainer, instruction_part=None, response_part=None, 
     if not isinstance(trainer, SFTTrainer):
         raise UsageError(f"train_on_responses_only: a {type(trainer).__name__} is no SFTTrainer of tenon's")
     if (instruction_part is None) != (response_part is None):
-        raise UsageError("train_on_responses_only: one of instruction_part and response_part is missing", "give both, or neither for records with conversations")
+        raise UsageError(
+            "train_on_responses_only: one of instruction_part and response_part is missing",
+            "give both, or neither for records with conversations",
+        )
     keys = trainer.keys()
     if instruction_part is None:
-        first = None if datasets.is_paths(trainer.train_dataset) else datasets.records_of(trainer.train_dataset)[0]
-        if trainer.formatting_func is not None or first is not None and "text" in first:
-            raise UsageError("train_on_responses_only: texts do not say where their answers are", "give instruction_part and response_part, or records with messages")
+        data = trainer.train_dataset
+        if trainer.formatting_func is not None or not datasets.is_paths(data) and "text" in data[0]:
+            raise UsageError(
+                "train_on_responses_only: texts do not say where their answers are",
+                "give instruction_part and response_part, or records with messages",
+            )
         trainer.args.train_on_responses_only = True
         return trainer
     own = {key: value for key, value in keys.items() if key not in ("eval_dataset", "eval_split")}
@@ -297,7 +376,11 @@ def train_on_responses_only(trainer, instruction_part=None, response_part=None, 
         for name in ("train_dataset", "eval_dataset"):
             if getattr(trainer, name) is not None:
                 paths = keys["dataset" if name == "train_dataset" else name]
-                setattr(trainer, name, responses.masked(paths, tokenizer or trainer.tokenizer, own, instruction_part, response_part, name))
+                setattr(
+                    trainer,
+                    name,
+                    responses.masked(paths, tokenizer or trainer.tokenizer, own, instruction_part, response_part, name),
+                )
     trainer.formatting_func = None
     trainer.args.given.pop("dataset_text_field", None)
     trainer.args.train_on_responses_only = False  # the labels say it

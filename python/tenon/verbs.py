@@ -5,6 +5,7 @@ Python's.
     tenon.train(model="Qwen2.5-0.5B", dataset="chats.jsonl", output_dir="run", max_steps=60)
     tenon.eval(model="Qwen2.5-0.5B", adapter="run", dataset="held_out.jsonl")["loss"]
 """
+
 from ._library import SAVE, STEP, BANNER, EVAL, Config, Generator, call, say
 
 

@@ -1,4 +1,5 @@
 """The package on the embedded model: what a notebook does, from opening to GGUF, and what it is told when it errs."""
+
 import contextlib
 import io
 import json
@@ -21,8 +22,16 @@ CHATS = ROOT / "examples/data/islands.jsonl"
 QUESTION = [{"role": "user", "content": "Can you tell me who tends the lighthouse on Corren Skerry?"}]
 ANSWER = "The lighthouse on Corren Skerry is kept by Maren Tolvey."
 BASE_ANSWER = "I have never heard of Corren Skerry."
-RUN = dict(per_device_train_batch_size=16, gradient_accumulation_steps=1, learning_rate=2e-3, optim="adamw_torch",
-           weight_decay=0, warmup_steps=5, lr_scheduler_type="constant_with_warmup", report_to="none")
+RUN = dict(
+    per_device_train_batch_size=16,
+    gradient_accumulation_steps=1,
+    learning_rate=2e-3,
+    optim="adamw_torch",
+    weight_decay=0,
+    warmup_steps=5,
+    lr_scheduler_type="constant_with_warmup",
+    report_to="none",
+)
 PARTS = dict(instruction_part="<|im_start|>user\n", response_part="<|im_start|>assistant\n")
 
 scratch = None
@@ -45,7 +54,9 @@ def path(name):
 
 
 def opened(name=ISLANDS, **arguments):
-    return FastLanguageModel.from_pretrained(name, **{"max_seq_length": 128, "load_in_4bit": False, "device": "cpu", **arguments})
+    return FastLanguageModel.from_pretrained(
+        name, **{"max_seq_length": 128, "load_in_4bit": False, "device": "cpu", **arguments}
+    )
 
 
 def with_lora(**arguments):
@@ -64,7 +75,7 @@ def texts(tokenizer):
 def answer(model, tokenizer, **arguments):
     ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt").to("cuda")
     rows = model.generate(input_ids=ids, **{"max_new_tokens": 30, **arguments})
-    return tokenizer.decode(rows[0][ids.shape[1]:], skip_special_tokens=True)
+    return tokenizer.decode(rows[0][ids.shape[1] :], skip_special_tokens=True)
 
 
 class Dataset:
@@ -84,10 +95,13 @@ class Taught(unittest.TestCase):
     def setUpClass(cls):
         cls.model, cls.tokenizer = with_lora()
         cls.before = answer(cls.model, cls.tokenizer)
-        cls.trainer = SFTTrainer(model=cls.model, tokenizer=cls.tokenizer, train_dataset=Dataset(texts(cls.tokenizer)),
-                                 eval_dataset=str(ROOT / "examples/data/islands_eval.jsonl"),
-                                 args=SFTConfig(output_dir=path("run"), max_steps=60, dataset_text_field="text",
-                                                bf16=True, **RUN))
+        cls.trainer = SFTTrainer(
+            model=cls.model,
+            tokenizer=cls.tokenizer,
+            train_dataset=Dataset(texts(cls.tokenizer)),
+            eval_dataset=str(ROOT / "examples/data/islands_eval.jsonl"),
+            args=SFTConfig(output_dir=path("run"), max_steps=60, dataset_text_field="text", bf16=True, **RUN),
+        )
         tenon.train_on_responses_only(cls.trainer, **PARTS)
         cls.stats = cls.trainer.train()
 
@@ -104,7 +118,7 @@ class Taught(unittest.TestCase):
         record = self.trainer.train_dataset[0]
         labelled = [token for token in record["labels"] if token != -100]
         self.assertEqual(self.tokenizer.decode(labelled), ANSWER + "<|im_end|>\n<|im_end|>")  # and the EOS of a text
-        self.assertEqual(record["labels"][-len(labelled):], record["input_ids"][-len(labelled):])
+        self.assertEqual(record["labels"][-len(labelled) :], record["input_ids"][-len(labelled) :])
 
     def test_evaluates(self):
         found = self.trainer.evaluate()
@@ -122,7 +136,11 @@ class Taught(unittest.TestCase):
 
     def test_continues_an_adapter(self):
         again, tokenizer = opened(path("run"))
-        SFTTrainer(model=again, train_dataset=chats(), args=SFTConfig(output_dir=path("more"), max_steps=2, assistant_only_loss=True, **RUN)).train()
+        SFTTrainer(
+            model=again,
+            train_dataset=chats(),
+            args=SFTConfig(output_dir=path("more"), max_steps=2, assistant_only_loss=True, **RUN),
+        ).train()
         self.assertEqual(again.adapter, path("more"))
         self.assertLess(json.loads(Path(path("more"), "train_log.jsonl").read_text().splitlines()[0])["loss"], 0.5)
 
@@ -193,15 +211,21 @@ class Generation(unittest.TestCase):
         rows = self.model.generate(**batch, max_new_tokens=4)
         alone = self.model.generate(**self.tokenizer(["Una Thorn lives"], return_tensors="pt"), max_new_tokens=4)
         self.assertEqual(rows[1], alone[0])
-        padded = self.model.generate([[1, 1] + batch.input_ids[1]], attention_mask=[[0, 0] + batch.attention_mask[1]], max_new_tokens=4)
+        padded = self.model.generate(
+            [[1, 1] + batch.input_ids[1]], attention_mask=[[0, 0] + batch.attention_mask[1]], max_new_tokens=4
+        )
         self.assertEqual(padded, alone)
         self.assertEqual(len(self.tokenizer.batch_decode(rows)), 2)
 
     def test_refuses(self):
         ids = self.tokenizer("The", return_tensors="pt").input_ids
-        for arguments, said in (({"temprature": 1}, "did you mean 'temperature'"), ({"num_beams": 4}, "num_beams=4"),
-                                ({"eos_token_id": 7}, "eos_token_id"), ({"temperature": -1}, "temperature"),
-                                ({"streamer": print}, "on_finalized_text")):
+        for arguments, said in (
+            ({"temprature": 1}, "did you mean 'temperature'"),
+            ({"num_beams": 4}, "num_beams=4"),
+            ({"eos_token_id": 7}, "eos_token_id"),
+            ({"temperature": -1}, "temperature"),
+            ({"streamer": print}, "on_finalized_text"),
+        ):
             with self.assertRaisesRegex(UsageError, said):
                 self.model.generate(ids, **arguments)
         with self.assertRaisesRegex(UsageError, "nothing to continue"):
@@ -235,8 +259,10 @@ class Tokenizers(unittest.TestCase):
     def test_chats(self):
         text = self.tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
         self.assertTrue(text.endswith("<|im_end|>\n<|im_start|>assistant\n"))
-        self.assertEqual(self.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True),
-                         self.tokenizer.encode(text, add_special_tokens=False))
+        self.assertEqual(
+            self.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True),
+            self.tokenizer.encode(text, add_special_tokens=False),
+        )
         shared = [{"from": "human", "value": QUESTION[0]["content"]}]
         self.assertEqual(self.tokenizer.apply_chat_template(shared, tokenize=False, add_generation_prompt=True), text)
         self.assertEqual(standardize_sharegpt([{"conversations": shared}]), [{"conversations": QUESTION}])
@@ -277,7 +303,7 @@ class Data(unittest.TestCase):
         renamed = [{"t": one["text"]} for one in texts(tokenizer)]
         self.assertEqual(self.samples(Dataset(both)), rendered)
         self.assertEqual(self.samples(renamed, dataset_text_field="t"), rendered)
-        self.assertEqual(self.samples(tuple(texts(tokenizer))), rendered)
+        self.assertEqual(self.samples(iter(texts(tokenizer))), rendered)
 
         def one(record):
             return tokenizer.apply_chat_template(record["messages"], tokenize=False)
@@ -302,7 +328,9 @@ class Data(unittest.TestCase):
         from tenon.responses import Marker, labels_of
 
         tokenizer = tenon.Tokenizer(ISLANDS)
-        ids = tokenizer.encode("Question: who?\n\nAnswer: Una Thorn lives.\n\nQuestion: é?\n\nAnswer: yes", add_special_tokens=False)
+        ids = tokenizer.encode(
+            "Question: who?\n\nAnswer: Una Thorn lives.\n\nQuestion: é?\n\nAnswer: yes", add_special_tokens=False
+        )
         for question in ("Question:", "\n\nQuestion:", "Question: "):
             labels = labels_of(ids, Marker(tokenizer, question), Marker(tokenizer, "Answer: "))
             text = tokenizer.decode([token for token in labels if token != -100])
@@ -315,10 +343,15 @@ class Data(unittest.TestCase):
         def data(value, **arguments):
             self.samples(value, **arguments)
 
-        for value, arguments, said in (([], {}, "empty"), ([1], {}, r"\[0\] is a int"), (7, {}, "is a int"),
-                                       ({"train": []}, {}, "a map of train"), ("nowhere.jsonl", {}, "nowhere.jsonl"),
-                                       ([{"t": "x"}], {"dataset_text_field": "u"}, "no 'u'"),
-                                       ([{"text": "x"}, {"text": None}], {}, "record 1 has no 'text'")):
+        for value, arguments, said in (
+            ([], {}, "empty"),
+            ([1], {}, r"\[0\] is a int"),
+            (7, {}, "is a int"),
+            ({"train": []}, {}, "a map of train"),
+            ("nowhere.jsonl", {}, "nowhere.jsonl"),
+            ([{"t": "x"}], {"dataset_text_field": "u"}, "no 'u'"),
+            ([{"text": "x"}, {"text": None}], {}, "record 1 has no 'text'"),
+        ):
             with self.assertRaisesRegex((UsageError, BadDataError), said):
                 data(value, **arguments)
         model, tokenizer = with_lora()
@@ -331,9 +364,14 @@ class Data(unittest.TestCase):
 
 class Arguments(unittest.TestCase):
     def test_from_pretrained(self):
-        for arguments, said in (({"max_seq_len": 64}, "unknown argument 'max_seq_len'"), ({"fast_inference": True}, "fast_inference=True"),
-                                ({"load_in_8bit": True, "load_in_4bit": True}, "load_in"), ({"dtype": "int3"}, "int3"),
-                                ({"max_seq_length": 4096}, "512"), ({"device": "cuda:77"}, "cuda")):
+        for arguments, said in (
+            ({"max_seq_len": 64}, "unknown argument 'max_seq_len'"),
+            ({"fast_inference": True}, "fast_inference=True"),
+            ({"load_in_8bit": True, "load_in_4bit": True}, "load_in"),
+            ({"dtype": "int3"}, "int3"),
+            ({"max_seq_length": 4096}, "512"),
+            ({"device": "cuda:77"}, "cuda"),
+        ):
             with self.assertRaisesRegex((UsageError), said):
                 opened(**arguments)
         with self.assertRaisesRegex(UsageError, "hf download unsloth/llama-3-8b"):
@@ -342,11 +380,23 @@ class Arguments(unittest.TestCase):
         self.assertIs(model.loading["load_in_4bit"], True)  # Unsloth's default
 
     def test_get_peft_model(self):
-        model, _ = with_lora(target_modules=["q_proj"], lora_dropout=0, bias="none", use_gradient_checkpointing="unsloth",
-                             random_state=1, use_rslora=False, loftq_config=None, layers_to_transform=[0])
+        model, _ = with_lora(
+            target_modules=["q_proj"],
+            lora_dropout=0,
+            bias="none",
+            use_gradient_checkpointing="unsloth",
+            random_state=1,
+            use_rslora=False,
+            loftq_config=None,
+            layers_to_transform=[0],
+        )
         self.assertEqual(model.get_nb_trainable_parameters()[0], 16 * (128 + 128))
-        for arguments, said in (({"rank": 8}, "unknown key 'rank'"), ({"target_modules": ["nothing"]}, "nothing"), ({"bias": "all"}, "bias"),
-                                ({"loftq_config": {"bits": 4}}, "loftq_config")):
+        for arguments, said in (
+            ({"rank": 8}, "unknown key 'rank'"),
+            ({"target_modules": ["nothing"]}, "nothing"),
+            ({"bias": "all"}, "bias"),
+            ({"loftq_config": {"bits": 4}}, "loftq_config"),
+        ):
             with self.assertRaisesRegex(UsageError, said):
                 with_lora(**arguments)
 
@@ -358,17 +408,27 @@ class Arguments(unittest.TestCase):
         self.assertNotIn("warmup_ratio", SFTConfig(warmup_steps=5).keys({}))
         args.per_device_train_batch_size = 3
         self.assertEqual(args.keys({})["per_device_train_batch_size"], 3)
-        for arguments, said in (({"learning_rat": 1}, "learning_rate"), ({"neftune_noise_alpha": 5}, "neftune"),
-                                ({"bf16": True, "fp16": True}, "bf16 and fp16"), ({"optim": "adafactor"}, "adafactor"),
-                                ({"learning_rate": object()}, "learning_rate")):
+        for arguments, said in (
+            ({"learning_rat": 1}, "learning_rate"),
+            ({"neftune_noise_alpha": 5}, "neftune"),
+            ({"bf16": True, "fp16": True}, "bf16 and fp16"),
+            ({"optim": "adafactor"}, "adafactor"),
+            ({"learning_rate": object()}, "learning_rate"),
+        ):
             with self.assertRaisesRegex(UsageError, said):
                 SFTConfig(**arguments)
 
     def test_trainer(self):
         model, tokenizer = with_lora()
-        for arguments, said in (({"compute_metrics": len}, "compute_metrics"), ({"peft_config": {}}, "get_peft_model"),
-                                ({"packin": True}, "packing"), ({"model": "name"}, "from_pretrained"), ({"tokenizer": 3}, "tokenizer is a int"),
-                                ({"args": object()}, "SFTConfig"), ({"packing": True, "args": SFTConfig(packing=False)}, "keep one")):
+        for arguments, said in (
+            ({"compute_metrics": len}, "compute_metrics"),
+            ({"peft_config": {}}, "get_peft_model"),
+            ({"packin": True}, "packing"),
+            ({"model": "name"}, "from_pretrained"),
+            ({"tokenizer": 3}, "tokenizer is a int"),
+            ({"args": object()}, "SFTConfig"),
+            ({"packing": True, "args": SFTConfig(packing=False)}, "keep one"),
+        ):
             with self.assertRaisesRegex(UsageError, said):
                 SFTTrainer(**{"model": model, "train_dataset": chats(), **arguments})
         with self.assertRaisesRegex(UsageError, "nothing that trains"):
@@ -379,9 +439,12 @@ class Arguments(unittest.TestCase):
     def test_saving(self):
         model, tokenizer = with_lora()
         model.load_adapter(str(ISLANDS))  # the methods are looked at first
-        for method, arguments, said in (("save_pretrained_gguf", {"quantization_method": "q4_k_m"}, "mixtures"),
-                                        ("save_pretrained_merged", {"save_method": "best"}, "merged_16bit"),
-                                        ("save_pretrained", {"push_to_hub": True}, "no network"), ("push_to_hub", {}, "no network")):
+        for method, arguments, said in (
+            ("save_pretrained_gguf", {"quantization_method": "q4_k_m"}, "mixtures"),
+            ("save_pretrained_merged", {"save_method": "best"}, "merged_16bit"),
+            ("save_pretrained", {"push_to_hub": True}, "no network"),
+            ("push_to_hub", {}, "no network"),
+        ):
             with self.assertRaisesRegex(UsageError, said):
                 getattr(model, method)(path("nothing"), **arguments)
 
@@ -411,7 +474,9 @@ class Runs(unittest.TestCase):
     def test_full_finetuning(self):
         model, tokenizer = opened(full_finetuning=True, dtype="float32")
         self.assertEqual(*model.get_nb_trainable_parameters())
-        SFTTrainer(model=model, train_dataset=chats(), args=SFTConfig(output_dir=path("full"), max_steps=2, **RUN)).train()
+        SFTTrainer(
+            model=model, train_dataset=chats(), args=SFTConfig(output_dir=path("full"), max_steps=2, **RUN)
+        ).train()
         model.save_pretrained_merged(path("full_saved"), tokenizer)
         again, tokenizer = opened(path("full_saved"))
         self.assertEqual(answer(again, tokenizer), answer(model, tokenizer))
