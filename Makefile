@@ -7,7 +7,7 @@
 #   make bench      timings                       make install      PREFIX and DESTDIR are honoured
 #   make deps       installs what is missing      make format | lint | check-includes
 #   make demo-real  the demo with SmolLM2-135M    make demo-model the embedded model, made anew
-#   make bench-tokenizer   load time and MB/s of tokenizers
+#   make bench-tokenizer   load time and MB/s of tokenizers      pip install ./python   the Python package (docs/python.md)
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE_FLAGS ?=
