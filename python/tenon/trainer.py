@@ -11,7 +11,7 @@ import time
 import types
 
 from . import datasets, responses, verbs
-from ._library import BANNER, EVAL, SAVE, STEP, Config, call, keys_of, silence
+from ._library import BANNER, EVAL, SAVE, STEP, Config, call, keys_of, say_once, silence
 from .arguments import ignored, plain, refuse
 from .errors import InterruptedRun, UsageError
 from .model import Model
@@ -203,7 +203,10 @@ class SFTTrainer:
 
     def keys(self, data=True):
         """Everything that the verb `train` is told, by key."""
-        keys = self.args.keys(self.model.training_keys())
+        earlier = self.model.training_keys()
+        keys = self.args.keys(earlier)
+        if earlier.get("seed", keys.get("seed")) != keys.get("seed"):
+            say_once(f"tenon: random_state={earlier['seed']} gives way to SFTConfig's seed {keys['seed']}: there is one")
         if not data:
             return keys
         if self.train_dataset is None:
