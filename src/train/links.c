@@ -23,7 +23,7 @@
 
 enum { PORTS = 16, PAUSE = 100 /* milliseconds between two looks */, POLITE = 2 /* seconds for a greeting */ };
 
-typedef enum verdict { WELCOME = 1, ANOTHER_RUN, ANOTHER_WORLD, RANK_TAKEN } verdict;
+enum { WELCOME = 1, ANOTHER_RUN, ANOTHER_WORLD, RANK_TAKEN }; /* verdicts */
 
 typedef struct greeting {
     char magic[8];
@@ -77,9 +77,12 @@ static bool receive_all(int fd, void *bytes, int64_t length, double seconds) {
 }
 
 bool tn_links_send(tn_links *l, int peer, const void *bytes, int64_t length) {
-    if (l->sockets[peer] >= 0 && send_all(l->sockets[peer], bytes, length)) return true;
-    hang_up(l, peer);
-    return false;
+    return l->sockets[peer] >= 0 && send_all(l->sockets[peer], bytes, length);
+}
+
+void tn_links_pause(const tn_links *l, int peer, int milliseconds) {
+    struct pollfd wait = {.fd = l->sockets[peer], .events = POLLIN};
+    if (wait.fd >= 0) poll(&wait, 1, milliseconds);
 }
 
 bool tn_links_receive(tn_links *l, int peer, void *bytes, int64_t length, double seconds) {
@@ -166,9 +169,8 @@ static tn_status missing(const tn_links *l, int port, double seconds) {
     tn_fail(TN_FAILED, "%d of %d processes did not come within %g s (rank %d%s); rank 0 waited at port %d", count,
             l->world, seconds, first, count > 1 ? " the first of them" : "", port);
     return tn_remedy(
-        "see whether they were started and what they say; TENON_RENDEZVOUS_SECONDS waits longer, and without %s this "
-        "process runs alone",
-        "the variables of a launcher (WORLD_SIZE)");
+        "see whether they were started and what they say; TENON_RENDEZVOUS_SECONDS waits longer, and without the "
+        "variables of a launcher (WORLD_SIZE and so on) this process runs alone");
 }
 
 static tn_status receive_all_ranks(const tn_meeting *m, double seconds, const tn_hooks *hooks, tn_links *l) {

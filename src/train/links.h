@@ -18,10 +18,13 @@ typedef struct tn_links {
 tn_status tn_links_open(const tn_meeting *meeting, double seconds, const tn_hooks *hooks, tn_links *links);
 void tn_links_close(tn_links *links);
 
-/* Whole messages; false where the other end is gone, whose socket is then closed. `seconds` 0: as long as it takes. */
+/* Whole messages; false where the other end is gone. It may have sent a last word before: a failed send leaves the
+ * socket open for that, a failed receive closes it. `seconds` 0: as long as it takes. */
 bool tn_links_send(tn_links *links, int peer, const void *bytes, int64_t length);
 bool tn_links_receive(tn_links *links, int peer, void *bytes, int64_t length, double seconds);
 /* Looks at what `peer` has sent without taking it: 1 all `length` bytes are there, 0 not yet, -1 it is gone. */
 int tn_links_peek(tn_links *links, int peer, void *bytes, int64_t length);
+/* Waits until `peer` sends something or goes, at most so long. */
+void tn_links_pause(const tn_links *links, int peer, int milliseconds);
 
 #endif

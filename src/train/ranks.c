@@ -86,7 +86,7 @@ static void first_host(const char *list, char *host, size_t size) {
 }
 
 /* What every process of one run has in common, and another run has not. */
-static uint64_t run_of(const tn_ranks *ranks) {
+static uint64_t run_of(void) {
     static const char *const names[] = {"TENON_RUN", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT",
                                         "OMPI_MCA_ess_base_jobid", "PMIX_NAMESPACE", "SLURM_JOB_ID", "SLURM_STEP_ID",
                                         "MASTER_PORT"};
@@ -96,7 +96,7 @@ static uint64_t run_of(const tn_ranks *ranks) {
         used += (size_t)snprintf(text + used, sizeof text - used, "%s\n",
                                  variable(names[i]) ? variable(names[i]) : "");
     if (used > sizeof text) used = sizeof text;
-    return tn_hash64(text, (int64_t)used) ^ (uint64_t)ranks->world;
+    return tn_hash64(text, (int64_t)used);
 }
 
 tn_status tn_meeting_read(tn_meeting *m) {
@@ -111,7 +111,7 @@ tn_status tn_meeting_read(tn_meeting *m) {
         return tn_remedy("a number from 1 to 65000, free on the machine of rank 0");
     }
     m->port = (int)number + (store && strcmp(store, "True") == 0); /* torchrun listens on the first itself */
-    m->run = run_of(&m->ranks);
+    m->run = run_of();
     nodes = variable("SLURM_STEP_NODELIST") ? variable("SLURM_STEP_NODELIST") : variable("SLURM_JOB_NODELIST");
     m->here = m->ranks.local_world == m->ranks.world || (!host && !nodes && m->ranks.local_world == 0);
     if (m->here) snprintf(m->host, sizeof m->host, "127.0.0.1");
@@ -121,6 +121,25 @@ tn_status tn_meeting_read(tn_meeting *m) {
     tn_fail(TN_USAGE, "%d processes on several machines, and the environment does not say where rank 0 is",
             m->ranks.world);
     return tn_remedy("set MASTER_ADDR (and MASTER_PORT) for all of them, e.g. mpirun -x MASTER_ADDR=node01 …");
+}
+
+/* ---- The split ----------------------------------------------------------------------------------------- */
+
+tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches) {
+    const int64_t count = world > 1 || processes < 1 ? world : processes;
+    if (world > 1 && processes > 0 && processes != world) {
+        tn_fail(TN_USAGE, "processes says %lld, and the environment that this is one of %d", (long long)processes,
+                world);
+        return tn_remedy("leave the key out under torchrun, mpirun or Slurm, which count them themselves");
+    }
+    if (count > MOST_RANKS || count > micro_batches) {
+        tn_fail(TN_USAGE, "%lld processes share the %lld micro-batches of a step (gradient_accumulation_steps)",
+                (long long)count, (long long)micro_batches);
+        return tn_remedy(
+            "take fewer, or split the step further: half the per_device_train_batch_size with twice the "
+            "gradient_accumulation_steps is the same step");
+    }
+    return TN_OK;
 }
 
 /* ---- The device ------------------------------------------------------------------------------------- */
@@ -136,7 +155,8 @@ tn_status tn_ranks_device(const char *device, char out[TN_RANKS_DEVICE]) {
         tn_fail(TN_USAGE, "device %s names one GPU, and %d processes run", device, ranks.world);
         return tn_remedy("device cuda gives each process the GPU of its local rank");
     }
-    const bool one = visible && !strchr(visible, ','); /* a scheduler that shows each process its own alone */
+    /* A scheduler shows each process its own alone; our launcher shows all what it sees. */
+    const bool one = visible && !strchr(visible, ',') && !variable("TENON_RUN");
     snprintf(out, TN_RANKS_DEVICE, "%s:%d", device, one ? 0 : ranks.local_rank);
     return TN_OK;
 }

@@ -17,6 +17,10 @@ typedef struct tn_meeting {
 /* Errors: TN_USAGE where processes are on several machines and nothing says which has rank 0. */
 tn_status tn_meeting_read(tn_meeting *meeting);
 
+/* May so many micro-batches be dealt out? `world` processes run; the key says `processes`, -1 nothing. Errors:
+ * TN_USAGE where the two differ, or a process would have none. */
+tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches);
+
 enum { TN_RANKS_DEVICE = 32 };
 /* The device of this process for what the key `device` says: of several processes each takes the GPU of its local
  * rank (the only one where it sees one alone). Errors: TN_USAGE where the key names one GPU for all. */
