@@ -1,8 +1,9 @@
 /* launch.c: `--processes N` (`--gpus N`): one process becomes a launcher of N, as torchrun is one of many.
  *
- * They are forked, not started anew: everything of the command line is read already, and no thread or GPU is in use yet.
- * Each has a process group of its own, so that Ctrl-C reaches it once, through here, and is asked to end where this
- * process dies. They notice one another's end themselves (train/team.c); here it is only waited for.
+ * They are forked, not started anew: everything of the command line is read already, and no thread or GPU is in
+ * use yet. Each has a process group of its own, so that Ctrl-C reaches it once, through here, and is asked to
+ * end where this process dies. They notice one another's end themselves (train/team.c); here it is only waited
+ * for.
  */
 #include <errno.h>
 #include <signal.h>
@@ -84,7 +85,8 @@ static int wait_for_all(pid_t *child, int count, bool json) {
     }
     if (!killed) return code;
     if (told) return CLI_SIGNAL + told;
-    return cli_error(json, CLI_FAILED, "the last checkpoint stands: continue with --resume_from_checkpoint auto",
+    return cli_error(json, CLI_FAILED,
+                     "the last checkpoint stands: continue with --resume_from_checkpoint auto",
                      "rank 0 was ended by signal %d", killed);
 }
 

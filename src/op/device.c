@@ -61,7 +61,8 @@ tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_d
     int64_t index = 0;
     const char *colon = strchr(spec, ':');
     const size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
-    bool known = !colon || (tn_parse_integer(colon + 1, (int64_t)strlen(colon + 1), &index) && index >= 0 && index <= 1023);
+    bool known = !colon || (tn_parse_integer(colon + 1, (int64_t)strlen(colon + 1), &index) && index >= 0 &&
+                            index <= 1023);
     bool automatic = known && length == 4 && strncmp(spec, "auto", length) == 0;
     if (known && length == 4 && strncmp(spec, "cuda", length) == 0)
         return open_cuda((int)index, dtype, dtype_auto, device);

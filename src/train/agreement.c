@@ -1,5 +1,5 @@
-/* agreement.c: processes on several machines may find other files under the same names, or be started with other
- * keys; all of that would train something without a word.
+/* agreement.c: processes on several machines may find other files under the same names, or be started with
+ * other keys; all of that would train something without a word.
  */
 #include "train/agreement.h"
 

@@ -5,8 +5,8 @@
 #include "train/engine.h"
 #include "train/team.h"
 
-/* Compares build, kind of device, base, data, configuration and the step that is resumed from, before the first step.
- * Errors: TN_USAGE naming the first rank and thing that differ. */
+/* Compares build, kind of device, base, data, configuration and the step that is resumed from, before the first
+ * step. Errors: TN_USAGE naming the first rank and thing that differ. */
 tn_status tn_agree(tn_team *team, const tn_engine *engine, const char *data_hash, int64_t step);
 
 #endif

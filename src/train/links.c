@@ -1,8 +1,9 @@
 /* links.c: the rendezvous and the messages.
  *
- * Rank 0 listens at the meeting's port, or the first free one of the few behind it; the others try them in turn. Both
- * sides show who they are (a greeting), so that a port where somebody else listens, or another run of tenon, is passed
- * over. The bytes of greetings and messages are this machine's own: all processes of a run are of one kind.
+ * Rank 0 listens at the meeting's port, or the first free one of the few behind it; the others try them in
+ * turn. Both sides show who they are (a greeting), so that a port where somebody else listens, or another run
+ * of tenon, is passed over. The bytes of greetings and messages are this machine's own: all processes of a run
+ * are of one kind.
  */
 #include "train/links.h"
 
@@ -139,7 +140,8 @@ static tn_status listen_at(const tn_meeting *m, int *listener, int *port) {
 static tn_status greet(const tn_meeting *m, tn_links *l, int fd, int *present) {
     greeting theirs, ours = {.run = m->run, .world = l->world, .verdict = WELCOME};
     memcpy(ours.magic, magic, sizeof magic);
-    bool known = receive_all(fd, &theirs, sizeof theirs, POLITE) && memcmp(theirs.magic, magic, sizeof magic) == 0;
+    bool known =
+        receive_all(fd, &theirs, sizeof theirs, POLITE) && memcmp(theirs.magic, magic, sizeof magic) == 0;
     if (known && theirs.run != m->run) ours.verdict = ANOTHER_RUN;
     else if (known && theirs.world != l->world) ours.verdict = ANOTHER_WORLD;
     else if (known && (theirs.rank < 1 || theirs.rank >= l->world || l->sockets[theirs.rank] >= 0))
@@ -156,20 +158,22 @@ static tn_status greet(const tn_meeting *m, tn_links *l, int fd, int *present) {
     }
     close(fd);
     if (ours.verdict == ANOTHER_WORLD)
-        tn_fail(TN_USAGE, "rank 0 belongs to a run of %d processes, and rank %d to one of %d", l->world, theirs.rank,
-                theirs.world);
+        tn_fail(TN_USAGE, "rank 0 belongs to a run of %d processes, and rank %d to one of %d", l->world,
+                theirs.rank, theirs.world);
     else tn_fail(TN_USAGE, "there are two processes of rank %d", theirs.rank);
-    return tn_remedy("check how the processes are started: each needs a rank of its own, and one number of them");
+    return tn_remedy(
+        "check how the processes are started: each needs a rank of its own, and one number of them");
 }
 
 static tn_status missing(const tn_links *l, int port, double seconds) {
     int first = 1, count = 0;
     for (int r = l->world - 1; r > 0; r--)
         if (l->sockets[r] < 0) first = r, count++;
-    tn_fail(TN_FAILED, "%d of %d processes did not come within %g s (rank %d%s); rank 0 waited at port %d", count,
-            l->world, seconds, first, count > 1 ? " the first of them" : "", port);
+    tn_fail(TN_FAILED, "%d of %d processes did not come within %g s (rank %d%s); rank 0 waited at port %d",
+            count, l->world, seconds, first, count > 1 ? " the first of them" : "", port);
     return tn_remedy(
-        "see whether they were started and what they say; TENON_RENDEZVOUS_SECONDS waits longer, and without the "
+        "see whether they were started and what they say; TENON_RENDEZVOUS_SECONDS waits longer, and without "
+        "the "
         "variables of a launcher (WORLD_SIZE and so on) this process runs alone");
 }
 
@@ -219,7 +223,8 @@ static void introduce(const tn_meeting *m, int fd, int32_t *verdict) {
     memcpy(ours.magic, magic, sizeof magic);
     *verdict = 0;
     if (!send_all(fd, &ours, sizeof ours) || !receive_all(fd, &theirs, sizeof theirs, POLITE)) return;
-    if (memcmp(theirs.magic, magic, sizeof magic) == 0 && theirs.verdict != ANOTHER_RUN) *verdict = theirs.verdict;
+    if (memcmp(theirs.magic, magic, sizeof magic) == 0 && theirs.verdict != ANOTHER_RUN)
+        *verdict = theirs.verdict;
 }
 
 static tn_status find_rank_0(const tn_meeting *m, double seconds, const tn_hooks *hooks, tn_links *l) {
@@ -239,7 +244,8 @@ static tn_status find_rank_0(const tn_meeting *m, double seconds, const tn_hooks
             }
             close(fd);
             if (verdict == ANOTHER_WORLD || verdict == RANK_TAKEN) {
-                tn_fail(TN_USAGE, "rank 0 at %s:%d does not expect rank %d of %d", m->host, port, l->rank, l->world);
+                tn_fail(TN_USAGE, "rank 0 at %s:%d does not expect rank %d of %d", m->host, port, l->rank,
+                        l->world);
                 return tn_remedy("check how the processes are started: each needs a rank of its own");
             }
         }

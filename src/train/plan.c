@@ -44,7 +44,8 @@ static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
 static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
     const int64_t share = e->device->pinned_share;
     const tn_reducer *reducer = e->processes > 1 ? e->device->backend->reducer : NULL;
-    return e->device->context_bytes + (reducer ? reducer->device_bytes : 0) + (share ? (plan->pinned.used + share - 1) / share : 0);
+    return e->device->context_bytes + (reducer ? reducer->device_bytes : 0) +
+           (share ? (plan->pinned.used + share - 1) / share : 0);
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {

@@ -1,5 +1,6 @@
-/* ranks.c: reads the variables that launchers set. The first launcher in `launchers` whose variables are there is
- * believed: torchrun's names come first, since people and our own launcher (src/cli/launch.c) set them by hand too.
+/* ranks.c: reads the variables that launchers set. The first launcher in `launchers` whose variables are there
+ * is believed: torchrun's names come first, since people and our own launcher (src/cli/launch.c) set them by
+ * hand too.
  */
 #include "train/ranks.h"
 
@@ -17,7 +18,8 @@ static const struct launcher {
     bool both; /* rank or world alone is a mistake, and not another use of the variable */
 } launchers[] = {
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", true},
-    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", true},
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
+     true},
     {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", true},
     {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", NULL, false},
     {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", NULL, false},
@@ -33,7 +35,8 @@ static const char *variable(const char *name) {
 static tn_status number(const char *name, int least, int otherwise, int *result) {
     const char *text = variable(name);
     int64_t value = otherwise;
-    if (text && (!tn_parse_integer(text, (int64_t)strlen(text), &value) || value < least || value > MOST_RANKS)) {
+    if (text &&
+        (!tn_parse_integer(text, (int64_t)strlen(text), &value) || value < least || value > MOST_RANKS)) {
         tn_fail(TN_USAGE, "the environment says %s=%s, which is no number of processes", name, text);
         return tn_remedy("it is set by torchrun, mpirun or Slurm: unset it to run alone");
     }
@@ -53,7 +56,8 @@ static tn_status read_launcher(const struct launcher *l, tn_ranks *r) {
     TN_TRY(number(l->world, 1, 1, &r->world));
     TN_TRY(number(l->local_rank, 0, r->rank, &r->local_rank));
     TN_TRY(number(l->local_world, 1, 0, &r->local_world));
-    const char *nodes = variable("SLURM_STEP_NUM_NODES") ? variable("SLURM_STEP_NUM_NODES") : variable("SLURM_NNODES");
+    const char *nodes =
+        variable("SLURM_STEP_NUM_NODES") ? variable("SLURM_STEP_NUM_NODES") : variable("SLURM_NNODES");
     if (!l->local_world && nodes && strcmp(nodes, "1") == 0) r->local_world = r->world;
     if (r->rank < r->world && r->local_world <= r->world) goto done;
     tn_fail(TN_USAGE, "the environment says %s=%d and %s=%d", l->rank, r->rank, l->world, r->world);
@@ -87,8 +91,13 @@ static void first_host(const char *list, char *host, size_t size) {
 
 /* What every process of one run has in common, and another run has not. */
 static uint64_t run_of(void) {
-    static const char *const names[] = {"TENON_RUN", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT",
-                                        "OMPI_MCA_ess_base_jobid", "PMIX_NAMESPACE", "SLURM_JOB_ID", "SLURM_STEP_ID",
+    static const char *const names[] = {"TENON_RUN",
+                                        "TORCHELASTIC_RUN_ID",
+                                        "TORCHELASTIC_RESTART_COUNT",
+                                        "OMPI_MCA_ess_base_jobid",
+                                        "PMIX_NAMESPACE",
+                                        "SLURM_JOB_ID",
+                                        "SLURM_STEP_ID",
                                         "MASTER_PORT"};
     char text[2048] = "";
     size_t used = 0;
@@ -128,8 +137,8 @@ tn_status tn_meeting_read(tn_meeting *m) {
 tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches) {
     const int64_t count = world > 1 || processes < 1 ? world : processes;
     if (world > 1 && processes > 0 && processes != world) {
-        tn_fail(TN_USAGE, "processes says %lld, and the environment that this is one of %d", (long long)processes,
-                world);
+        tn_fail(TN_USAGE, "processes says %lld, and the environment that this is one of %d",
+                (long long)processes, world);
         return tn_remedy("leave the key out under torchrun, mpirun or Slurm, which count them themselves");
     }
     if (count > MOST_RANKS || count > micro_batches) {

@@ -22,8 +22,8 @@ tn_status tn_meeting_read(tn_meeting *meeting);
 tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches);
 
 enum { TN_RANKS_DEVICE = 32 };
-/* The device of this process for what the key `device` says: of several processes each takes the GPU of its local
- * rank (the only one where it sees one alone). Errors: TN_USAGE where the key names one GPU for all. */
+/* The device of this process for what the key `device` says: of several processes each takes the GPU of its
+ * local rank (the only one where it sees one alone). Errors: TN_USAGE where the key names one GPU for all. */
 tn_status tn_ranks_device(const char *device, char out[TN_RANKS_DEVICE]);
 
 #endif

@@ -70,8 +70,8 @@ tn_status tn_step_compare(tn_stepper *stepper) {
     TN_TRY(tn_team_gather(stepper->team, TN_OK, &mine, (int64_t)sizeof mine, stepper->records));
     for (int i = 1; i < stepper->team->world; i++) {
         if (memcmp(&stepper->records[i], &stepper->records[0], sizeof mine) == 0) continue;
-        tn_fail(TN_FAILED, "the parameters of rank %d are not those of rank 0: the processes do not compute alike",
-                i);
+        tn_fail(TN_FAILED,
+                "the parameters of rank %d are not those of rank 0: the processes do not compute alike", i);
         status = tn_remedy("the last checkpoint stands; use machines of one kind, and one build of tenon");
         stepper->team->over = true; /* everybody sees it */
         if (stepper->team->rank > 0) tn_fail(status, "%s", "");
@@ -126,8 +126,8 @@ done:
     return status;
 }
 
-/* Gradients and loss of all ranks, before anything is changed: whoever loses another rank here, or while the next
- * batches are read, still has the state of the last whole step. */
+/* Gradients and loss of all ranks, before anything is changed: whoever loses another rank here, or while the
+ * next batches are read, still has the state of the last whole step. */
 static tn_status share(tn_stepper *stepper, double *loss) {
     const tn_engine *e = stepper->engine;
     record mine = {0};

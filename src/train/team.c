@@ -1,11 +1,12 @@
 /* team.c: exchanges over the star of links.h, and the sum of gradients.
  *
- * A message is a header and what it announces. A rank that fails sends, in place of whatever it owes, a header with
- * its status and then its message and remedy; rank 0 passes the status on to everybody. So every wait is for the next
- * header, and looks beside it whether somebody else is gone.
+ * A message is a header and what it announces. A rank that fails sends, in place of whatever it owes, a header
+ * with its status and then its message and remedy; rank 0 passes the status on to everybody. So every wait is
+ * for the next header, and looks beside it whether somebody else is gone.
  *
- * The sockets' sum: rank 0 adds the others' chunks to its own in the order of ranks and sends the result, so that
- * neither timing nor who computes has a part in it. NCCL's (op/cuda/nccl.c) is a ring, whose order is as fixed.
+ * The sockets' sum: rank 0 adds the others' chunks to its own in the order of ranks and sends the result, so
+ * that neither timing nor who computes has a part in it. NCCL's (op/cuda/nccl.c) is a ring, whose order is as
+ * fixed.
  */
 #include "train/team.h"
 
@@ -77,8 +78,9 @@ static tn_status gone(tn_team *t, int peer) {
     t->lost = true;
     tn_fail(TN_FAILED, "rank %d of %d is gone: its process, machine or connection ended without a word", peer,
             t->world);
-    tn_remedy("see what it or the system said last (out of memory, killed?), then continue with "
-              "--resume_from_checkpoint auto");
+    tn_remedy(
+        "see what it or the system said last (out of memory, killed?), then continue with "
+        "--resume_from_checkpoint auto");
     if (t->rank == 0) spread(t, TN_FAILED);
     t->over = true;
     return TN_FAILED;
@@ -127,7 +129,8 @@ static tn_status receive(tn_team *t, int peer, message kind, void *bytes, int64_
 
 /* A failed send says nothing yet: the other end may have told why before it closed. */
 static tn_status give(tn_team *t, int peer, message kind, const void *bytes, int64_t length) {
-    if (send_header(t, peer, kind, TN_OK, length) && tn_links_send(&t->links, peer, bytes, length)) return TN_OK;
+    if (send_header(t, peer, kind, TN_OK, length) && tn_links_send(&t->links, peer, bytes, length))
+        return TN_OK;
     tn_status status = look(t, peer);
     return status != TN_OK ? status : gone(t, peer);
 }
@@ -191,10 +194,6 @@ tn_status tn_team_same(tn_team *t, const char *what, const char *value) {
     }
     free(all);
     return status;
-}
-
-int64_t tn_team_share(const tn_team *t, int64_t count) {
-    return count > t->rank ? (count - t->rank + t->world - 1) / t->world : 0;
 }
 
 /* ---- Gradients ------------------------------------------------------------------------------------ */
@@ -309,7 +308,8 @@ done:
 /* Rank 0 says nothing more: only the end of its connection is waited for, whatever lies before it. */
 static void wait_for_rank_0(tn_team *t) {
     char rest[4096];
-    while (tn_links_receive(&t->links, 0, rest, 1, 0)) {}
+    while (tn_links_receive(&t->links, 0, rest, 1, 0)) {
+    }
 }
 
 void tn_team_close(tn_team *t, tn_status status) {

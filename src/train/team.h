@@ -2,10 +2,11 @@
  * gradients, and stop together. Everything is written for any number of them; of one, `links.world` is 1 and
  * nothing is sent.
  *
- * All exchanges are collective: every rank makes the same calls in the same order, and each brings the status that
- * its own work has ended with. Where one rank fails or is gone, the call of every other returns that too, so that a
- * failure needs no exchange of its own. Rank 0 has the message (of the others tn_error_message() is then empty);
- * the others have one only where rank 0 is gone. After the first failure nothing is exchanged any more.
+ * All exchanges are collective: every rank makes the same calls in the same order, and each brings the status
+ * that its own work has ended with. Where one rank fails or is gone, the call of every other returns that too,
+ * so that a failure needs no exchange of its own. Rank 0 has the message (of the others tn_error_message() is
+ * then empty); the others have one only where rank 0 is gone. After the first failure nothing is exchanged any
+ * more.
  */
 #ifndef TN_TRAIN_TEAM_H
 #define TN_TRAIN_TEAM_H
@@ -25,12 +26,12 @@ typedef struct tn_team {
 
 /* Reads the environment and meets the others. Errors: as tn_ranks_read, tn_meeting_read and tn_links_open. */
 tn_status tn_team_open(const tn_hooks *hooks, tn_team *team);
-/* Tells the others of a failure that they do not know yet. Then ranks beside 0 wait until rank 0 has done its part
- * (a launcher would end everybody where one process ends early) and all connections are closed. */
+/* Tells the others of a failure that they do not know yet. Then ranks beside 0 wait until rank 0 has done its
+ * part (a launcher would end everybody where one process ends early) and all connections are closed. */
 void tn_team_close(tn_team *team, tn_status status);
 
-/* Each rank gives `status` and `bytes` bytes; all (world x bytes) gets everybody's in the order of ranks. Returns the
- * status of the lowest rank that brings a failure. */
+/* Each rank gives `status` and `bytes` bytes; all (world x bytes) gets everybody's in the order of ranks.
+ * Returns the status of the lowest rank that brings a failure. */
 tn_status tn_team_gather(tn_team *team, tn_status status, const void *mine, int64_t bytes, void *all);
 /* Only that: nobody has failed. */
 tn_status tn_team_meet(tn_team *team, tn_status status);
@@ -40,11 +41,8 @@ tn_status tn_team_any(tn_team *team, bool *flag);
 tn_status tn_team_same(tn_team *team, const char *what, const char *value);
 /* Called once, with the device open: chooses what sums. */
 tn_status tn_team_enter(tn_team *team, tn_device *device);
-/* values[count] on the device become the sum of all ranks', added in one order, the same bits everywhere. Waits for
- * everything that the device was given. */
+/* values[count] on the device become the sum of all ranks', added in one order, the same bits everywhere. Waits
+ * for everything that the device was given. */
 tn_status tn_team_sum(tn_team *team, int64_t count, float *values);
-
-/* Items 0 … count - 1 are dealt out in turn: rank r has r, r + world, … Their number for this rank. */
-int64_t tn_team_share(const tn_team *team, int64_t count);
 
 #endif

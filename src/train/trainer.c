@@ -27,7 +27,7 @@ typedef struct trainer {
     tn_dataset *data, *eval_data;
     tn_loader *loader, *eval_loader;
     tn_dataset_stats stats;
-    tn_batch *batches; /* of the step in hand */
+    tn_batch *batches;     /* of the step in hand */
     tn_progress at, whole; /* where the run stands; and stood after the last step that was finished */
     bool saved;            /* `whole` is in a checkpoint, or nothing was trained */
     tn_stepper stepper;
@@ -501,8 +501,8 @@ static tn_status rescue(trainer *t, tn_status status) {
     snprintf(remedy, sizeof remedy, "%s", tn_error_remedy());
     t->at = t->whole;
     if (!t->saved && write_checkpoint(t) != TN_OK)
-        tn_fail(status, "%s; and the checkpoint of step %lld could not be written: %s", why, (long long)t->at.step,
-                tn_error_message());
+        tn_fail(status, "%s; and the checkpoint of step %lld could not be written: %s", why,
+                (long long)t->at.step, tn_error_message());
     else
         tn_fail(status, "%s; the run stopped after step %lld of %lld%s", why, (long long)t->at.step,
                 (long long)t->max_steps, t->at.step > 0 ? ", which is saved" : "");

@@ -1,6 +1,7 @@
 /* verb_bench.c: times training steps with random weights and tokens: rows of one document each of max_length
  * tokens, through the same step as training. A step is one micro-batch for each process unless
- * gradient_accumulation_steps is given: train's default is for the optimizer's sake, and a timing only gets longer by it.
+ * gradient_accumulation_steps is given: train's default is for the optimizer's sake, and a timing only gets
+ * longer by it.
  */
 #include <math.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
-/* test_processes.c: one run in several processes: the same curve and the same files whatever their number, resumed
- * under another number, and stopped together when one of them is killed, interrupted or differs. $TENON names the
- * program.
+/* test_processes.c: one run in several processes: the same curve and the same files whatever their number,
+ * resumed under another number, and stopped together when one of them is killed, interrupted or differs. $TENON
+ * names the program.
  *
- * Losses of 1, 2 and 4 processes differ by the order in which gradients are added, in fp32: TOLERANCE allows for
- * twelve steps of that (1e-7 is what is seen).
+ * Losses of 1, 2 and 4 processes differ by the order in which gradients are added, in fp32: TOLERANCE allows
+ * for twelve steps of that (1e-7 is what is seen).
  */
 #include <math.h>
 #include <signal.h>
@@ -29,8 +29,10 @@ static int shell(const char *format, ...) {
     vsnprintf(command, sizeof command, format, arguments);
     va_end(arguments);
     snprintf(whole, sizeof whole,
-             "cd '%s' && T() { \"$TENON\" train --model m --dataset d.jsonl --device cpu --dtype float32 --threads 1 "
-             "--max_length 64 --packing false --gradient_accumulation_steps 6 --learning_rate 1e-2 --lora_dropout 0.1 "
+             "cd '%s' && T() { \"$TENON\" train --model m --dataset d.jsonl --device cpu --dtype float32 "
+             "--threads 1 "
+             "--max_length 64 --packing false --gradient_accumulation_steps 6 --learning_rate 1e-2 "
+             "--lora_dropout 0.1 "
              "--lora_r 4 --eval_split 6 --eval_steps 5 --save_steps 6 \"$@\"; }; (%s) >out 2>log",
              scratch(""), command);
     int status = system(whole);
@@ -62,7 +64,8 @@ static int read_curve(const char *run, const char *key, double values[MOST]) {
     must(tn_read_file(scratch(name), 1 << 24, &text));
     for (char *at = text.data, *end; at && (end = strchr(at, '\n')); at = end + 1) {
         must(tn_json_parse(&arena, at, end - at, TN_JSON_DEFAULT, name, &line));
-        if (tn_json_get(line, key) && count < MOST) values[count++] = tn_json_number(tn_json_get(line, key), NAN);
+        if (tn_json_get(line, key) && count < MOST)
+            values[count++] = tn_json_number(tn_json_get(line, key), NAN);
     }
     tn_arena_free(&arena);
     tn_str_free(&text);
@@ -98,7 +101,8 @@ static void the_curve_is_that_of_one_process(void **state) {
     char run[16], once[64], twice[64];
     (void)state;
     must_end(shell("T --max_steps %d --output_dir one", STEPS), 0);
-    for (int n = 2; n <= 4; n++) { /* 3 and 4 do not divide the step's six micro-batches evenly, or not at all */
+    for (int n = 2; n <= 4;
+         n++) { /* 3 and 4 do not divide the step's six micro-batches evenly, or not at all */
         snprintf(run, sizeof run, "of%d", n);
         must_end(shell("T --max_steps %d --output_dir %s --processes %d", STEPS, run, n), 0);
         must_be_same_curve("one", run, TOLERANCE);
@@ -114,19 +118,22 @@ static void the_curve_is_that_of_one_process(void **state) {
 /* The checkpoint knows nothing of who wrote it. */
 static void a_run_goes_on_under_another_number(void **state) {
     (void)state;
-    must_end(shell("cp -r of4 moved && T --max_steps %d --output_dir moved --resume_from_checkpoint moved/checkpoint-6 "
+    must_end(shell("cp -r of4 moved && T --max_steps %d --output_dir moved --resume_from_checkpoint "
+                   "moved/checkpoint-6 "
                    "--processes 2",
                    STEPS),
              0);
     must_be_same_curve("one", "moved", TOLERANCE);
-    must_end(shell("cp -r of2 alone && T --max_steps %d --output_dir alone --resume_from_checkpoint alone/checkpoint-6",
+    must_end(shell("cp -r of2 alone && T --max_steps %d --output_dir alone --resume_from_checkpoint "
+                   "alone/checkpoint-6",
                    STEPS),
              0);
     must_be_same_curve("one", "alone", TOLERANCE);
-    must_end(shell("cp -r of3 same && T --max_steps %d --output_dir same --resume_from_checkpoint same/checkpoint-6 "
-                   "--processes 3",
-                   STEPS),
-             0);
+    must_end(
+        shell("cp -r of3 same && T --max_steps %d --output_dir same --resume_from_checkpoint same/checkpoint-6 "
+              "--processes 3",
+              STEPS),
+        0);
     must_be_same_curve("of3", "same", 0);
     must_be_same_file("of3/adapter_model.safetensors", "same/adapter_model.safetensors");
 }
@@ -134,28 +141,33 @@ static void a_run_goes_on_under_another_number(void **state) {
 /* As torchrun and mpirun start them. */
 static void other_launchers_are_understood(void **state) {
     (void)state;
-    must_end(shell("export WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=23456; RANK=1 LOCAL_RANK=1 T --max_steps %d "
-                   "--output_dir torch & export WORLD_SIZE=2 MASTER_PORT=23456; RANK=0 LOCAL_RANK=0 T --max_steps %d "
-                   "--output_dir torch; wait $!",
-                   STEPS, STEPS),
-             0);
+    must_end(
+        shell(
+            "export WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=23456; RANK=1 LOCAL_RANK=1 T --max_steps %d "
+            "--output_dir torch & export WORLD_SIZE=2 MASTER_PORT=23456; RANK=0 LOCAL_RANK=0 T --max_steps %d "
+            "--output_dir torch; wait $!",
+            STEPS, STEPS),
+        0);
     must_be_same_curve("of2", "torch", 0);
-    must_end(shell("export OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2 MASTER_PORT=23556; "
-                   "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_LOCAL_RANK=1 T --max_steps 2 --output_dir mpi & "
-                   "export OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2 MASTER_PORT=23556; "
-                   "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_LOCAL_RANK=0 T --max_steps 2 --output_dir mpi; wait $!"),
-             0);
+    must_end(
+        shell("export OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2 MASTER_PORT=23556; "
+              "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_LOCAL_RANK=1 T --max_steps 2 --output_dir mpi & "
+              "export OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2 MASTER_PORT=23556; "
+              "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_LOCAL_RANK=0 T --max_steps 2 --output_dir mpi; wait $!"),
+        0);
 }
 
 /* ---- Ends ------------------------------------------------------------------------------------------ */
 
-/* Starts T with these words and, once step 2 is logged, runs the shell's `then` with the launcher's pid in $P. */
+/* Starts T with these words and, once step 2 is logged, runs the shell's `then` with the launcher's pid in $P.
+ */
 static int disturb(const char *words, const char *then) {
-    return shell("rm -rf run; T --max_steps 100000 --save_steps 100000 --output_dir run %s & P=$!; i=0; "
-                 "while [ $i -lt 400 ] && [ \"$(cat run/train_log.jsonl 2>/dev/null | wc -l)\" -lt 2 ]; do sleep 0.05; "
-                 "i=$((i+1)); done; P=$(pgrep -P $P -f 'output_dir run' | head -1 || echo $P); "
-                 "[ -n \"$P\" ] || P=$!; %s; wait $!",
-                 words, then);
+    return shell(
+        "rm -rf run; T --max_steps 100000 --save_steps 100000 --output_dir run %s & P=$!; i=0; "
+        "while [ $i -lt 400 ] && [ \"$(cat run/train_log.jsonl 2>/dev/null | wc -l)\" -lt 2 ]; do sleep 0.05; "
+        "i=$((i+1)); done; P=$(pgrep -P $P -f 'output_dir run' | head -1 || echo $P); "
+        "[ -n \"$P\" ] || P=$!; %s; wait $!",
+        words, then);
 }
 
 static int steps_in_checkpoint(void) {
@@ -176,7 +188,8 @@ static void nothing_is_lost(void) {
     tn_str_free(&text);
     assert_true(logged >= 1);
     assert_int_equal(steps_in_checkpoint(), logged);
-    must_end(shell("T --max_steps %d --output_dir run --resume_from_checkpoint auto --processes 2", logged + 1), 0);
+    must_end(shell("T --max_steps %d --output_dir run --resume_from_checkpoint auto --processes 2", logged + 1),
+             0);
 }
 
 static void a_killed_rank_stops_all_and_nothing_is_lost(void **state) {
@@ -247,7 +260,8 @@ static void ranks_that_differ_are_refused(void **state) {
 static void plan_shows_the_split(void **state) {
     tn_str text = {0};
     (void)state;
-    must_end(shell("\"$TENON\" plan --model smollm2-135m --device cpu --gpus 4 --gradient_accumulation_steps 8"), 0);
+    must_end(
+        shell("\"$TENON\" plan --model smollm2-135m --device cpu --gpus 4 --gradient_accumulation_steps 8"), 0);
     must(tn_read_file(scratch("out"), 1 << 20, &text));
     assert_non_null(strstr(tn_str_text(&text), "4, each with this memory and 2 of a step's 8 micro-batches"));
     assert_non_null(strstr(tn_str_text(&text), "memory of each of 4 processes"));
@@ -283,8 +297,9 @@ static void the_environment_is_read(void **state) {
     must_fail(tn_ranks_device("cuda:2", device), TN_USAGE, "names one GPU");
     must(tn_ranks_device("cpu", device));
     assert_string_equal(device, "cpu");
-    static const char *const names[] = {"SLURM_PROCID",  "SLURM_NTASKS",        "SLURM_LOCALID",       "SLURM_JOB_ID",
-                                        "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "CUDA_VISIBLE_DEVICES"};
+    static const char *const names[] = {"SLURM_PROCID",        "SLURM_NTASKS",  "SLURM_LOCALID",
+                                        "SLURM_JOB_ID",        "SLURM_STEP_ID", "SLURM_STEP_NODELIST",
+                                        "CUDA_VISIBLE_DEVICES"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) unsetenv(names[i]);
 }
 
@@ -297,13 +312,17 @@ static int make_files(void **state) {
     (void)state;
     snprintf(path, sizeof path, "%s", scratch("d.jsonl"));
     FILE *file = fopen(path, "w");
-    for (int record = 0, x = 1; file && record < 50; record++) { /* lengths from 5 to 47, a third without a label */
+    for (int record = 0, x = 1; file && record < 50;
+         record++) { /* lengths from 5 to 47, a third without a label */
         const int length = 5 + record * 17 % 43;
         for (int half = 0; half < 2; half++) {
             fputs(half == 0 ? "{\"input_ids\":[" : "],\"labels\":[", file);
             for (int i = 0; i < length; i++) {
                 x = half == 0 ? (x * 1103 + 12345) % 65521 : x;
-                fprintf(file, "%s%d", i ? "," : "", half == 0 ? x % 64 : i < length / 3 ? -100 : (i * 7 + record) % 64);
+                fprintf(file, "%s%d", i ? "," : "",
+                        half == 0        ? x % 64
+                        : i < length / 3 ? -100
+                                         : (i * 7 + record) % 64);
             }
         }
         fputs("]}\n", file);

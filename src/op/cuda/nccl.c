@@ -1,10 +1,10 @@
-/* nccl.c: sums over the GPUs of several processes, through NCCL, which is opened when a run of several asks for it:
- * everybody else needs no such library.
+/* nccl.c: sums over the GPUs of several processes, through NCCL, which is opened when a run of several asks for
+ * it: everybody else needs no such library.
  *
- * The communicator does not block: joining and summing return at once, and poll() asks, so that the caller can look
- * after the other processes meanwhile; NCCL itself would wait for a dead one for ever. Order of the sums: rings and
- * trees of NCCL are fixed by the machine and the number of ranks. Sums in the switch (NVLS) are not asked for: their
- * order is the switch's own, and on shared hosts multicast can put the GPUs out of service.
+ * The communicator does not block: joining and summing return at once, and poll() asks, so that the caller can
+ * look after the other processes meanwhile; NCCL itself would wait for a dead one for ever. Order of the sums:
+ * rings and trees of NCCL are fixed by the machine and the number of ranks. Sums in the switch (NVLS) are not
+ * asked for: their order is the switch's own, and on shared hosts multicast can put the GPUs out of service.
  */
 #include "op/cuda/cuda.h"
 
@@ -72,7 +72,8 @@ static tn_status join(tn_device *device, const void *id, int rank, int world) {
     if (status != TN_OK) return status;
     tn_cuda(device)->group = group; /* from here on leave() clears up */
     cudaSetDevice(device->index);
-    status = tn_cuda_check(cudaEventCreateWithFlags(&group->event, cudaEventDisableTiming), "creating an event");
+    status =
+        tn_cuda_check(cudaEventCreateWithFlags(&group->event, cudaEventDisableTiming), "creating an event");
     if (status != TN_OK) return status;
     config.blocking = 0;
     memcpy(&unique, id, sizeof unique);
@@ -137,7 +138,7 @@ static void leave(tn_device *device) { (void)device; }
 
 #endif
 
-const tn_reducer tn_cuda_reducer = {.device_bytes = 640 << 20,
+const tn_reducer tn_cuda_reducer = {.device_bytes = 1 << 30,
                                     .present = present,
                                     .name = make_name,
                                     .join = join,
