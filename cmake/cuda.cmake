@@ -22,6 +22,9 @@ foreach(name cudart cublasLt cudnn)
   find_library(LIBRARY_${name} NAMES ${name} HINTS ${TENON_CUDA_ROOT}/lib64 ${TENON_CUDA_ROOT}/lib REQUIRED)
 endforeach()
 
+# NCCL is opened at run time, for runs on several GPUs (src/op/cuda/nccl.c); without its header they sum over sockets.
+find_path(NCCL_INCLUDE nccl.h HINTS ${TENON_CUDA_ROOT}/include)
+
 file(GLOB TENON_CUDA_SOURCES CONFIGURE_DEPENDS src/op/cuda/*.c src/op/cuda/*.cu src/op/source.c src/quant/*.c)
 add_library(tenon-cuda SHARED ${TENON_CUDA_SOURCES}
   src/base/dtype.c src/base/mem.c src/base/host_memory.c src/base/str.c src/base/file.c src/base/rng.c src/format/tensor.c)
@@ -34,6 +37,10 @@ target_compile_options(tenon-cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall>)
 target_include_directories(tenon-cuda PRIVATE include src)
 target_include_directories(tenon-cuda SYSTEM PRIVATE ${CUDNN_INCLUDE} ${TENON_CUDA_ROOT}/include)
+if(NCCL_INCLUDE)
+  target_include_directories(tenon-cuda SYSTEM PRIVATE ${NCCL_INCLUDE})
+  target_compile_definitions(tenon-cuda PRIVATE TENON_NCCL)
+endif()
 target_link_libraries(tenon-cuda PRIVATE ${LIBRARY_cudart} ${LIBRARY_cublasLt} ${LIBRARY_cudnn} OpenMP::OpenMP_C m dl)
 install(TARGETS tenon-cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # Programs made after this (the tests) lend their symbols to the backend as the tenon program does.

@@ -123,6 +123,17 @@ typedef struct tn_hooks {
     bool (*should_stop)(void *user);                     /* asked between steps, or tensors; may be NULL */
 } tn_hooks;
 
+/* The place of this process among those of one run, one a GPU, as torchrun, mpirun, Slurm or the key `gpus` of
+ * the program put it into the environment; alone, rank 0 of 1. tn_train and tn_bench go by it. Of several
+ * processes rank 0 alone sends events and gets a document (elsewhere *doc is NULL), all get the same status,
+ * and where rank 0 says why a run failed the message of the others is empty. */
+typedef struct tn_ranks {
+    int rank, world;             /* 0 … world - 1 */
+    int local_rank, local_world; /* among those of this machine; local_world 0: unknown */
+} tn_ranks;
+/* TN_USAGE where the environment contradicts itself. */
+TN_API tn_status tn_ranks_read(tn_ranks *ranks);
+
 /* Each runs the verb of its name with the keys of `config`; `*doc` becomes its JSON document (see
  * docs/formats.md). `hooks` may be NULL. On failure `*doc` is NULL. */
 TN_API tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc);

@@ -18,10 +18,13 @@ int cli_bench(const cli_run *run) {
     cli_progress progress;
     tn_hooks hooks;
     tn_doc *doc = NULL;
+    int code;
+    if (cli_launch(run, &code)) return code;
     cli_progress_start(&progress, run, &hooks);
     tn_status status = tn_bench(run->config, &hooks, &doc);
     cli_progress_end(&progress);
     if (status != TN_OK) return cli_fail(run->json, status);
+    if (!cli_is_first()) return CLI_OK;
     if (run->json) cli_put_document(doc);
     else print_summary(doc);
     tn_doc_free(doc);

@@ -66,6 +66,13 @@ int cli_error(bool json, int code, const char *remedy, const char *format, ...) 
 /* Flushes stdout; where writing failed at any time, says so and returns CLI_STORAGE, else `code`. */
 int cli_close_stdout(int code);
 
+/* launch.c: where the key `processes` asks for several and no launcher has started this one as one of them,
+ * starts them and waits: true, with the exit code. False: this is a process that works, alone or as one of
+ * several, of which only rank 0 is heard. */
+bool cli_launch(const cli_run *run, int *code);
+/* Is this rank 0 of its run? */
+bool cli_is_first(void);
+
 /* signal.c: the first SIGINT or SIGTERM asks to stop, the second kills. */
 void cli_catch_signals(void);
 int cli_signal(void);        /* the signal that came, 0 for none */

@@ -48,7 +48,9 @@ static int report(bool json, int code, const char *message, const char *remedy) 
 }
 
 int cli_fail(bool json, tn_status status) {
-    return report(json, exit_code(status), tn_error_message(), tn_error_remedy());
+    /* Of several processes rank 0 says it, and the document is its own. */
+    if (!cli_is_first() && !*tn_error_message()) return exit_code(status);
+    return report(json && cli_is_first(), exit_code(status), tn_error_message(), tn_error_remedy());
 }
 
 int cli_error(bool json, int code, const char *remedy, const char *format, ...) {

@@ -6,7 +6,9 @@
 static void print_memory(const tn_doc *doc) {
     static const char *const places[] = {"device", "pinned", "host", "disk"};
     char path[96], bytes[32];
-    fputs("\nmemory\n", stdout);
+    int64_t processes = tn_doc_integer(doc, "processes", 1);
+    if (processes > 1) printf("\nmemory of each of %lld processes\n", (long long)processes);
+    else fputs("\nmemory\n", stdout);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         snprintf(path, sizeof path, "memory.%s", places[i]);
         int64_t size = tn_doc_integer(doc, path, -1);

@@ -143,7 +143,7 @@ static void on_event(void *user, const tn_event *event) {
 void cli_progress_start(cli_progress *progress, const cli_run *run, tn_hooks *hooks) {
     const char *plot = tn_config_get(run->config, "plot");
     *progress = (cli_progress){.config = run->config, .terminal = can_rewrite()};
-    progress->plot = plot && (*plot ? strcmp(plot, "true") == 0 : progress->terminal);
+    progress->plot = plot && cli_is_first() && (*plot ? strcmp(plot, "true") == 0 : progress->terminal);
     open_line = &progress->line_open;
     *hooks = (tn_hooks){.user = progress, .on_event = on_event, .should_stop = cli_should_stop};
     cli_catch_signals();

@@ -59,17 +59,19 @@ static tn_status open_cuda(int index, tn_dtype dtype, bool dtype_auto, tn_device
 
 tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_device **device) {
     int64_t index = 0;
-    bool automatic = strcmp(spec, "auto") == 0;
-    bool numbered =
-        strncmp(spec, "cuda:", 5) == 0 && tn_parse_integer(spec + 5, (int64_t)strlen(spec + 5), &index);
-    if (numbered && (index < 0 || index > 1023)) numbered = false;
-    if (numbered || strcmp(spec, "cuda") == 0) return open_cuda((int)index, dtype, dtype_auto, device);
+    const char *colon = strchr(spec, ':');
+    const size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
+    bool known = !colon || (tn_parse_integer(colon + 1, (int64_t)strlen(colon + 1), &index) && index >= 0 &&
+                            index <= 1023);
+    bool automatic = known && length == 4 && strncmp(spec, "auto", length) == 0;
+    if (known && length == 4 && strncmp(spec, "cuda", length) == 0)
+        return open_cuda((int)index, dtype, dtype_auto, device);
     if (!automatic && strcmp(spec, "cpu") != 0) {
         tn_fail(TN_USAGE, "unknown device '%s'", spec);
         return tn_remedy("use auto, cpu, cuda or cuda:N");
     }
     if (automatic) {
-        if (open_cuda(0, dtype, dtype_auto, device) == TN_OK) return TN_OK;
+        if (open_cuda((int)index, dtype, dtype_auto, device) == TN_OK) return TN_OK;
         tn_info("no GPU: %s; computing on the CPU (%s)", tn_error_message(), tn_error_remedy());
     }
     const tn_backend *cpu = tn_backend_cpu();

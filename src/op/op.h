@@ -157,10 +157,28 @@ typedef struct tn_limits {
     tn_scratch_use scratch_for;
 } tn_limits;
 
+/* ---- Several processes --------------------------------------------------------------------------- */
+
+/* Sums over the devices of several processes, one a process, by a library of the backend's (NCCL). join and sum
+ * begin something and return; poll says whether it and everything given before are over. leave ends all at any
+ * time, also while others do not answer. Every rank makes the same calls in the same order. */
+enum { TN_REDUCER_ID = 128 };
+typedef struct tn_reducer {
+    int64_t device_bytes;                           /* that the library takes of the device at most */
+    bool (*present)(void);                          /* can the library be loaded? */
+    tn_status (*name)(tn_device *device, void *id); /* rank 0 makes the id[TN_REDUCER_ID] of the group */
+    tn_status (*join)(tn_device *device, const void *id, int rank, int world);
+    /* values[count] become the sum of all ranks', in an order that depends on their number alone. */
+    tn_status (*sum)(tn_device *device, int64_t count, float *values);
+    tn_status (*poll)(tn_device *device, bool *over);
+    void (*leave)(tn_device *device);
+} tn_reducer;
+
 /* ---- The table ----------------------------------------------------------------------------------- */
 
 struct tn_backend {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;          /* "cpu", "cuda" */
+    const tn_reducer *reducer; /* NULL: sums of several processes go through the host */
 
     /* Opens device `index` computing in `dtype`. The backend allocates a struct that begins with tn_device. */
     tn_status (*open)(const tn_backend *backend, int index, tn_dtype dtype, tn_device **device);
@@ -327,10 +345,11 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 5 };
+enum { TN_BACKEND_VERSION = 6 };
 const tn_backend *tn_backend_cuda(const char **why);
-/* "auto", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16 where it has
- * it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is TN_USAGE. */
+/* "auto", "auto:1", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16
+ * where it has it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is
+ * TN_USAGE. */
 tn_status tn_device_open(const char *spec, tn_dtype dtype, bool dtype_auto, tn_device **device);
 void tn_device_close(tn_device *device);
 /* Best measured matrix-product rate of this device in FLOP/s (products of docs/speed.md's list), measured on

@@ -33,6 +33,7 @@ typedef struct tn_settings {
     const char *dtype, *device;
     int64_t memory_limit; /* bytes, -1 none */
     int64_t threads;      /* 0 auto */
+    int64_t processes;    /* -1 none: as many as there are */
     /* adapter */
     int64_t lora_r;
     double lora_alpha, lora_dropout;

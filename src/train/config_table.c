@@ -70,6 +70,9 @@ const tn_key tn_config_keys[] = {
         "cpu, cuda or cuda:N; auto falls back to the CPU and says so"),
     ROW("threads", "", threads, INTEGER, THREADS, ALL, "auto", "auto=0",
         "CPU threads; auto = OMP_NUM_THREADS, else all cores; a resumed run keeps its number"),
+    ROW("processes", "gpus,num_processes,nproc_per_node", processes, INTEGER, AT_LEAST_ONE, TRAINING, "", NULL,
+        "train with so many processes on this machine, one a GPU (on the CPU: threads shared out); a step's micro-batches are "
+        "dealt out over them; torchrun, mpirun and Slurm start them too"),
     ROW("memory_limit", "", memory_limit, SIZE, ANY, LOADING, "", NULL, "device memory the plan may use"),
 
     /* data */

@@ -12,6 +12,7 @@
 #include "train/base_format.h"
 #include "train/find_data.h"
 #include "train/lora_config.h"
+#include "train/ranks.h"
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
@@ -97,7 +98,10 @@ tn_status tn_engine_open_device(tn_engine *e, const char *name) {
         tn_fail(TN_USAGE, "dtype: \"%s\" is not a precision", name);
         return tn_remedy("auto, float32, bfloat16 or float16");
     }
-    tn_status status = tn_device_open(e->settings->device, dtype, any, &e->device);
+    char device[TN_RANKS_DEVICE];
+    snprintf(device, sizeof device, "%s", e->settings->device);
+    tn_status status = e->use == TN_USE_TRAIN ? tn_ranks_device(e->settings->device, device) : TN_OK;
+    if (status == TN_OK) status = tn_device_open(device, dtype, any, &e->device);
     if (status == TN_OK && e->device->dtype == TN_DTYPE_F16 && strcmp(e->device->backend->name, "cpu") == 0)
         tn_warn(
             "the CPU computes float16 with the plain reference, many times slower than float32 or bfloat16");
@@ -268,9 +272,21 @@ static tn_status open_pictures(tn_engine *e) {
     return tn_remedy("fetch both from where the model came from");
 }
 
+/* How many train together: those that run, or for a plan those that shall. */
+static tn_status count_processes(tn_engine *e) {
+    tn_ranks ranks;
+    e->processes = 1;
+    if (e->use != TN_USE_TRAIN) return TN_OK;
+    tn_status status = tn_ranks_read(&ranks);
+    if (status != TN_OK) return status;
+    e->processes = ranks.world > 1 || e->settings->processes < 1 ? ranks.world : (int)e->settings->processes;
+    return tn_ranks_check(ranks.world, e->settings->processes, e->settings->gradient_accumulation_steps);
+}
+
 tn_status tn_engine_open(tn_config *config, tn_use use, bool weights, const char *adapter, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, use, weights, adapter));
+    TN_TRY(count_processes(e));
     TN_TRY(tn_engine_open_device(e, e->settings->dtype));
     TN_TRY(open_adapter(e));
     TN_TRY(check_embedding_rate(e));

@@ -35,6 +35,7 @@ typedef struct tn_engine {
     tn_config *config; /* not owned */
     const tn_settings *settings;
     tn_use use;
+    int processes;         /* that train together, each with all that is planned here; 1: alone */
     tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
     tn_dtype quantise_to;  /* of plain base weights while they are loaded; F32: not */
     tn_arch arch;

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/mem.h"
+
 /* One line a record: logprobs[i] = ln p(ids[i] | before), null for the first token and for unlabelled ones. */
 static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn_batch *batch, int64_t document,
                               const float *losses) {
@@ -31,8 +33,25 @@ static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn
     return status;
 }
 
-tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token,
-                      tn_evaluation *result) {
+/* The sums of all ranks, in their order. */
+static tn_status add_ranks(tn_team *team, tn_status status, tn_evaluation *result) {
+    tn_evaluation *all;
+    if (!team || team->world <= 1) return status;
+    tn_status memory = tn_alloc(&all, team->world, (int64_t)sizeof *all, "ranks");
+    status = tn_team_gather(team, status != TN_OK ? status : memory, result, (int64_t)sizeof *result, all);
+    *result = (tn_evaluation){0};
+    for (int i = 0; status == TN_OK && i < team->world; i++) {
+        result->loss_sum += all[i].loss_sum;
+        result->labelled += all[i].labelled;
+        result->records += all[i].records;
+    }
+    free(all);
+    return status;
+}
+
+tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_team *team,
+                      tn_save *per_token, tn_evaluation *result) {
+    const int64_t first = team ? team->rank : 0, stride = team ? team->world : 1;
     tn_batch batch = {0};
     float *losses = NULL;
     int64_t batches, tokens, documents, longest;
@@ -41,7 +60,7 @@ tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loade
     TN_TRY(tn_loader_epoch_batches(loader, 0, &batches));
     tn_loader_limits(loader, &tokens, &documents, &longest);
     TN_TRY(tn_alloc(&losses, tokens, (int64_t)sizeof *losses, "losses"));
-    for (int64_t b = 0; b < batches; b++) {
+    for (int64_t b = first; b < batches; b += stride) {
         TN_TRY(tn_loader_get(loader, 0, b, &batch));
         TN_TRY(tn_pass_eval(pass, &batch, losses));
         for (int64_t i = 0; i < batch.tokens; i++) result->loss_sum += losses[i]; /* 0 where unlabelled */
@@ -54,7 +73,7 @@ tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loade
 done:
     free(losses);
     tn_batch_free(&batch);
-    return status;
+    return add_ranks(team, status, result);
 }
 
 tn_status tn_eval(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
@@ -78,7 +97,7 @@ tn_status tn_eval(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     TN_TRY(tn_engine_allocate(&e));
     if (s->per_token) TN_TRY(tn_save_begin(&per_token, s->per_token));
     TN_TRY(tn_pass_reset_loss(e.pass));
-    TN_TRY(tn_evaluate(e.pass, dataset, loader, s->per_token ? &per_token : NULL, &result));
+    TN_TRY(tn_evaluate(e.pass, dataset, loader, NULL, s->per_token ? &per_token : NULL, &result));
     if (s->per_token) TN_TRY(tn_save_commit(&per_token));
     if (result.labelled == 0) TN_THROW(TN_BAD_DATA, "nothing in the dataset carries a label");
     tn_json_writer w = tn_json_write_to(&text, 0);

@@ -5,6 +5,7 @@
 #define TN_TRAIN_EVALUATE_H
 
 #include "train/engine.h"
+#include "train/team.h"
 
 typedef struct tn_evaluation {
     double loss_sum; /* Σ −ln p over labelled tokens */
@@ -12,8 +13,8 @@ typedef struct tn_evaluation {
 } tn_evaluation;
 
 /* `per_token` may be NULL: a file that gets a JSON line {"ids", "logprobs"} for each record. The loader is
- * unshuffled and unpacked. */
-tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_save *per_token,
-                      tn_evaluation *result);
+ * unshuffled and unpacked. Of `team`'s ranks (NULL: alone) each takes its share of the batches. */
+tn_status tn_evaluate(tn_pass *pass, const tn_dataset *dataset, tn_loader *loader, tn_team *team,
+                      tn_save *per_token, tn_evaluation *result);
 
 #endif

@@ -43,7 +43,9 @@ static int candidates(const tn_engine *e, tn_policy out[TN_POLICIES]) {
 /* What the driver takes beside our block. */
 static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
     const int64_t share = e->device->pinned_share;
-    return e->device->context_bytes + (share ? (plan->pinned.used + share - 1) / share : 0);
+    const tn_reducer *reducer = e->processes > 1 ? e->device->backend->reducer : NULL;
+    return e->device->context_bytes + (reducer ? reducer->device_bytes : 0) +
+           (share ? (plan->pinned.used + share - 1) / share : 0);
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
@@ -238,6 +240,11 @@ void tn_engine_write_memory(const tn_engine *e, tn_json_writer *w) {
     tn_json_end(w, '}');
 }
 
+/* Micro-batches of a step for the rank that gets most of them. */
+static int64_t share_of_step(const tn_engine *e) {
+    return (e->settings->gradient_accumulation_steps + e->processes - 1) / e->processes;
+}
+
 tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     int64_t trainable, all = all_parameters(e, &trainable);
     char text[32], other[32];
@@ -257,6 +264,10 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
         if (policy == TN_POLICY_FULL && strcmp(e->settings->gradient_checkpointing, "offload") == 0)
             tn_str_puts(out, " (for offload, which gives the same result where all memory is the host's)");
         tn_str_putc(out, '\n');
+        if (e->processes > 1)
+            tn_str_printf(out, "processes  %d, each with this memory and %lld of a step's %lld micro-batches\n",
+                          e->processes, (long long)share_of_step(e),
+                          (long long)e->settings->gradient_accumulation_steps);
         for (int g = 0; g < TN_GROUPS; g++) {
             int64_t n = tn_adapter_group_count(e->adapter, (tn_group)g);
             if (n)

@@ -68,7 +68,8 @@ static bool same_value(const char *ours, const char *theirs) {
 static tn_status inherit(tn_config *config, const char *path, const tn_json *keys, int64_t index) {
     const char *key = keys->members[index].key;
     const tn_json *value = &keys->members[index].value, *full = tn_json_get(keys, "full_finetuning");
-    if (strcmp(key, "resume_from_checkpoint") == 0 || strcmp(key, "adapter") == 0 || strcmp(key, "json") == 0)
+    if (strcmp(key, "resume_from_checkpoint") == 0 || strcmp(key, "adapter") == 0 || strcmp(key, "json") == 0 ||
+        strcmp(key, "processes") == 0)
         return TN_OK;
     tn_status status = tn_config_inherit_node(config, key, value, TN_SET_CHECKPOINT);
     if (status != TN_OK) return tn_context(status, "%s/run.json", path);

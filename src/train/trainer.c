@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/thread.h"
+#include "train/agreement.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/output_dir.h"
@@ -19,14 +20,16 @@
 
 typedef struct trainer {
     tn_engine e;
+    tn_team team; /* rank 0 alone writes and reports */
     const tn_hooks *hooks;
     tn_arena arena;
     const char *checkpoint; /* resumed from, or NULL */
     tn_dataset *data, *eval_data;
     tn_loader *loader, *eval_loader;
     tn_dataset_stats stats;
-    tn_batch *batches; /* of the step in hand */
-    tn_progress at;
+    tn_batch *batches;     /* of the step in hand */
+    tn_progress at, whole; /* where the run stands; and stood after the last step that was finished */
+    bool saved;            /* `whole` is in a checkpoint, or nothing was trained */
     tn_stepper stepper;
     int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
     int64_t eval_steps, save_steps;   /* as asked for, or from so many an epoch; below 1 = never */
@@ -87,6 +90,13 @@ static tn_status open_data(trainer *t) {
         TN_TRY(tn_loader_new(t->eval_data ? t->eval_data : t->data, &eval, &t->eval_loader));
 done:
     return status;
+}
+
+/* Rank 0 first: it leaves the token cache for the others. */
+static tn_status open_data_in_turn(trainer *t) {
+    tn_status status = t->team.rank == 0 ? open_data(t) : TN_OK;
+    status = tn_team_meet(&t->team, status);
+    return status == TN_OK && t->team.rank > 0 ? open_data(t) : status;
 }
 
 /* A signal before the first step: there is nothing to save yet. */
@@ -178,6 +188,10 @@ static tn_status write_resolved(trainer *t) {
         tn_config_used(t->e.config, "train_on_responses_only", s->train_on_responses_only ? "true" : "false"));
     TN_TRY(tn_config_used(t->e.config, "dtype", tn_dtype_name(t->e.device->dtype)));
     TN_TRY(tn_config_used(t->e.config, "device", t->e.device->backend->name));
+    if (t->team.world > 1) {
+        snprintf(number, sizeof number, "%d", t->team.world);
+        TN_TRY(tn_config_used(t->e.config, "processes", number));
+    }
     TN_TRY(tn_config_used(t->e.config, "gradient_checkpointing", tn_policy_name(t->e.plan.limits.policy)));
     const char *odd = tn_config_unwritable(t->e.config);
     if (odd)
@@ -277,23 +291,39 @@ done:
     return status;
 }
 
-static tn_status set_up(trainer *t, tn_config *config) {
+/* All that is read and computed before the first file is written. */
+static tn_status open_run(trainer *t, tn_config *config) {
     tn_status status;
+    TN_TRY(tn_team_open(t->hooks, &t->team));
     TN_TRY(tn_resume_prepare(config, &t->arena, &t->checkpoint));
     TN_TRY(tn_engine_open(config, TN_USE_TRAIN, true, t->checkpoint, &t->e));
-    TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
-    TN_TRY(open_data(t));
+    if (t->team.rank == 0) TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
+    TN_TRY(tn_team_enter(&t->team, t->e.device));
+    TN_TRY(open_data_in_turn(t));
     TN_TRY(check_stop(t));
     TN_TRY(plan(t));
-    if (t->e.plan.fits) TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling)); /* before memory is taken */
+    if (t->e.plan.fits && t->team.rank == 0)
+        TN_TRY(tn_device_ceiling(t->e.device, &t->ceiling)); /* before memory is taken */
     TN_TRY(tn_engine_allocate(&t->e));
     if (t->e.files) TN_TRY(tn_model_files_sample(t->e.files, t->e.base_values)); /* just read, so in memory */
-    TN_TRY(tn_stepper_open(&t->e, &t->stepper));
+    TN_TRY(tn_stepper_open(&t->e, &t->team, &t->stepper));
     TN_TRY(count_steps(t));
     TN_TRY(tn_alloc(&t->batches, t->e.settings->gradient_accumulation_steps, (int64_t)sizeof *t->batches,
                     "batches"));
     TN_TRY(restore(t));
-    TN_TRY(check_stop(t));
+    TN_TRY(tn_agree(&t->team, &t->e, t->stats.hash, t->at.step));
+    TN_TRY(tn_step_compare(&t->stepper));
+    status = check_stop(t);
+done:
+    return status;
+}
+
+static tn_status set_up(trainer *t, tn_config *config) {
+    tn_status status;
+    TN_TRY(open_run(t, config));
+    t->whole = t->at;
+    t->saved = true;
+    if (t->team.rank > 0) return TN_OK;
     TN_TRY(tn_make_directories(t->e.settings->output_dir));
     /* again: until now nobody was kept out of a directory that was not there */
     TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
@@ -305,7 +335,8 @@ done:
     return status;
 }
 
-static void tear_down(trainer *t) {
+static void tear_down(trainer *t, tn_status status) {
+    tn_team_close(&t->team, status);
     if (t->log) fclose(t->log);
     for (int64_t i = 0; t->batches && i < t->e.settings->gradient_accumulation_steps; i++)
         tn_batch_free(&t->batches[i]);
@@ -332,12 +363,13 @@ static tn_status next_batches(trainer *t, tn_step_work *work) {
         t->at.epoch++, t->at.batch = 0;
         TN_TRY(tn_loader_epoch_batches(t->loader, t->at.epoch, &t->epoch_batches));
     }
-    while (work->count < group && t->at.batch < t->epoch_batches)
-        TN_TRY(tn_loader_get(t->loader, t->at.epoch, t->at.batch++, &t->batches[work->count++]));
-    tn_step_measure(work);
-    if (work->labelled == 0)
-        TN_THROW(TN_BAD_DATA, "step %lld has no labelled token", (long long)t->at.step + 1);
+    for (; work->all < group && t->at.batch < t->epoch_batches; t->at.batch++, work->all++)
+        if (work->all % t->team.world == t->team.rank)
+            TN_TRY(tn_loader_get(t->loader, t->at.epoch, t->at.batch, &t->batches[work->count++]));
 done:
+    status = tn_step_measure(&t->stepper, status, work);
+    if (status == TN_OK && work->labelled == 0)
+        status = tn_fail(TN_BAD_DATA, "step %lld has no labelled token", (long long)t->at.step + 1);
     return status;
 }
 
@@ -345,10 +377,12 @@ static tn_status train_step(trainer *t, const tn_step_work *work, tn_step_result
     tn_status status = tn_step_run(&t->stepper, work, t->at.step, t->at.micro_steps, result);
     if (status != TN_OK) return status;
     t->at.step++;
-    t->at.micro_steps += work->count;
+    t->at.micro_steps += work->all;
     t->at.tokens += work->tokens;
     t->at.labelled += work->labelled;
     t->last_loss = result->loss;
+    t->whole = t->at;
+    t->saved = false;
     return TN_OK;
 }
 
@@ -411,7 +445,8 @@ static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step
                         .learning_rate = r->learning_rate,
                         .epoch = epoch_now(t),
                         .tokens_per_second = rate,
-                        .percent_of_ceiling = t->ceiling > 0 ? 100 * flops / r->seconds / t->ceiling : NAN,
+                        .percent_of_ceiling =
+                            t->ceiling > 0 ? 100 * flops / r->seconds / t->ceiling / t->team.world : NAN,
                         .seconds_left = per_step * (double)(t->max_steps - t->at.step),
                         .tokens = t->at.tokens});
     return log_line(t, &line);
@@ -421,8 +456,8 @@ static tn_status evaluate_now(trainer *t) {
     tn_evaluation result;
     tn_str line = {0};
     tn_status status =
-        tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, NULL, &result);
-    if (status != TN_OK) return status;
+        tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, &t->team, NULL, &result);
+    if (status != TN_OK || t->team.rank > 0) return status;
     double loss = result.loss_sum / (double)larger(result.labelled, 1);
     tn_json_writer w = tn_json_write_to(&line, 0);
     tn_json_begin(&w, '{');
@@ -437,7 +472,8 @@ static tn_status evaluate_now(trainer *t) {
     return log_line(t, &line);
 }
 
-static tn_status save_now(trainer *t) {
+/* Rank 0's: writes the state that it has. */
+static tn_status write_checkpoint(trainer *t) {
     if (fsync(fileno(t->log)) != 0) return tn_fail_errno("flush", "train_log.jsonl");
     t->at.log_bytes = (int64_t)ftell(t->log);
     t->at.loss_scale = (int64_t)t->stepper.loss_scale;
@@ -446,8 +482,31 @@ static tn_status save_now(trainer *t) {
     if (status != TN_OK) return tn_context(status, "checkpoint at step %lld", (long long)t->at.step);
     char path[4096];
     snprintf(path, sizeof path, "%s/checkpoint-%lld", t->e.settings->output_dir, (long long)t->at.step);
+    t->saved = true;
     send(t, &(tn_event){.kind = TN_EVENT_SAVE, .text = path, .step = t->at.step, .steps = t->max_steps});
     return TN_OK;
+}
+
+static tn_status save_now(trainer *t) {
+    tn_status status = tn_step_compare(&t->stepper);
+    t->saved = t->saved || t->team.rank > 0;
+    return status == TN_OK && t->team.rank == 0 ? write_checkpoint(t) : status;
+}
+
+/* Another rank failed or is gone, and what rank 0 has is the last whole step: that is kept. */
+static tn_status rescue(trainer *t, tn_status status) {
+    char why[2048], remedy[2048];
+    if (!t->team.lost || t->team.rank > 0 || !t->log) return status;
+    snprintf(why, sizeof why, "%s", tn_error_message());
+    snprintf(remedy, sizeof remedy, "%s", tn_error_remedy());
+    t->at = t->whole;
+    if (!t->saved && write_checkpoint(t) != TN_OK)
+        tn_fail(status, "%s; and the checkpoint of step %lld could not be written: %s", why,
+                (long long)t->at.step, tn_error_message());
+    else
+        tn_fail(status, "%s; the run stopped after step %lld of %lld%s", why, (long long)t->at.step,
+                (long long)t->max_steps, t->at.step > 0 ? ", which is saved" : "");
+    return *remedy ? tn_remedy("%s", remedy) : status;
 }
 
 static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
@@ -455,7 +514,6 @@ static bool every(int64_t step, int64_t interval) { return interval > 0 && step 
 static tn_status loop(trainer *t) {
     const tn_settings *s = t->e.settings;
     tn_status status = TN_OK;
-    bool saved = true; /* nothing new since the last checkpoint */
     t->started = tn_seconds();
     t->tokens_at_start = t->at.tokens;
     while (t->at.step < t->max_steps) {
@@ -463,23 +521,25 @@ static tn_status loop(trainer *t) {
         tn_step_result result;
         TN_TRY(next_batches(t, &work));
         TN_TRY(train_step(t, &work, &result));
-        TN_TRY(keep_output_dir(t));
-        TN_TRY(report_step(t, &work, &result));
-        saved = false;
+        if (t->team.rank == 0) {
+            TN_TRY(keep_output_dir(t));
+            TN_TRY(report_step(t, &work, &result));
+        }
         bool last = t->at.step == t->max_steps;
         if (t->eval_loader && (every(t->at.step, t->eval_steps) || last)) TN_TRY(evaluate_now(t));
-        bool stop = !last && t->hooks && t->hooks->should_stop && t->hooks->should_stop(t->hooks->user);
-        if (every(t->at.step, t->save_steps) || stop) {
-            TN_TRY(save_now(t));
-            saved = true;
-        }
+        bool stop = t->hooks && t->hooks->should_stop && t->hooks->should_stop(t->hooks->user);
+        TN_TRY(tn_team_any(&t->team, &stop));
+        if (last) stop = false;
+        if (every(t->at.step, t->save_steps) || stop) TN_TRY(save_now(t));
         if (!stop) continue;
         status = tn_fail(TN_INTERRUPTED, "interrupted after step %lld of %lld", (long long)t->at.step,
                          (long long)t->max_steps);
         tn_remedy("continue with --output_dir %s --resume_from_checkpoint auto", s->output_dir);
+        if (t->team.rank > 0) tn_fail(status, "%s", "");
+        t->team.over = true; /* everybody knows */
         goto done;
     }
-    if (!saved && t->save_steps > 0) status = save_now(t);
+    if (!t->saved && t->save_steps > 0) status = save_now(t);
 done:
     return status;
 }
@@ -531,8 +591,10 @@ tn_status tn_train(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     TN_TRY(set_up(&t, config));
     recall_loss(&t);
     TN_TRY(loop(&t));
-    status = finish(&t, doc);
+    if (t.team.rank == 0) status = finish(&t, doc);
+    status = tn_team_meet(&t.team, status);
 done:
-    tear_down(&t);
+    if (status != TN_OK) status = rescue(&t, status);
+    tear_down(&t, status);
     return status;
 }

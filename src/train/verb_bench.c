@@ -1,6 +1,7 @@
 /* verb_bench.c: times training steps with random weights and tokens: rows of one document each of max_length
- * tokens, through the same step as training. A step is one micro-batch unless gradient_accumulation_steps is
- * given: train's default is for the optimizer's sake, and a timing only gets longer by it.
+ * tokens, through the same step as training. A step is one micro-batch for each process unless
+ * gradient_accumulation_steps is given: train's default is for the optimizer's sake, and a timing only gets
+ * longer by it.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -50,8 +51,9 @@ static double median(double *values, int64_t count) {
 
 typedef struct bench {
     tn_engine e;
+    tn_team team;
     tn_stepper stepper;
-    tn_batch *batches; /* (micro): those of a step */
+    tn_batch *batches; /* (micro): those of a step, of several ranks this one's */
     tn_step_result *results;
     int64_t steps, warmup, rows, micro;
     double ceiling, first_step_seconds;
@@ -60,15 +62,16 @@ typedef struct bench {
 static tn_status run(bench *b, const tn_hooks *hooks, double begun) {
     tn_status status = TN_OK;
     for (int64_t i = 0; i < b->steps + b->warmup; i++) {
-        for (int64_t j = 0; j < b->micro; j++) TN_TRY(fill(&b->e, i * b->micro + j, b->rows, &b->batches[j]));
-        tn_step_work work = {.batches = b->batches, .count = b->micro};
-        tn_step_measure(&work);
+        tn_step_work work = {.batches = b->batches, .all = b->micro};
+        for (int64_t j = b->team.rank; j < b->micro; j += b->team.world)
+            TN_TRY(fill(&b->e, i * b->micro + j, b->rows, &b->batches[work.count++]));
+        TN_TRY(tn_step_measure(&b->stepper, status, &work));
         if (work.labelled == 0)
             TN_THROW(TN_USAGE, "labelled %g of %lld tokens leaves none with a loss", b->e.settings->labelled,
                      (long long)b->e.max_length);
         TN_TRY(tn_step_run(&b->stepper, &work, i, i * b->micro, &b->results[i]));
         if (i == 0) b->first_step_seconds = tn_seconds() - begun;
-        if (!hooks || !hooks->on_event) continue;
+        if (!hooks || !hooks->on_event || b->team.rank > 0) continue;
         const tn_step_result *r = &b->results[i];
         double flops = tn_engine_step_flops(&b->e, work.tokens, (int64_t)work.length, work.labelled);
         hooks->on_event(hooks->user,
@@ -80,7 +83,7 @@ static tn_status run(bench *b, const tn_hooks *hooks, double begun) {
                                     .learning_rate = r->learning_rate,
                                     .tokens = work.tokens * (i + 1),
                                     .tokens_per_second = (double)work.tokens / r->seconds,
-                                    .percent_of_ceiling = 100 * flops / r->seconds / b->ceiling,
+                                    .percent_of_ceiling = 100 * flops / r->seconds / b->ceiling / b->team.world,
                                     .seconds_left = r->seconds * (double)(b->steps + b->warmup - i - 1)});
     }
 done:
@@ -100,7 +103,8 @@ static tn_status report(const bench *b, tn_doc **doc) {
     tn_json_begin(&w, '{');
     tn_json_real_member(&w, "tokens_per_second", (double)tokens / step);
     tn_json_real_member(&w, "step_seconds", step);
-    tn_json_real_member(&w, "percent_of_ceiling", 100 * flops / step / b->ceiling);
+    tn_json_real_member(&w, "percent_of_ceiling", 100 * flops / step / b->ceiling / b->team.world);
+    tn_json_integer_member(&w, "processes", b->team.world);
     tn_json_real_member(&w, "ceiling_flops", b->ceiling);
     tn_json_real_member(&w, "first_step_seconds", b->first_step_seconds);
     tn_json_string_member(&w, "device", b->e.device->name);
@@ -127,12 +131,15 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     bench b = {0};
     double begun = tn_seconds();
     *doc = NULL;
-    tn_status status = tn_engine_open(config, TN_USE_TRAIN, false, NULL, &b.e);
-    if (status != TN_OK) return status;
+    tn_status status;
+    TN_TRY(tn_team_open(hooks, &b.team));
+    TN_TRY(tn_engine_open(config, TN_USE_TRAIN, false, NULL, &b.e));
+    TN_TRY(tn_team_enter(&b.team, b.e.device));
     const tn_settings *s = b.e.settings;
     b.steps = s->steps, b.warmup = s->warmup, b.rows = s->per_device_train_batch_size;
     bool given = tn_config_setter(config, "gradient_accumulation_steps") >= TN_SET_FILE;
-    b.micro = given ? s->gradient_accumulation_steps : 1;
+    b.micro = given ? s->gradient_accumulation_steps : b.team.world;
+    TN_TRY(tn_ranks_check(b.team.world, s->processes, b.micro));
     if (b.e.files && tn_model_files_count(b.e.files) == 0)
         tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */
     TN_TRY(tn_engine_plan(&b.e, tn_engine_row_tokens(&b.e), b.rows, b.e.max_length, 0));
@@ -140,13 +147,15 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     if (b.e.plan.fits) TN_TRY(tn_device_ceiling(b.e.device, &b.ceiling));
     begun += tn_seconds() - before; /* measuring the ceiling is not part of starting */
     TN_TRY(tn_engine_allocate(&b.e));
-    TN_TRY(tn_stepper_open(&b.e, &b.stepper));
+    TN_TRY(tn_stepper_open(&b.e, &b.team, &b.stepper));
     b.stepper.schedule = (tn_schedule){.kind = "constant"};
     TN_TRY(tn_alloc(&b.batches, b.micro, (int64_t)sizeof *b.batches, "batches"));
     TN_TRY(tn_alloc(&b.results, b.steps + b.warmup, (int64_t)sizeof *b.results, "results"));
     TN_TRY(run(&b, hooks, begun));
-    status = report(&b, doc);
+    TN_TRY(tn_team_meet(&b.team, tn_step_compare(&b.stepper)));
+    if (b.team.rank == 0) status = report(&b, doc);
 done:
+    tn_team_close(&b.team, status);
     free(b.results);
     for (int64_t j = 0; b.batches && j < b.micro; j++) tn_batch_free(&b.batches[j]);
     free(b.batches);

@@ -22,6 +22,9 @@ static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
     tn_status status = tn_device_ceiling(e->device, &ceiling);
     double flops = tn_engine_step_flops(e, tokens, e->max_length, tokens) * recompute[e->plan.limits.policy];
     *tokens_per_second = status == TN_OK ? 0.6 * ceiling * (double)tokens / flops : 0;
+    /* Of several processes the one with most micro-batches sets the pace. */
+    const int64_t split = e->settings->gradient_accumulation_steps;
+    *tokens_per_second *= (double)split / (double)((split + e->processes - 1) / e->processes);
     return status;
 }
 
@@ -48,6 +51,7 @@ tn_status tn_plan(tn_config *config, tn_doc **doc) {
     tn_json_string_member(&w, "device", e.device->name);
     tn_json_string_member(&w, "dtype", tn_dtype_name(e.device->dtype));
     tn_json_integer_member(&w, "max_length", e.max_length);
+    tn_json_integer_member(&w, "processes", e.processes);
     tn_json_string_member(&w, "text", tn_str_text(&banner));
     tn_json_end(&w, '}');
     status = tn_doc_from(&text, doc);

@@ -35,7 +35,7 @@ cat >"$to/run" <<'END'
 #!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 paths=$here
-for name in libcudart.so.13 libcublasLt.so.13 libnvrtc.so.13 libcudnn.so.9; do
+for name in libcudart.so.13 libcublasLt.so.13 libnvrtc.so.13 libcudnn.so.9 libnccl.so.2; do
     found=$(find /usr/local /usr/lib /opt -name "$name" 2>/dev/null | head -1)
     [ -n "$found" ] && paths=$paths:$(dirname "$found") || echo "run: $name was not found" >&2
 done

@@ -31,6 +31,7 @@ typedef struct tn_cuda_device {
     struct tn_cuda_gemms *gemms;
     struct tn_cuda_plans *plans; /* cuDNN's attention; NULL where cuDNN is missing */
     struct tn_cuda_ring *ring;   /* pinned buffers, while something is being loaded */
+    struct tn_cuda_group *group; /* of several processes, once joined (nccl.c) */
 } tn_cuda_device;
 
 static inline tn_cuda_device *tn_cuda(tn_device *device) { return (tn_cuda_device *)device; }
@@ -146,6 +147,10 @@ int64_t tn_cuda_column_scratch(int64_t cols);
 /* to[row, col] (+)= mask · from / (1 - p), the mask of part `part`. */
 tn_status tn_cuda_dropout(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
                           int64_t rows, tn_view from, tn_view to, bool accumulate);
+
+/* ---- Several processes (nccl.c) ---------------------------------------------------------------------- */
+
+extern const tn_reducer tn_cuda_reducer;
 
 /* ---- The table --------------------------------------------------------------------------------------- */
 

@@ -102,6 +102,7 @@ static tn_status check_index(int index, tn_dtype dtype) {
 static void close_device(tn_device *device) {
     tn_cuda_device *cuda = tn_cuda(device);
     cudaSetDevice(device->index);
+    tn_cuda_reducer.leave(device);
     tn_cuda_ring_close(cuda);
     tn_cuda_plans_close(cuda);
     tn_cuda_gemms_close(cuda);
@@ -187,6 +188,7 @@ static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
 
 static const tn_backend table = {
     .name = "cuda",
+    .reducer = &tn_cuda_reducer,
     .open = open_device,
     .close = close_device,
     .allocate = allocate,
