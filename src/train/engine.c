@@ -394,11 +394,6 @@ tn_status tn_engine_dataset(tn_engine *e, const char *const *names, int64_t coun
     if (stats.pictures > 0) {
         const int64_t patches = stats.largest_picture * e->arch.vision->merge * e->arch.vision->merge;
         if (patches > e->patches) e->patches = patches;
-        if (e->device && !e->device->backend->activate) {
-            status = tn_fail(TN_USAGE, "%s has pictures, and the vision tower does not run on %s yet", paths[0],
-                             e->device->name);
-            tn_remedy("train on the CPU: --device cpu");
-        }
     }
 done:
     tn_arena_free(&arena);

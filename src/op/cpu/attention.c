@@ -417,6 +417,7 @@ tn_status tn_cpu_attention_backward(tn_device *device, const tn_attention *a, tn
 }
 
 int64_t tn_cpu_attention_scratch(const tn_device *device, const tn_limits *limits) {
+    if (limits->bidirectional) return 0;
     tn_attention a = {.documents = limits->documents,
                       .kv_rows = larger(limits->rows, limits->longest),
                       .heads = limits->heads,
