@@ -289,10 +289,9 @@ static tn_status open_with(const char *verb, tn_use use, const char *key, const 
                            tn_config **config) {
     must(tn_config_new(verb, config));
     must(tn_config_set(*config, "model", MODEL));
-    if (use != TN_USE_FILES) must(tn_config_set(*config, "device", test_device()));
-    else must(tn_config_set(*config, "output_dir", scratch("out")));
+    must(tn_config_set(*config, "device", test_device()));
     if (key) must(tn_config_set(*config, key, value));
-    return use == TN_USE_FILES ? tn_engine_open_files(*config, e) : tn_engine_open(*config, use, true, NULL, e);
+    return tn_engine_open(*config, use, true, NULL, e);
 }
 
 static void must_refuse(const char *verb, tn_use use, const char *key, const char *value, const char *part) {
@@ -323,9 +322,104 @@ static void targets_never_reach_the_tower_in_silence(void **state) {
 }
 
 static void what_would_lose_the_tower_is_refused(void **state) {
+    tn_config *config;
+    tn_doc *doc;
     (void)state;
     must_refuse("bench", TN_USE_TRAIN, "full_finetuning", "true", "vision tower");
-    must_refuse("quantize", TN_USE_FILES, "to", "nf4", "vision tower");
+    for (int quantize = 0; quantize < 2; quantize++) {
+        const char *out = scratch("another");
+        must(tn_config_new(quantize ? "quantize" : "export", &config));
+        must(tn_config_set(config, "model", MODEL));
+        must(tn_config_set(config, "to", quantize ? "nf4" : "gguf"));
+        must(tn_config_set(config, quantize ? "output_dir" : "output", out));
+        must_fail((quantize ? tn_quantize_model : tn_export)(config, NULL, &doc), TN_USAGE, "vision tower");
+        assert_true(strlen(tn_error_remedy()) > 0);
+        assert_false(tn_is_file(out) || tn_is_directory(out));
+        tn_config_free(config);
+    }
+}
+
+/* ---- Verbs about files --------------------------------------------------------------------------- */
+
+/* Base + adapter in a directory of its own, whose tower is the base's byte for byte, and which sees: the loss
+ * over pictures is that of base and adapter. */
+static void merge_keeps_the_tower_and_sees(void **state) {
+    static const char *const pairs[] = {"dataset", RECORDS, NULL};
+    const char *out = scratch("merged");
+    tn_config *config;
+    tn_safetensors *base, *merged;
+    tn_doc *doc;
+    int64_t tower = 0;
+    (void)state;
+    must(tn_config_new("merge", &config));
+    must(tn_config_set(config, "model", MODEL));
+    must(tn_config_set(config, "adapter", ADAPTER));
+    must(tn_config_set(config, "device", test_device()));
+    must(tn_config_set(config, "output_dir", out));
+    must(tn_merge(config, NULL, &doc));
+    assert_true(tn_doc_number(doc, "max_abs_logit_difference", NAN) < 0.1);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    must(tn_safetensors_open(MODEL "/model.safetensors", &base));
+    must(tn_safetensors_open(scratch("merged/model.safetensors"), &merged));
+    assert_int_equal(tn_safetensors_count(merged), tn_safetensors_count(base));
+    for (int64_t i = 0; i < tn_safetensors_count(base); i++) {
+        const tn_tensor_info *t = tn_safetensors_at(base, i), *now = tn_safetensors_find(merged, t->name);
+        assert_non_null(now);
+        assert_int_equal(now->bytes, t->bytes);
+        if (strncmp(t->name, "visual.", strlen("visual.")) != 0) continue;
+        assert_memory_equal(now->data, t->data, (size_t)t->bytes);
+        assert_int_equal(now->rank, t->rank);
+        tower++;
+    }
+    assert_int_equal(tower, 42);
+    tn_safetensors_close(base);
+    tn_safetensors_close(merged);
+    config = configure("eval", pairs);
+    must(tn_config_set(config, "model", out));
+    must(tn_eval(config, NULL, &doc));
+    const double want = *(const double *)golden_tensor("eval_loss")->data;
+    assert_true(fabs(tn_doc_number(doc, "loss", NAN) - want) < 2e-2); /* the merged weights are bf16 */
+    tn_doc_free(doc);
+    tn_config_free(config);
+}
+
+/* Every tensor of PEFT's own adapter is known, with a base and without; the base is listed with its tower. */
+static void verify_and_inspect_know_the_model(void **state) {
+    (void)state;
+    for (int with_base = 0; with_base < 2; with_base++) {
+        tn_config *config;
+        tn_doc *doc;
+        must(tn_config_new("verify", &config));
+        must(tn_config_set(config, "adapter", ADAPTER));
+        if (with_base) must(tn_config_set(config, "model", MODEL));
+        must(tn_verify(config, &doc));
+        assert_true(tn_doc_boolean(doc, "ok", false));
+        assert_int_equal(tn_doc_integer(doc, "params.trainable", 0), 5056);
+        if (with_base) {
+            tn_safetensors *base;
+            int64_t parameters = 0;
+            must(tn_safetensors_open(MODEL "/model.safetensors", &base));
+            for (int64_t i = 0; i < tn_safetensors_count(base); i++)
+                parameters += tn_safetensors_at(base, i)->elements;
+            assert_int_equal(tn_doc_integer(doc, "params.all", 0), parameters + 5056);
+            tn_safetensors_close(base);
+        }
+        tn_doc_free(doc);
+        tn_config_free(config);
+    }
+    for (int adapter = 0; adapter < 2; adapter++) {
+        tn_config *config;
+        tn_doc *doc;
+        must(tn_config_new("inspect", &config));
+        must(tn_config_set(config, "model", adapter ? ADAPTER : MODEL));
+        must(tn_inspect(config, &doc));
+        assert_string_equal(tn_doc_string(doc, "kind", ""), adapter ? "adapter" : "model");
+        if (adapter) assert_int_equal(tn_doc_integer(doc, "parameters", 0), 5056);
+        else assert_non_null(strstr(tn_doc_text(doc), "\"visual.merger.mlp.2.weight\""));
+        tn_doc_free(doc);
+        tn_config_free(config);
+    }
 }
 
 int main(void) {
@@ -339,6 +433,8 @@ int main(void) {
         cmocka_unit_test(windows_follow_one_another),
         cmocka_unit_test(targets_never_reach_the_tower_in_silence),
         cmocka_unit_test(what_would_lose_the_tower_is_refused),
+        cmocka_unit_test(merge_keeps_the_tower_and_sees),
+        cmocka_unit_test(verify_and_inspect_know_the_model),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     remove_scratch();
