@@ -52,11 +52,13 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* A row or column of windows may be one merged patch wide: of m merged patches in windows of w by w there are
+ * at most m / w + 1, when all stand in one row. */
 tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches) {
     const tn_vision_arch *a = vision->arch;
     const int64_t wide = a->merge * a->merge * a->hidden;
     return (tn_limits){.rows = patches,
-                       .documents = patches,
+                       .documents = patches / (a->merge * a->merge * a->window) + 1,
                        .longest = patches,
                        .hidden = larger(larger(wide, a->out), tn_vision_values(a)),
                        .intermediate = larger(2 * a->intermediate, 3 * a->hidden),
