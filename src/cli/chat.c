@@ -105,7 +105,11 @@ static int converse(const cli_run *run, tn_generator *generator) {
     size_t capacity = 0;
     ssize_t length;
     int code = CLI_OK, turn = CLI_OK;
-    if (!c.list || !c.pictures) code = turn = out_of_memory(run);
+    if (!c.list || !c.pictures) {
+        free(c.list);
+        free(c.pictures);
+        return out_of_memory(run);
+    }
     if (terminal)
         fputs(
             "/reset forgets the conversation, /exit ends; /image FILE shows a picture with the next line, to a "
