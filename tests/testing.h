@@ -21,6 +21,12 @@ static inline void must(tn_status status) {
     if (status != TN_OK) fail_msg("%s (%s)", tn_error_message(), tn_error_remedy());
 }
 
+/* TENON_TEST_DEVICE=cuda runs the tests that ask on a card. */
+static inline const char *test_device(void) {
+    const char *name = getenv("TENON_TEST_DEVICE");
+    return name ? name : "cpu";
+}
+
 /* The call failed with `wanted`, and the message holds `part`. */
 static inline void must_fail(tn_status status, tn_status wanted, const char *part) {
     if (status == TN_OK) fail_msg("accepted, although \"%s\" was expected", part);

@@ -171,7 +171,9 @@ TN_API tn_status tn_generate_text(tn_generator *generator, const char *prompt, t
  */
 TN_API tn_status tn_generate_ids(tn_generator *generator, const int32_t *ids, int64_t count,
                                  tn_text_function *on_text, void *user, tn_doc **doc);
-/* Answers a conversation: a JSON list of messages or a record with "messages", through the chat template. */
+/* Answers a conversation: a JSON list of messages or a record with "messages", through the chat template. Its
+ * pictures are named as in a data set; paths are relative to the file of the key `messages`, where there is
+ * one. */
 TN_API tn_status tn_generate_chat(tn_generator *generator, const char *messages_json, tn_text_function *on_text,
                                   void *user, tn_doc **doc);
 TN_API void tn_generator_free(tn_generator *generator);

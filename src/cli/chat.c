@@ -1,53 +1,73 @@
 /* chat.c: `tenon chat`: a conversation on the terminal. It is kept as the JSON list of messages without its
- * closing bracket, which is what the next turn appends to and the library reads. */
+ * closing bracket, which is what the next turn appends to and the library reads. Pictures wait, as JSON parts
+ * with a comma behind each, for the line that they are shown with. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 
-/* `list` + one message, in new memory; NULL when memory is out. */
-static char *with_message(const char *list, const char *role, const char *content) {
-    char *text = NULL;
-    size_t size;
-    FILE *memory = open_memstream(&text, &size);
-    if (!memory) return NULL;
-    fprintf(memory, "%s%s{\"role\":\"%s\",\"content\":", list, strcmp(list, "[") == 0 ? "" : ",", role);
-    cli_put_json_string(memory, content);
-    fputc('}', memory);
-    if (fclose(memory) == 0) return text;
-    free(text);
-    return NULL;
-}
-
-/* Replaces *list by one with the message behind it. */
-static bool append(char **list, const char *role, const char *content) {
-    char *longer = with_message(*list, role, content);
-    if (!longer) return false;
-    free(*list);
-    *list = longer;
+/* Replaces *text by what was written to `memory`, *longer once it is closed; false when memory is out. */
+static bool replace(char **text, FILE *memory, char *const *longer) {
+    if (fclose(memory) != 0) {
+        free(*longer);
+        return false;
+    }
+    free(*text);
+    *text = *longer;
     return true;
 }
 
-/* A turn that failed is taken out of the conversation again. */
-static int answer(const cli_run *run, tn_generator *generator, char **list, const char *line) {
-    const size_t before = strlen(*list);
+/* A message behind the list, its text behind `pictures`. */
+static bool append(char **list, const char *role, const char *pictures, const char *content) {
+    char *longer = NULL;
+    size_t size;
+    FILE *memory = open_memstream(&longer, &size);
+    if (!memory) return false;
+    fprintf(memory, "%s%s{\"role\":\"%s\",\"content\":", *list, strcmp(*list, "[") == 0 ? "" : ",", role);
+    if (*pictures) fprintf(memory, "[%s{\"type\":\"text\",\"text\":", pictures);
+    cli_put_json_string(memory, content);
+    fputs(*pictures ? "}]}" : "}", memory);
+    return replace(list, memory, &longer);
+}
+
+static bool append_picture(char **pictures, const char *path) {
+    char *longer = NULL;
+    size_t size;
+    FILE *memory = open_memstream(&longer, &size);
+    if (!memory) return false;
+    fprintf(memory, "%s{\"type\":\"image\",\"image\":", *pictures);
+    cli_put_json_string(memory, path);
+    fputs("},", memory);
+    return replace(pictures, memory, &longer);
+}
+
+typedef struct conversation {
+    char *list, *pictures; /* see above */
+} conversation;
+
+static int out_of_memory(const cli_run *run) { return cli_error(run->json, CLI_FAILED, "", "out of memory"); }
+
+/* A turn that failed is taken out of the conversation again, with its pictures. */
+static int answer(const cli_run *run, tn_generator *generator, conversation *c, const char *line) {
+    const size_t before = strlen(c->list);
     tn_doc *doc = NULL;
     char *messages = NULL;
     int code = CLI_OK;
     size_t size;
-    if (!append(list, "user", line)) return cli_error(run->json, CLI_FAILED, "", "out of memory");
+    if (!append(&c->list, "user", c->pictures, line)) return out_of_memory(run);
+    c->pictures[0] = '\0';
     FILE *memory = open_memstream(&messages, &size);
-    if (memory) fprintf(memory, "%s]", *list);
-    if (!memory || fclose(memory) != 0) return cli_error(run->json, CLI_FAILED, "", "out of memory");
+    if (memory) fprintf(memory, "%s]", c->list);
+    if (!memory || fclose(memory) != 0) return out_of_memory(run);
     tn_status status = tn_generate_chat(generator, messages, cli_stream_text, (void *)(uintptr_t)run, &doc);
     if (status != TN_OK) {
         code = cli_fail(run->json, status);
-        (*list)[before] = '\0';
+        c->list[before] = '\0';
     } else {
         if (!run->json) fputc('\n', stdout), fflush(stdout);
-        if (!append(list, "assistant", tn_doc_string(doc, "text", "")))
-            code = cli_error(run->json, CLI_FAILED, "", "out of memory");
+        if (!append(&c->list, "assistant", "", tn_doc_string(doc, "text", ""))) code = out_of_memory(run);
     }
     if (cli_signal()) cli_clear_signal(); /* it was for this answer */
     tn_doc_free(doc);
@@ -55,10 +75,20 @@ static int answer(const cli_run *run, tn_generator *generator, char **list, cons
     return code;
 }
 
+/* Said at once where the path is wrong; what is in the file shows when the model looks at it. */
+static int show(const cli_run *run, conversation *c, const char *path) {
+    if (access(path, R_OK) != 0)
+        return cli_error(run->json, CLI_BAD_DATA, "/image wants the path of a PNG or JPEG file", "%s: %s", path,
+                         strerror(errno));
+    return append_picture(&c->pictures, path) ? CLI_OK : out_of_memory(run);
+}
+
 /* What is no text would reach the model as something else than was typed. */
-static int take_line(const cli_run *run, tn_generator *generator, char **list, const char *line,
+static int take_line(const cli_run *run, tn_generator *generator, conversation *c, const char *line,
                      int64_t length) {
-    if (cli_is_text(line, length)) return answer(run, generator, list, line);
+    static const char image[] = "/image ";
+    if (strncmp(line, image, sizeof image - 1) == 0) return show(run, c, line + sizeof image - 1);
+    if (cli_is_text(line, length)) return answer(run, generator, c, line);
     return cli_error(run->json, CLI_BAD_DATA, "type it again, with the terminal or the file in UTF-8",
                      "the line is not UTF-8 text, and was left out");
 }
@@ -70,24 +100,34 @@ static bool is_passing(int code) { return code == CLI_NO_FIT || code == CLI_BAD_
 
 static int converse(const cli_run *run, tn_generator *generator) {
     bool terminal = isatty(STDIN_FILENO);
-    char *line = NULL, *list = strdup("[");
+    char *line = NULL;
+    conversation c = {.list = strdup("["), .pictures = strdup("")};
     size_t capacity = 0;
     ssize_t length;
     int code = CLI_OK, turn = CLI_OK;
-    if (!list) return cli_error(run->json, CLI_FAILED, "", "out of memory");
-    if (terminal) fputs("/reset forgets the conversation, /exit ends\n", stderr);
+    if (!c.list || !c.pictures) {
+        free(c.list);
+        free(c.pictures);
+        return out_of_memory(run);
+    }
+    if (terminal)
+        fputs(
+            "/reset forgets the conversation, /exit ends; /image FILE shows a picture with the next line, to a "
+            "model that sees\n",
+            stderr);
     while ((turn == CLI_OK || (is_passing(turn) && !run->json)) && !ferror(stdout)) {
         if (terminal) fputs("> ", stderr);
         if ((length = getline(&line, &capacity, stdin)) < 0) break;
         while (length > 0 && strchr("\r\n", line[length - 1])) line[--length] = '\0';
         if (strcmp(line, "/exit") == 0) break;
         turn = CLI_OK;
-        if (strcmp(line, "/reset") == 0) list[1] = '\0';
-        else if (length > 0) turn = take_line(run, generator, &list, line, length);
+        if (strcmp(line, "/reset") == 0) c.list[1] = c.pictures[0] = '\0';
+        else if (length > 0) turn = take_line(run, generator, &c, line, length);
         if (turn != CLI_OK && !(terminal && is_passing(turn))) code = turn;
     }
-    if (code == CLI_OK && run->json) printf("{\"messages\":%s]}\n", list);
-    free(list);
+    if (code == CLI_OK && run->json) printf("{\"messages\":%s]}\n", c.list);
+    free(c.list);
+    free(c.pictures);
     free(line);
     return code;
 }

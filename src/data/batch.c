@@ -59,6 +59,7 @@ static tn_status read_picture(const tn_image_processor *p, const char *path, tn_
     if (grid.h != out->rows * p->merge || grid.w != out->columns * p->merge)
         TN_THROW(TN_BAD_DATA, "%s: the picture is of another size than when the data was read", path);
     out->patch = b->patches;
+    b->patch_values = tn_patch_values(p);
     TN_TRY(tn_grow(&b->pixels, &b->capacity_values, (b->patches + tn_grid_patches(grid)) * tn_patch_values(p),
                    (int64_t)sizeof *b->pixels, "pixels"));
     TN_TRY(tn_image_patches(p, &picture, grid, b->pixels + b->patches * tn_patch_values(p)));
@@ -105,7 +106,12 @@ tn_status tn_batch_add(tn_batch *b, tn_sample sample, const tn_picture_tokens *t
     return TN_OK;
 }
 
-tn_status tn_batch_set(tn_batch *b, const int32_t *ids, const int32_t *labels, int64_t tokens) {
+tn_status tn_batch_set_sample(tn_batch *b, tn_sample sample, const tn_picture_tokens *pictures) {
     tn_batch_begin(b);
-    return tn_batch_add(b, (tn_sample){.ids = ids, .labels = labels ? labels : ids, .length = tokens}, NULL, 0);
+    return tn_batch_add(b, sample, pictures, 0);
+}
+
+tn_status tn_batch_set(tn_batch *b, const int32_t *ids, const int32_t *labels, int64_t tokens) {
+    const tn_sample sample = {.ids = ids, .labels = labels ? labels : ids, .length = tokens};
+    return tn_batch_set_sample(b, sample, NULL);
 }

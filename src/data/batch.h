@@ -27,14 +27,16 @@ typedef struct tn_batch {
     int32_t *axes[3];    /* [tokens] rope positions by frame, row and column: all `positions` where nothing is a
                             picture */
     tn_batch_picture *pictures; /* [picture_count] */
-    float *pixels;              /* [patches, values] of all pictures, tn_image_patches' rows */
-    int64_t picture_count, patches;
+    float *pixels;              /* [patches, patch_values] of all pictures, tn_image_patches' rows */
+    int64_t picture_count, patches, patch_values;
     int64_t *samples; /* [documents] dataset index of each, for per-token reports */
     int64_t capacity_tokens, capacity_documents, capacity_pictures, capacity_values;
 } tn_batch;
 void tn_batch_free(tn_batch *batch);
 /* Fills a batch from ready-made ids (bench, generate, tests): one document; labels NULL = every token. */
 tn_status tn_batch_set(tn_batch *batch, const int32_t *ids, const int32_t *labels, int64_t tokens);
+/* The same from a sample whose pictures are read as `pictures` says (NULL: it has none). */
+tn_status tn_batch_set_sample(tn_batch *batch, tn_sample sample, const tn_picture_tokens *pictures);
 
 typedef struct tn_loader_options {
     int64_t batch_size, max_length;

@@ -289,10 +289,25 @@ static tn_status say_system(dialogue *d, const tn_json *record, const tn_json *f
     return say(d, "system", *system);
 }
 
-/* Images would silently become words of the prompt. Those of a chat are `allowed` where the model sees
- * pictures. */
-static tn_status refuse_images(const tn_json *record, bool allowed) {
+/* A part of a message that is a picture. */
+static bool has_picture_part(const tn_json *record) {
+    const tn_json *messages = tn_json_get(record, "messages");
+    for (int64_t i = 0; messages && messages->type == TN_JSON_ARRAY && i < messages->count; i++) {
+        const tn_json *content = tn_json_get(&messages->items[i], "content");
+        for (int64_t j = 0; content && content->type == TN_JSON_ARRAY && j < content->count; j++) {
+            const tn_json *type = tn_json_get(&content->items[j], "type");
+            if (tn_json_is_string(type, "image") || tn_json_is_string(type, "image_url")) return true;
+        }
+    }
+    return false;
+}
+
+tn_status tn_record_refuse_media(const tn_json *record, bool allowed) {
     static const char *const keys[] = {"images", "image", "videos", "video", "audios"};
+    if (!allowed && has_picture_part(record)) {
+        tn_fail(TN_USAGE, "a message has a picture, and this model sees none");
+        return tn_remedy("give the text alone, or take a model that sees, such as Qwen2.5-VL");
+    }
     for (size_t i = allowed ? 2 : 0; i < sizeof keys / sizeof *keys; i++) {
         const tn_json *node = tn_json_get(record, keys[i]);
         if (tn_json_is_null(node) || (node->type == TN_JSON_ARRAY && node->count == 0)) continue;
@@ -558,7 +573,7 @@ tn_status tn_record_convert(tn_arena *arena, const tn_json *json, tn_shape shape
     const bool conversation = chat_template && shape != TN_SHAPE_TEXT && shape != TN_SHAPE_ALPACA_PROMPT;
     tn_status status;
     TN_TRY(require_object(json));
-    if (shape != TN_SHAPE_INPUT_IDS) TN_TRY(refuse_images(json, pictures && conversation));
+    if (shape != TN_SHAPE_INPUT_IDS) TN_TRY(tn_record_refuse_media(json, pictures && conversation));
     TN_TRY(convert(arena, json, shape, chat_template, record));
     if (pictures && record->kind == TN_RECORD_CHAT) status = tn_record_place_pictures(arena, json, record);
 done:

@@ -62,6 +62,10 @@ typedef struct tn_record {
     int64_t picture_count;
 } tn_record;
 
+/* Pictures, video and sound beside a conversation would silently become words of the prompt. Pictures are
+ * `allowed` where the model sees. Errors: TN_USAGE. */
+tn_status tn_record_refuse_media(const tn_json *record, bool allowed);
+
 /* Converts; everything lives in the arena or in `json`. With `chat_template` false conversations of strings
  * become plain completions; with `pictures` false a record that has some is refused. Errors: TN_BAD_DATA (a key
  * missing or of a wrong type), TN_USAGE (needs a chat template; images). */

@@ -8,6 +8,7 @@
 
 #include "export/model_write.h"
 #include "export/pack.h"
+#include "model/base_values.h"
 
 const char tn_merged_adapters_key[] = "merged_adapters";
 
@@ -20,20 +21,27 @@ typedef struct job {
     uint16_t *rounded;
 } job;
 
-static tn_dtype written_dtype(const tn_merged_tensor *t) {
-    return tn_dtype_is_block(t->base->dtype) ? TN_DTYPE_BF16 : t->base->dtype;
+static tn_dtype written_dtype(const tn_tensor_info *base) {
+    return tn_dtype_is_block(base->dtype) ? TN_DTYPE_BF16 : base->dtype;
+}
+
+/* A tower that bitsandbytes quantised becomes plain with the rest. */
+static tn_status give_extra(const job *j, const tn_tensor_info *t, const void **bytes) {
+    *bytes = t->data;
+    if (!tn_dtype_is_block(t->dtype)) return TN_OK;
+    *bytes = j->rounded;
+    const int64_t cols = t->shape[t->rank - 1];
+    tn_base_tensor(j->merged->files, t, j->merged->arch->head_dim, j->values);
+    return tn_pack(t->name, TN_DTYPE_BF16, j->values, t->elements / cols, cols, j->rounded);
 }
 
 static tn_status give(void *user, int64_t declared, const void **bytes) {
     const job *j = user;
     tn_status status = tn_staging_go_on(j->staging);
     if (status != TN_OK) return status;
-    if (declared >= j->merged->count) {
-        *bytes = j->extras[declared - j->merged->count]->data;
-        return TN_OK;
-    }
+    if (declared >= j->merged->count) return give_extra(j, j->extras[declared - j->merged->count], bytes);
     const tn_merged_tensor *t = &j->merged->tensors[declared];
-    const tn_dtype dtype = written_dtype(t);
+    const tn_dtype dtype = written_dtype(t->base);
     *bytes = t->base->data;
     if (!tn_merged_changes(t) && dtype == t->base->dtype && !tn_model_files_permuted(j->merged->files, t->base))
         return TN_OK;
@@ -63,17 +71,26 @@ static tn_status find_extras(job *j, tn_arena *arena) {
     return TN_OK;
 }
 
+static int64_t largest_tensor(const job *j) {
+    int64_t largest = tn_merged_largest(j->merged);
+    for (int64_t i = 0; i < j->extra_count; i++)
+        if (tn_dtype_is_block(j->extras[i]->dtype) && j->extras[i]->elements > largest)
+            largest = j->extras[i]->elements;
+    return largest;
+}
+
 static tn_status declare(const job *j, tn_model_writer *writer) {
     const bool gguf = tn_model_files_get_kind(j->merged->files) == TN_MODEL_GGUF;
     tn_status status = TN_OK;
     for (int64_t i = 0; i < j->merged->count; i++) {
         const tn_merged_tensor *t = &j->merged->tensors[i];
-        TN_TRY(tn_model_writer_add(writer, t->name, written_dtype(t), t->rank, t->shape,
+        TN_TRY(tn_model_writer_add(writer, t->name, written_dtype(t->base), t->rank, t->shape,
                                    gguf ? NULL : tn_path_base(t->base->file)));
     }
     for (int64_t i = 0; i < j->extra_count; i++) {
         const tn_tensor_info *t = j->extras[i];
-        TN_TRY(tn_model_writer_add(writer, t->name, t->dtype, t->rank, t->shape, tn_path_base(t->file)));
+        TN_TRY(
+            tn_model_writer_add(writer, t->name, written_dtype(t), t->rank, t->shape, tn_path_base(t->file)));
     }
 done:
     return status;
@@ -91,8 +108,9 @@ tn_status tn_merge_weights(const tn_merged *merged, const char *digits, const tn
     if (!adapters) TN_THROW(TN_FAILED, "out of memory for a list of adapters");
     TN_TRY(tn_model_writer_metadata(writer, tn_merged_adapters_key, adapters));
     TN_TRY(declare(&j, writer));
-    TN_TRY(tn_alloc(&j.values, tn_merged_largest(merged), (int64_t)sizeof *j.values, "a tensor"));
-    TN_TRY(tn_alloc(&j.rounded, tn_merged_largest(merged), (int64_t)sizeof *j.rounded, "a tensor"));
+    const int64_t largest = largest_tensor(&j);
+    TN_TRY(tn_alloc(&j.values, largest, (int64_t)sizeof *j.values, "a tensor"));
+    TN_TRY(tn_alloc(&j.rounded, largest, (int64_t)sizeof *j.rounded, "a tensor"));
     status = tn_model_writer_save(writer, staging->directory, give, &j);
 done:
     free(j.values);

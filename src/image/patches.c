@@ -115,10 +115,15 @@ tn_status tn_image_patches(const tn_image_processor *p, const tn_picture *pictur
     const int64_t values = tn_patch_values(p), patch = p->patch, merge = p->merge;
     tn_picture sized;
     tn_status status = tn_resize_bicubic(picture, grid.w * patch, grid.h * patch, &sized);
-    for (int64_t y = 0; status == TN_OK && y < grid.h; y += merge)
+    if (status != TN_OK) goto done;
+#pragma omp parallel for schedule(static)
+    for (int64_t y = 0; y < grid.h; y += merge) {
+        float *row = rows + y * grid.w * values;
         for (int64_t x = 0; x < grid.w; x += merge)
-            for (int64_t i = 0; i < merge * merge; i++, rows += values)
-                put_patch(p, &sized, (y + i / merge) * patch, (x + i % merge) * patch, rows);
+            for (int64_t i = 0; i < merge * merge; i++, row += values)
+                put_patch(p, &sized, (y + i / merge) * patch, (x + i % merge) * patch, row);
+    }
+done:
     tn_picture_free(&sized);
     return status;
 }

@@ -86,17 +86,15 @@ static void place_inputs(tn_pass *pass, tn_region *region) {
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Bytes of scratch for attention, or for everything else. */
+/* Bytes of scratch for attention, or for everything else; the tower's own attention is of the latter. */
 static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     const tn_pass_limits *l = &pass->limits;
     tn_limits limits =
         tn_model_limits(pass->model, l->rows, l->documents, l->longest, l->head_rows, l->training, l->dropout);
     limits.scratch_for = use;
     int64_t bytes = OP(pass)->scratch_bytes(DEV(pass), &limits);
-    if (!l->patches || use == TN_SCRATCH_ATTENTION)
-        return bytes; /* the tower's attention is bidirectional: none */
+    if (!l->patches || use == TN_SCRATCH_ATTENTION) return bytes;
     limits = tn_vision_limits(&pass->model->vision, l->patches);
-    limits.scratch_for = use;
     return larger(bytes, OP(pass)->scratch_bytes(DEV(pass), &limits));
 }
 
@@ -144,6 +142,9 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
         pass->cache_k[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
         pass->cache_v[i] = take(pass, region, TN_SEGMENT_CACHE, l->cache_length, tn_arch_kv(a));
     }
+    if (l->cache_length && l->patches)
+        pass->seen = take(pass, region, TN_SEGMENT_WORKSPACE,
+                          l->patches / (a->vision->merge * a->vision->merge), a->hidden);
     DEV(pass)->scratch_size = scratch_bytes(pass, TN_SCRATCH_REST);
     DEV(pass)->scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, DEV(pass)->scratch_size);
     if (l->training)
@@ -176,10 +177,11 @@ tn_status tn_upload_i32(tn_pass *pass, int32_t *to, const int32_t *from, int64_t
     return count ? OP(pass)->upload(DEV(pass), to, from, count * (int64_t)sizeof *from) : TN_OK;
 }
 
-/* Positions by frame, row and column turn a share of the pairs each: such tables are made on the host. */
-static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
+/* Positions by frame, row and column, of the batch's rows from `first` on, turn a share of the pairs each: such
+ * tables are made on the host. */
+static tn_status set_mrope(tn_pass *pass, const tn_batch *b, int64_t first) {
     const tn_arch *a = pass->model->arch;
-    const int64_t half = a->rope.half, values = b->tokens * half;
+    const int64_t half = a->rope.half, values = pass->tokens * half;
     const float scaling = tn_rope_scaling(&a->rope);
     float *inv_freq = NULL, *cosines = NULL, *sines = NULL;
     tn_status status;
@@ -189,12 +191,13 @@ static tn_status set_mrope(tn_pass *pass, const tn_batch *b) {
     TN_TRY(tn_alloc(&cosines, values, (int64_t)sizeof *cosines, "rope tables"));
     TN_TRY(tn_alloc(&sines, values, (int64_t)sizeof *sines, "rope tables"));
     tn_rope_inv_freq(&a->rope, b->longest, inv_freq);
-    for (int64_t row = 0; row < b->tokens; row++)
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < pass->tokens; row++)
         for (int64_t i = 0; i < half; i++) {
             const int axis = i < a->mrope_section[0]                         ? 0
                              : i < a->mrope_section[0] + a->mrope_section[1] ? 1
                                                                              : 2;
-            const float angle = (float)b->axes[axis][row] * inv_freq[i];
+            const float angle = (float)b->axes[axis][first + row] * inv_freq[i];
             cosines[row * half + i] = (float)cos((double)angle) * scaling;
             sines[row * half + i] = (float)sin((double)angle) * scaling;
         }
@@ -291,7 +294,7 @@ static tn_status set_batch(tn_pass *pass, const tn_batch *b, bool training) {
     TN_TRY(tn_upload_i32(pass, pass->in.positions, b->positions, b->tokens));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_q, b->cu_seqlens, b->documents + 1));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, b->cu_seqlens, b->documents + 1));
-    TN_TRY(b->picture_count ? set_mrope(pass, b) : set_rope(pass, b->documents));
+    TN_TRY(b->picture_count ? set_mrope(pass, b, 0) : set_rope(pass, b->documents));
     TN_TRY(set_targets(pass, b->targets));
     TN_TRY(tn_embed_set(pass, b->ids, b, training));
     status = tn_head_set(pass);
@@ -315,16 +318,48 @@ static tn_status see(tn_pass *pass, const tn_batch *b) {
     return status;
 }
 
-/* `batch` NULL: ids alone. `keep`: a backward pass will follow. */
-static tn_status forward(tn_pass *pass, const tn_batch *batch, bool keep, const tn_dropout *dropout) {
+static tn_view from_row(const tn_pass *pass, tn_view v, int64_t row) {
+    return (tn_view){(char *)v.data + row * v.stride * tn_dtype_block_bytes(DEV(pass)->dtype), v.stride};
+}
+
+/* The same for the tokens of one piece, which may begin or end inside a picture. */
+static tn_status see_piece(tn_pass *pass, const tn_piece *piece) {
     const tn_model *m = pass->model;
-    tn_status status;
-    TN_TRY(tn_embed_forward(pass));
-    if (batch) TN_TRY(see(pass, batch));
-    for (int64_t l = 0; l < m->arch->layers; l++) {
+    const tn_batch *b = piece->prompt;
+    const tn_view h = tn_pass_saved(pass, TN_SAVED_H, 0);
+    const int64_t end = piece->past + piece->count;
+    tn_status status = TN_OK;
+    for (int64_t i = 0; b && i < b->picture_count; i++) {
+        const tn_batch_picture *p = &b->pictures[i];
+        const int64_t last = p->first + p->rows * p->columns, from = larger(p->first, piece->past);
+        if (last <= piece->past || p->first >= end) continue;
+        if (from == p->first)
+            TN_TRY(tn_vision_forward(&pass->vision, b->pixels + p->patch * tn_vision_values(m->arch->vision),
+                                     p->rows, p->columns, 0, pass->seen));
+        TN_TRY(OP(pass)->copy_rows(DEV(pass), (last < end ? last : end) - from, m->arch->hidden,
+                                   from_row(pass, pass->seen, from - p->first),
+                                   from_row(pass, h, from - piece->past)));
+    }
+done:
+    return status;
+}
+
+/* The layers over H[0]. `keep`: a backward pass will follow. */
+static tn_status run_layers(tn_pass *pass, bool keep, const tn_dropout *dropout) {
+    tn_status status = TN_OK;
+    for (int64_t l = 0; l < pass->model->arch->layers; l++) {
         if (keep) TN_TRY(tn_saved_send(pass, l));
         TN_TRY(tn_block_forward(pass, l, dropout));
     }
+done:
+    return status;
+}
+
+static tn_status forward(tn_pass *pass, const tn_batch *batch, bool keep, const tn_dropout *dropout) {
+    tn_status status;
+    TN_TRY(tn_embed_forward(pass));
+    TN_TRY(see(pass, batch));
+    status = run_layers(pass, keep, dropout);
 done:
     return status;
 }
@@ -367,29 +402,40 @@ tn_status tn_pass_read_loss(tn_pass *pass, double *loss) {
     return OP(pass)->download(DEV(pass), loss, pass->in.loss_total, (int64_t)sizeof(double));
 }
 
-tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64_t past, float *logits) {
-    int32_t last = (int32_t)count - 1;
+static tn_status set_piece(tn_pass *pass, const tn_piece *piece) {
+    const int64_t count = piece->count, past = piece->past;
+    const int32_t last = (int32_t)count - 1;
     tn_status status;
-    if (count > pass->limits.rows || past + count > pass->limits.cache_length)
-        return tn_fail(TN_NO_FIT, "%lld tokens exceed the context of %lld", (long long)(past + count),
-                       (long long)pass->limits.cache_length);
-    TN_TRY(check_ids(pass, ids, count));
     pass->tokens = count;
     pass->past = past;
     pass->host_cu_q[0] = pass->host_cu_kv[0] = 0;
     pass->host_cu_q[1] = (int32_t)count;
     pass->host_cu_kv[1] = (int32_t)(past + count);
     set_attention(pass, 1, count, past + count);
-    for (int64_t i = 0; i < count; i++) pass->host[i] = (int32_t)(past + i);
+    for (int64_t i = 0; i < count; i++) pass->host[i] = (int32_t)(past + piece->shift + i);
     TN_TRY(tn_upload_i32(pass, pass->in.positions, pass->host, count));
-    TN_TRY(tn_upload_i32(pass, pass->in.ids, ids, count));
+    TN_TRY(tn_upload_i32(pass, pass->in.ids, piece->ids, count));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_q, pass->host_cu_q, 2));
     TN_TRY(tn_upload_i32(pass, pass->in.cu_kv, pass->host_cu_kv, 2));
     TN_TRY(tn_upload_i32(pass, pass->in.rows, &last, 1));
-    TN_TRY(set_rope(pass, 1));
-    TN_TRY(tn_embed_set(pass, ids, NULL, false));
-    TN_TRY(tn_head_set(pass));
-    TN_TRY(forward(pass, NULL, false, NULL));
+    const bool sees = piece->prompt && piece->prompt->picture_count > 0;
+    TN_TRY(sees ? set_mrope(pass, piece->prompt, past) : set_rope(pass, 1));
+    TN_TRY(tn_embed_set(pass, piece->ids, NULL, false)); /* what pictures cover may be looked up */
+    status = tn_head_set(pass);
+done:
+    return status;
+}
+
+tn_status tn_pass_logits(tn_pass *pass, const tn_piece *piece, float *logits) {
+    tn_status status;
+    if (piece->count > pass->limits.rows || piece->past + piece->count > pass->limits.cache_length)
+        return tn_fail(TN_NO_FIT, "%lld tokens exceed the context of %lld",
+                       (long long)(piece->past + piece->count), (long long)pass->limits.cache_length);
+    TN_TRY(check_ids(pass, piece->ids, piece->count));
+    TN_TRY(set_piece(pass, piece));
+    TN_TRY(tn_embed_forward(pass));
+    TN_TRY(see_piece(pass, piece));
+    TN_TRY(run_layers(pass, false, NULL));
     status = tn_head_logits(pass, pass->in.rows, 1, logits);
 done:
     return status;

@@ -64,9 +64,16 @@ tn_status tn_pass_eval(tn_pass *pass, const tn_batch *batch, float *losses);
 /* The running total on the device: zero it; read Σ loss. */
 tn_status tn_pass_reset_loss(tn_pass *pass);
 tn_status tn_pass_read_loss(tn_pass *pass, double *loss);
-/* Generation: appends `count` tokens behind `past` cached ones and gives the logits [vocab] of the last (host,
- * fp32). */
-tn_status tn_pass_logits(tn_pass *pass, const int32_t *ids, int64_t count, int64_t past, float *logits);
+/* Tokens behind cached ones. A prompt's pieces come in order from a picture's first token on: its features are
+ * computed there, and kept for the pieces behind. */
+typedef struct tn_piece {
+    const int32_t *ids;     /* [count] */
+    int64_t count, past;    /* `past`: cached tokens */
+    int64_t shift;          /* rope positions count on from past + shift … */
+    const tn_batch *prompt; /* … where it is NULL; else the ids are its tokens from `past` on, with its own */
+} tn_piece;
+/* Generation: appends a piece and gives the logits [vocab] of its last token (host, fp32). */
+tn_status tn_pass_logits(tn_pass *pass, const tn_piece *piece, float *logits);
 /* Forward of a batch and all its logits [tokens, vocab] (host, fp32): tests and checks. */
 tn_status tn_pass_all_logits(tn_pass *pass, const tn_batch *batch, float *logits);
 

@@ -55,6 +55,7 @@ struct tn_pass {
     int64_t attention_scratch_size;
     tn_view *cache_k, *cache_v; /* [layers] of [cache_length, kv] */
     tn_vision_pass vision;
+    tn_view seen; /* [N / m, d] generation: the features of the picture in hand, in the order of its tokens */
     /* The batch in hand. */
     tn_attention attention;
     int64_t tokens, labelled, segments, past;

@@ -21,11 +21,15 @@ static const tn_view no_view = {NULL, 0};
 
 /* ---- Buffers ------------------------------------------------------------------------------------- */
 
-static tn_view take(const tn_vision_pass *pass, tn_region *region, int64_t rows, int64_t columns) {
+static tn_view take(const tn_vision_pass *pass, tn_region *region, int64_t rows, int64_t stride) {
     const int64_t width = tn_dtype_block_bytes(pass->device->dtype);
-    return (tn_view){tn_region_take(region, TN_SEGMENT_WORKSPACE, tn_region_bytes(rows, columns, width)),
-                     columns};
+    return (tn_view){tn_region_take(region, TN_SEGMENT_WORKSPACE, tn_region_bytes(rows, stride, width)),
+                     stride};
 }
+
+/* Columns with a gap behind them, so that rows of 16-bit numbers begin where vectors do: the published towers'
+ * 3420 would not. */
+static int64_t aligned(int64_t columns) { return (columns + 7) / 8 * 8; }
 
 void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
     const tn_vision_arch *a = pass->vision->arch;
@@ -36,7 +40,7 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
     pass->qkv = take(pass, region, n, 3 * a->hidden);
     pass->attn = take(pass, region, n, a->hidden);
     pass->gate_up = take(pass, region, n, 2 * a->intermediate);
-    pass->act = take(pass, region, n, a->intermediate);
+    pass->act = take(pass, region, n, aligned(a->intermediate));
     pass->merged = take(pass, region, n / unit, unit * a->hidden);
     pass->features = take(pass, region, n / unit, a->out);
     pass->cos = tn_region_take(region, TN_SEGMENT_BATCH, n * half * (int64_t)sizeof(float));
@@ -48,17 +52,20 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* A row or column of windows may be one merged patch wide: of m merged patches in windows of w by w there are
+ * at most m / w + 1, when all stand in one row. */
 tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches) {
     const tn_vision_arch *a = vision->arch;
     const int64_t wide = a->merge * a->merge * a->hidden;
     return (tn_limits){.rows = patches,
-                       .documents = patches,
+                       .documents = patches / (a->merge * a->merge * a->window) + 1,
                        .longest = patches,
                        .hidden = larger(larger(wide, a->out), tn_vision_values(a)),
                        .intermediate = larger(2 * a->intermediate, 3 * a->hidden),
                        .heads = a->heads,
                        .kv_heads = a->heads,
                        .head_dim = a->hidden / a->heads,
+                       .bidirectional = true,
                        .largest_weight = larger(wide * wide, 3 * a->hidden * a->hidden)};
 }
 
@@ -80,6 +87,7 @@ static tn_status upload_pixels(const tn_vision_pass *pass, const float *pixels, 
     char *staged = NULL;
     tn_status status;
     TN_TRY(tn_alloc(&staged, l->patches / unit, values * width, "pixels"));
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < l->patches / unit; i++)
         narrow(pass->device->dtype, pixels + l->order[i] * values, values, staged + i * values * width);
     status = OP(pass)->upload(pass->device, pass->pixels.data, staged, l->patches / unit * values * width);
@@ -182,10 +190,6 @@ tn_status tn_vision_forward(tn_vision_pass *pass, const float *pixels, int64_t r
     const int32_t whole[2] = {0, (int32_t)n};
     tn_vision_layout layout;
     tn_status status;
-    if (!OP(pass)->activate) {
-        tn_fail(TN_USAGE, "pictures are not computed on %s yet", pass->device->name);
-        return tn_remedy("--device cpu");
-    }
     if (n > pass->patches)
         return tn_fail(TN_FAILED, "a picture of %lld patches exceeds the plan (%lld)", (long long)n,
                        (long long)pass->patches);

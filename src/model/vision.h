@@ -36,7 +36,7 @@ typedef struct tn_vision_pass {
 
 void tn_vision_place(tn_vision_pass *pass, tn_region *region);
 /* `pixels` [N, values] on the host, merged patches in the order of rows (tn_image_patches); rows[first] … of
- * `to` get the features in that order. Errors: TN_USAGE where the device lacks an operation. */
+ * `to` get the features in that order. */
 tn_status tn_vision_forward(tn_vision_pass *pass, const float *pixels, int64_t rows, int64_t columns,
                             int64_t first, tn_view to);
 /* Scratch bounds for pictures of up to `patches`. */

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Windows row by row, merged patches row by row inside each; those at the right and bottom edge are smaller. */
 static void set_windows(const tn_vision_arch *a, int64_t rows, int64_t columns, tn_vision_layout *l) {
@@ -21,20 +22,40 @@ static void set_windows(const tn_vision_arch *a, int64_t rows, int64_t columns, 
         }
 }
 
-/* Angles in fp32, as there. */
-static void set_rope(const tn_vision_arch *a, int64_t columns, tn_vision_layout *l) {
-    const int64_t quarter = a->hidden / a->heads / 4, unit = a->merge * a->merge;
+/* cos and sin of every place along one axis, [places, quarter], behind one another. Angles in fp32, as there.
+ */
+static void fill_tables(int64_t places, int64_t quarter, float *tables) {
+    for (int64_t i = 0; i < quarter; i++) {
+        const float inverse = 1 / powf(10000, (float)(2 * i) / (float)(2 * quarter));
+        for (int64_t place = 0; place < places; place++) {
+            const float angle = (float)place * inverse;
+            tables[place * quarter + i] = cosf(angle);
+            tables[(places + place) * quarter + i] = sinf(angle);
+        }
+    }
+}
+
+/* A patch turns by its row in the first half of the pairs and by its column in the second. */
+static tn_status set_rope(const tn_vision_arch *a, int64_t rows, int64_t columns, tn_vision_layout *l) {
+    const int64_t quarter = a->hidden / a->heads / 4, unit = a->merge * a->merge,
+                  places = (rows > columns ? rows : columns) * a->merge;
+    const size_t bytes = (size_t)quarter * sizeof(float);
+    float *tables;
+    tn_status status = tn_alloc(&tables, 2 * places * quarter, (int64_t)sizeof *tables, "a picture's rope");
+    if (status != TN_OK) return status;
+    fill_tables(places, quarter, tables);
     for (int64_t row = 0; row < l->patches; row++) {
         const int64_t merged = l->order[row / unit], inside = row % unit;
         const int64_t place[2] = {merged / columns * a->merge + inside / a->merge,
                                   merged % columns * a->merge + inside % a->merge};
-        for (int64_t i = 0; i < 2 * quarter; i++) {
-            const float inverse = 1 / powf(10000, (float)(2 * (i % quarter)) / (float)(2 * quarter));
-            const float angle = (float)place[i / quarter] * inverse;
-            l->cos[row * 2 * quarter + i] = cosf(angle);
-            l->sin[row * 2 * quarter + i] = sinf(angle);
+        for (int axis = 0; axis < 2; axis++) {
+            const int64_t at = (2 * row + axis) * quarter;
+            memcpy(l->cos + at, tables + place[axis] * quarter, bytes);
+            memcpy(l->sin + at, tables + (places + place[axis]) * quarter, bytes);
         }
     }
+    free(tables);
+    return TN_OK;
 }
 
 tn_status tn_vision_layout_new(const tn_vision_arch *a, int64_t rows, int64_t columns, tn_vision_layout *l) {
@@ -46,7 +67,7 @@ tn_status tn_vision_layout_new(const tn_vision_arch *a, int64_t rows, int64_t co
     TN_TRY(tn_alloc(&l->cos, l->patches * half, (int64_t)sizeof *l->cos, "a picture's rope"));
     TN_TRY(tn_alloc(&l->sin, l->patches * half, (int64_t)sizeof *l->sin, "a picture's rope"));
     set_windows(a, rows, columns, l);
-    set_rope(a, columns, l);
+    status = set_rope(a, rows, columns, l);
 done:
     if (status != TN_OK) tn_vision_layout_free(l);
     return status;

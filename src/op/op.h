@@ -118,7 +118,7 @@ typedef struct tn_attention {
     float scale;
     float softcap;      /* 0 = none; c·tanh(s/c) on scaled scores */
     int64_t window;     /* 0 = none */
-    bool bidirectional; /* without a window; on the CPU alone so far: TN_USAGE elsewhere */
+    bool bidirectional; /* without a window */
 } tn_attention;
 
 typedef enum tn_activation { TN_SILU, TN_GELU_TANH, TN_GELU } tn_activation;
@@ -154,6 +154,7 @@ typedef struct tn_limits {
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
     int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
+    bool bidirectional;     /* attention is, and has no backward pass */
     tn_scratch_use scratch_for;
 } tn_limits;
 
@@ -285,7 +286,7 @@ struct tn_backend {
     tn_status (*gated_backward)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation,
                                 tn_view gate_up, tn_view dy, tn_view d_gate_up);
 
-    /* y = act(x), which may be x; on the CPU alone so far: NULL elsewhere. */
+    /* y = act(x), which may be x. */
     tn_status (*activate)(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
                           tn_view y);
 

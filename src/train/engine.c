@@ -121,12 +121,11 @@ done:
     return status;
 }
 
-/* What would leave out the weights that are not read. */
-static tn_status refuse_vision(const tn_engine *e, const char *what) {
+tn_status tn_engine_refuse_vision(const tn_engine *e, const char *what) {
     if (!e->arch.vision) return TN_OK;
     tn_fail(TN_USAGE, "%s: %s is not supported yet for %s: its vision tower would be left out",
             e->settings->model, what, tn_family_name(e->arch.family));
-    return tn_remedy("train a LoRA adapter; PEFT merges and exports it");
+    return tn_remedy("train a LoRA adapter, which merge writes into a model with its tower");
 }
 
 /* Every weight trains, so every weight must be at hand in a format that can change, and config.json stays. Each
@@ -153,7 +152,7 @@ static tn_status open_full(tn_engine *e, tn_dtype dtype) {
         tn_fail(TN_USAGE, "rope_scaling cannot be changed with full_finetuning yet");
         return tn_remedy("write it into the model's config.json, which the result takes over as it is");
     }
-    status = refuse_vision(e, "full_finetuning");
+    status = tn_engine_refuse_vision(e, "full_finetuning");
     if (status == TN_OK) status = keep_base_configs(e);
     if (status == TN_OK) status = tn_adapter_new_full(&e->arch, dtype, &e->adapter);
     for (int64_t i = 0; status == TN_OK && e->files && i < e->adapter->param_count; i++) {
@@ -321,7 +320,6 @@ done:
 tn_status tn_engine_open_files(tn_config *config, tn_engine *e) {
     tn_status status;
     TN_TRY(open_arch(e, config, TN_USE_FILES, true, NULL));
-    TN_TRY(refuse_vision(e, "writing the model in another form"));
     TN_TRY(open_adapter(e));
     TN_TRY(open_chat(e));
     status = set_template(e);
@@ -410,11 +408,6 @@ tn_status tn_engine_dataset(tn_engine *e, const char *const *names, int64_t coun
     if (stats.pictures > 0) {
         const int64_t patches = stats.largest_picture * e->arch.vision->merge * e->arch.vision->merge;
         if (patches > e->patches) e->patches = patches;
-        if (e->device && !e->device->backend->activate) {
-            status = tn_fail(TN_USAGE, "%s has pictures, and the vision tower does not run on %s yet", paths[0],
-                             e->device->name);
-            tn_remedy("train on the CPU: --device cpu");
-        }
     }
 done:
     tn_arena_free(&arena);

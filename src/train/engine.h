@@ -67,6 +67,8 @@ tn_status tn_engine_open_adapter(tn_config *config, tn_engine *engine);
 /* Files with their weights, architecture, adapter and tokenizer, but no device (merge, export); and that device
  * in the precision `dtype`, to compute with them after all. */
 tn_status tn_engine_open_files(tn_config *config, tn_engine *engine);
+/* TN_USAGE for a model with a vision tower: `what` would leave its weights out. */
+tn_status tn_engine_refuse_vision(const tn_engine *engine, const char *what);
 tn_status tn_engine_open_device(tn_engine *engine, const char *dtype);
 /* Gives back device, plan and everything that was allocated; files and adapter stay open. */
 void tn_engine_release(tn_engine *engine);

@@ -140,7 +140,7 @@ tn_status tn_engine_plan(tn_engine *e, int64_t rows, int64_t documents, int64_t 
     TN_TRY(plan_shape(e, rows, documents, longest, cache_length, &e->plan));
     for (int64_t i = 0; i < e->adapter->param_count; i++)
         if (e->adapter->params[i].count > largest) largest = e->adapter->params[i].count;
-    e->plan.host_bytes = largest * 6 + 64 * rows + pixel_bytes(e, rows);
+    e->plan.host_bytes = largest * 6 + 64 * rows + pixel_bytes(e, cache_length > rows ? cache_length : rows);
     e->plan.disk_bytes = e->use == TN_USE_TRAIN ? disk_bytes(e) : 0;
 done:
     return status;

@@ -51,6 +51,7 @@ tn_status tn_export(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     const bool model = is_model(e.settings->to, &choice);
     TN_TRY(tn_staging_file(&staging, e.settings->output, "output", hooks));
     TN_TRY(tn_engine_open_files(config, &e));
+    TN_TRY(tn_engine_refuse_vision(&e, "a GGUF file"));
     TN_TRY(check_sources(&e, model));
     TN_TRY(tn_merged_open(&e.arch, e.files, e.adapter, e.adapter_directory, &merged));
     TN_TRY(tn_staging_begin(&staging));

@@ -1,10 +1,12 @@
-/* verb_generate.c: the public generator: an engine opened for inference, a session over its cache, text in and
- * text out.
+/* verb_generate.c: the public generator: an engine opened for inference, a session over its cache, text (and
+ * pictures) in and text out. What pictures will come is not known when memory is taken, so there is room for
+ * one as large as the context or the model's own limit.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/pictures.h"
+#include "data/record_pictures.h"
 #include "infer/generate.h"
 #include "train/engine.h"
 
@@ -16,6 +18,18 @@ struct tn_generator {
     int32_t stops[TN_MOST_STOPS];
     int64_t stop_count;
 };
+
+/* Patches of the largest picture that may be shown: by max_pixels, but that a side is a merged patch at least,
+ * and by the context. */
+static int64_t most_patches(const tn_engine *e, int64_t capacity) {
+    enum { LONGEST_RATIO = 200 };
+    const tn_image_processor *p = e->pictures ? &e->pictures->processor : NULL;
+    if (!p || p->patch == 0) return 0;
+    const int64_t side = p->patch * p->merge;
+    int64_t tokens = p->max_pixels / (side * side);
+    if (tokens < LONGEST_RATIO) tokens = LONGEST_RATIO;
+    return (tokens < capacity ? tokens : capacity) * p->merge * p->merge;
+}
 
 tn_status tn_generator_open(tn_config *config, tn_generator **out) {
     tn_generator *g = calloc(1, sizeof *g);
@@ -29,6 +43,7 @@ tn_status tn_generator_open(tn_config *config, tn_generator **out) {
         goto done;
     }
     int64_t capacity = g->engine.max_length, chunk = capacity < PREFILL ? capacity : PREFILL;
+    g->engine.patches = most_patches(&g->engine, capacity);
     TN_TRY(tn_engine_plan(&g->engine, chunk, 1, capacity, capacity));
     TN_TRY(tn_engine_allocate(&g->engine));
     TN_TRY(tn_session_new(g->engine.pass, g->engine.arch.vocab, capacity, chunk, &g->session));
@@ -92,14 +107,14 @@ static bool on_token(void *user, int32_t token) {
     return s->status == TN_OK && pass_on(s);
 }
 
-static void write_ids(tn_json_writer *w, const char *key, const tn_ids *ids) {
+static void write_ids(tn_json_writer *w, const char *key, const int32_t *ids, int64_t count) {
     tn_json_key(w, key);
     tn_json_begin(w, '[');
-    for (int64_t i = 0; i < ids->count; i++) tn_json_put_integer(w, ids->ids[i]);
+    for (int64_t i = 0; i < count; i++) tn_json_put_integer(w, ids[i]);
     tn_json_end(w, ']');
 }
 
-static tn_status run(tn_generator *g, const tn_ids *prompt, tn_text_function *on_text, void *user,
+static tn_status run(tn_generator *g, const tn_batch *prompt, tn_text_function *on_text, void *user,
                      tn_doc **doc) {
     const tn_settings *set = g->engine.settings;
     tn_generation how = {.sampling = {.temperature = set->temperature,
@@ -125,8 +140,8 @@ static tn_status run(tn_generator *g, const tn_ids *prompt, tn_text_function *on
     tn_json_begin(&w, '{');
     tn_json_key(&w, "text");
     tn_json_put_string(&w, tn_str_text(&s.text), s.text.length);
-    write_ids(&w, "ids", &out);
-    write_ids(&w, "prompt_ids", prompt);
+    write_ids(&w, "ids", out.ids, out.count);
+    write_ids(&w, "prompt_ids", prompt->ids, prompt->tokens);
     tn_json_string_member(&w, "finish_reason", stopped ? "stop" : "length");
     tn_json_end(&w, '}');
     status = tn_doc_from(&text, doc);
@@ -139,34 +154,43 @@ done:
     return status;
 }
 
+/* ---- Text ---------------------------------------------------------------------------------------- */
+
+static bool is_picture(const tn_generator *g, int32_t id) {
+    return g->engine.pictures && id == g->engine.pictures->image;
+}
+
+/* Ids that no pictures belong to. */
+static tn_status continue_ids(tn_generator *g, const int32_t *ids, int64_t count, tn_text_function *on_text,
+                              void *user, tn_doc **doc) {
+    tn_batch batch = {0};
+    tn_status status;
+    for (int64_t i = 0; i < count; i++)
+        if (is_picture(g, ids[i])) {
+            tn_fail(TN_USAGE, "the prompt holds a picture's token, and neither raw text nor ids bring pictures");
+            return tn_remedy("give a conversation with its pictures: --messages FILE");
+        }
+    TN_TRY(tn_batch_set(&batch, ids, NULL, count));
+    status = run(g, &batch, on_text, user, doc);
+done:
+    tn_batch_free(&batch);
+    return status;
+}
+
 tn_status tn_generate_text(tn_generator *g, const char *prompt, tn_text_function *on_text, void *user,
                            tn_doc **doc) {
     tn_ids ids = {0};
     tn_status status;
     *doc = NULL;
     TN_TRY(tn_text_encode(tn_chat_text(g->engine.chat), prompt, (int64_t)strlen(prompt), true, &ids, NULL));
-    status = run(g, &ids, on_text, user, doc);
+    status = continue_ids(g, ids.ids, ids.count, on_text, user, doc);
 done:
     tn_ids_free(&ids);
     return status;
 }
 
-/* They would be dropped, or stand there as a single token that means nothing. */
-static tn_status refuse_pictures(void) {
-    tn_fail(TN_USAGE, "generate does not show pictures to the model yet");
-    return tn_remedy("give text alone; eval takes conversations with pictures");
-}
-
-/* Of a prompt as ids: pictures have their tokens there. */
-static tn_status check_no_pictures(const tn_generator *g, const tn_ids *ids) {
-    for (int64_t i = 0; g->engine.pictures && i < ids->count; i++)
-        if (ids->ids[i] == g->engine.pictures->image) return refuse_pictures();
-    return TN_OK;
-}
-
 tn_status tn_generate_ids(tn_generator *g, const int32_t *ids, int64_t count, tn_text_function *on_text,
                           void *user, tn_doc **doc) {
-    const tn_ids prompt = {.ids = (int32_t *)(uintptr_t)ids, .count = count};
     *doc = NULL;
     if (count < 1) return tn_fail(TN_BAD_DATA, "there are no ids to continue");
     for (int64_t i = 0; i < count; i++)
@@ -175,9 +199,10 @@ tn_status tn_generate_ids(tn_generator *g, const int32_t *ids, int64_t count, tn
                     (int)ids[i], (long long)i, (long long)g->engine.arch.vocab);
             return tn_remedy("give ids that the model's own tokenizer made");
         }
-    tn_status status = check_no_pictures(g, &prompt);
-    return status == TN_OK ? run(g, &prompt, on_text, user, doc) : status;
+    return continue_ids(g, ids, count, on_text, user, doc);
 }
+
+/* ---- Conversations ------------------------------------------------------------------------------- */
 
 /* A list of messages, or a record with "messages" and what may stand beside them; the generation prompt is
  * always added. */
@@ -190,10 +215,6 @@ static tn_status conversation(const char *json, tn_str *record) {
     if (root->type != TN_JSON_ARRAY && !tn_json_get(root, "messages")) {
         status = tn_fail(TN_BAD_DATA, "messages: expected a list of messages or a record with \"messages\"");
         tn_remedy("for example [{\"role\": \"user\", \"content\": \"Hello\"}]");
-        goto done;
-    }
-    if (!tn_json_is_null(tn_json_get(root, "images")) || !tn_json_is_null(tn_json_get(root, "image"))) {
-        status = refuse_pictures();
         goto done;
     }
     tn_json_begin(&w, '{');
@@ -214,11 +235,50 @@ done:
     return status;
 }
 
+/* `record` gets a part for each picture, and their paths. */
+static tn_status place_pictures(const tn_generator *g, tn_arena *arena, const tn_json *root,
+                                tn_record *record) {
+    const tn_json *messages = tn_json_get(root, "messages");
+    *record = (tn_record){.kind = TN_RECORD_CHAT, .chat = root};
+    tn_status status = tn_record_refuse_media(root, g->engine.pictures != NULL);
+    if (status != TN_OK || !g->engine.pictures) return status;
+    if (!messages || messages->type != TN_JSON_ARRAY) {
+        tn_fail(TN_BAD_DATA, "\"messages\" is %s, a list was expected", tn_json_type_name(messages));
+        return tn_remedy("for example [{\"role\": \"user\", \"content\": \"Hello\"}]");
+    }
+    return tn_record_place_pictures(arena, root, record);
+}
+
+/* Paths are relative to the file of the messages, where they come from one. */
+static tn_status encode(const tn_generator *g, const tn_record *record, tn_encoding *out) {
+    const char *file = g->engine.settings->messages;
+    tn_status status;
+    TN_TRY(tn_chat_render(g->engine.chat, record->chat, &out->text, NULL, NULL, NULL));
+    TN_TRY(tn_text_encode(tn_chat_text(g->engine.chat), tn_str_text(&out->text), out->text.length, false,
+                          &out->ids, NULL));
+    if (g->engine.pictures)
+        status = tn_pictures_expand(g->engine.pictures, record, file ? file : "", false, out);
+done:
+    return status;
+}
+
+static tn_status fill_batch(const tn_generator *g, const tn_encoding *from, tn_batch *batch) {
+    const tn_sample sample = {.ids = from->ids.ids,
+                              .labels = from->ids.ids,
+                              .length = from->ids.count,
+                              .pictures = from->pictures,
+                              .picture_count = from->picture_count,
+                              .paths = tn_str_text(&from->paths)};
+    return tn_batch_set_sample(batch, sample, g->engine.pictures);
+}
+
 tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_function *on_text, void *user,
                            tn_doc **doc) {
     tn_arena arena = {0};
-    tn_str record = {0}, text = {0};
-    tn_ids ids = {0};
+    tn_str text = {0};
+    tn_record record;
+    tn_encoding encoding = {0};
+    tn_batch batch = {0};
     const tn_json *root;
     tn_status status;
     *doc = NULL;
@@ -227,16 +287,16 @@ tn_status tn_generate_chat(tn_generator *g, const char *messages_json, tn_text_f
         tn_remedy("give raw text with --prompt, or put a chat_template.jinja beside the tokenizer");
         goto done;
     }
-    TN_TRY(conversation(messages_json, &record));
-    TN_TRY(tn_json_parse(&arena, record.data, record.length, TN_JSON_DEFAULT, "messages", &root));
-    TN_TRY(tn_chat_render(g->engine.chat, root, &text, NULL, NULL, NULL));
-    TN_TRY(tn_text_encode(tn_chat_text(g->engine.chat), tn_str_text(&text), text.length, false, &ids, NULL));
-    TN_TRY(check_no_pictures(g, &ids));
-    status = run(g, &ids, on_text, user, doc);
+    TN_TRY(conversation(messages_json, &text));
+    TN_TRY(tn_json_parse(&arena, text.data, text.length, TN_JSON_DEFAULT, "messages", &root));
+    TN_TRY(place_pictures(g, &arena, root, &record));
+    TN_TRY(encode(g, &record, &encoding));
+    TN_TRY(fill_batch(g, &encoding, &batch));
+    status = run(g, &batch, on_text, user, doc);
 done:
-    tn_ids_free(&ids);
+    tn_batch_free(&batch);
+    tn_encoding_free(&encoding);
     tn_str_free(&text);
-    tn_str_free(&record);
     tn_arena_free(&arena);
     return status;
 }

@@ -104,7 +104,8 @@ static tn_status check_same_model(const tn_arch *a, const tn_arch *b, const tn_s
                  {"num_attention_heads", a->heads, b->heads},
                  {"num_key_value_heads", a->kv_heads, b->kv_heads},
                  {"head_dim", a->head_dim, b->head_dim},
-                 {"tie_word_embeddings", a->tied, b->tied}};
+                 {"tie_word_embeddings", a->tied, b->tied},
+                 {"a vision tower", a->vision != NULL, b->vision != NULL}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].trained != sizes[i].merged) {
             tn_fail(TN_USAGE, "%s is another model than %s: %s is %lld, not %lld", s->base_for_merge, s->model,
@@ -148,7 +149,9 @@ done:
 /* ---- Writing ------------------------------------------------------------------------------------- */
 
 static tn_status write_files(merge *m) {
-    static const char *const older[] = {"added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"};
+    static const char *const older[] = {"added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"},
+                             *const pictures[] = {"preprocessor_config.json", "processor_config.json",
+                                                  "video_preprocessor_config.json", "chat_template.json"};
     const tn_engine *e = &m->base.engine;
     const char *path = tn_model_files_path(e->files), *directory = m->staging.directory;
     tn_merged merged = {0};
@@ -157,6 +160,7 @@ static tn_status write_files(merge *m) {
     TN_TRY(tn_merge_weights(&merged, m->digits, &m->staging));
     TN_TRY(tn_merge_config(&merged, e->rope_scaling, directory));
     if (e->chat) TN_TRY(tn_chat_save(e->chat, directory));
+    if (e->arch.vision) TN_TRY(tn_copy_files(path, directory, pictures, sizeof pictures / sizeof *pictures));
     /* they are of the base's tokenizer, not of one that the adapter brought */
     if (!tn_is_file(tn_path_join(&m->arena, e->adapter_directory, "tokenizer.json")) && tn_is_directory(path))
         TN_TRY(tn_copy_files(path, directory, older, sizeof older / sizeof *older));

@@ -47,6 +47,12 @@ static tn_status write_bitsandbytes(quantise *q) {
     tn_arch arch;
     tn_status status =
         tn_arch_read(&q->arena, tn_model_files_config(q->files), NULL, q->settings->model, &arch);
+    if (status == TN_OK && arch.vision) {
+        tn_fail(TN_USAGE,
+                "%s has a vision tower, and config.json would not yet tell others that it stays plain",
+                q->settings->model);
+        return tn_remedy("train on it with load_in_4bit or load_in_8bit, which leave the tower plain");
+    }
     return status == TN_OK ? tn_write_quantised(&arch, q->files, to, &q->staging) : status;
 }
 

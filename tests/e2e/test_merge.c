@@ -8,10 +8,11 @@
 #include "verbs.h"
 
 static const char *const models[] = {
-    "granite",           "llama",        "llama_bias_tied", "llama_dynamic", "llama_embed_head",
-    "llama_fp16",        "llama_linear", "llama_longrope",  "llama_partial", "llama_longrope_short",
-    "mistral_window",    "qwen2",        "qwen2_window",    "qwen2_yarn",    "mistral_yarn_attention",
-    "qwen3_layer_types", "qwen3",        "seed_oss",        "smollm3",       "smollm3_window",
+    "granite",           "llama",           "llama_bias_tied", "llama_dynamic", "llama_embed_head",
+    "llama_fp16",        "llama_linear",    "llama_longrope",  "llama_partial", "llama_longrope_short",
+    "mistral_window",    "qwen2",           "qwen2_window",    "qwen2_yarn",    "mistral_yarn_attention",
+    "qwen3_layer_types", "qwen3",           "seed_oss",        "smollm3",       "smollm3_window",
+    "qwen2_5_vl",        "qwen2_5_vl_tied",
 };
 enum { MODELS = sizeof models / sizeof *models };
 

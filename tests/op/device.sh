@@ -2,13 +2,13 @@
 # Puts what a machine with a GPU needs into DIRECTORY (default build-device, which git ignores): the GPU backend,
 # its test and, where it was built, the tenon program, linked so that libc and CUDA are all they ask for.
 #
-#   sh tests/op/device.sh [DIRECTORY]            here; needs nvcc. WITH_TENON=1 adds tenon, test_model_golden and
-#                                                adapter_gradients; CUDA_ARCHITECTURES=90 builds for one card
+#   sh tests/op/device.sh [DIRECTORY]            here; needs nvcc. WITH_TENON=1 adds tenon, the programs of tiny
+#                                                goldens and adapter_gradients; CUDA_ARCHITECTURES=90 builds for one card
 #   sh DIRECTORY/run test_cuda [--bench] [name]  there; finds CUDA's libraries
 #   sh DIRECTORY/run tenon …
 #   python3 tests/op/device_memory.py sh DIRECTORY/run tenon         the plan against the driver
 #   python3 tests/parity/gpu_parity.py DIRECTORY                     Transformers + PEFT on the same card
-#   TENON_TEST_DEVICE=cuda sh DIRECTORY/run test_model_golden        the tiny goldens
+#   TENON_TEST_DEVICE=cuda sh DIRECTORY/run test_model_golden        the tiny goldens; test_qwen2_5_vl, test_vl_generate too
 set -e
 to=${1:-build-device}
 build=${DEVICE_BUILD:-${TMPDIR:-/tmp}/tenon-device-build}
@@ -27,9 +27,11 @@ if [ -n "$WITH_TENON" ]; then
     libraries="-Wl,-Bstatic -lpcre2-8 -lutf8proc -lyajl_s -lyaml -lxxhash -lpng -ljpeg -lz -Wl,-Bdynamic -ldnnl -lm -ldl -lpthread"
     gcc $flags -rdynamic -o "$to/tenon" src/cli/*.c $objects $libraries
     gcc $flags -rdynamic -o "$to/adapter_gradients" tests/parity/adapter_gradients.c $objects $libraries
-    gcc $flags -rdynamic -Itests -o "$to/test_model_golden" tests/parity/test_model_golden.c $objects $libraries -lcmocka
+    for test in test_model_golden test_qwen2_5_vl test_vl_generate; do
+        gcc $flags -rdynamic -Itests -o "$to/$test" "tests/parity/$test.c" $objects $libraries -lcmocka
+    done
     for library in libdnnl.so.2 libOpenCL.so.1 libcmocka.so.0; do cp -L "/usr/lib/x86_64-linux-gnu/$library" "$to/"; done
-    strip "$to/tenon" "$to/adapter_gradients" "$to/test_model_golden"
+    strip "$to/tenon" "$to/adapter_gradients" "$to"/test_model_golden "$to"/test_qwen2_5_vl "$to"/test_vl_generate
 fi
 cat >"$to/run" <<'END'
 #!/bin/sh

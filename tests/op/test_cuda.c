@@ -231,6 +231,18 @@ static void gating(void) {
         }
 }
 
+static void activations(void) {
+    for (int activation = 0; activation < 3; activation++)
+        for (int odd = 0; odd < 2; odd++) {
+            int64_t rows = between(1, 60), cols = odd ? 45 : 128;
+            matrix x = random_matrix(dtype, rows, cols, 16, 2), y = random_matrix(dtype, rows, cols, 8, 1);
+            RUN(activate, rows, cols, (tn_activation)activation, V(x), V(y));
+            compare_all("y", &y, 1);
+            RUN(activate, rows, cols, (tn_activation)activation, V(x), V(x));
+            compare_all("y in place", &x, 1);
+        }
+}
+
 static void rotary(void) {
     for (int odd = 0; odd < 2; odd++) {
         int64_t rows = between(1, 60), heads = 5, dim = odd ? 22 : 64, half = odd ? 7 : 32;
@@ -813,22 +825,28 @@ typedef struct attention_case {
     int64_t heads, kv_heads, dim;
     float softcap;
     int64_t window;
+    bool bidirectional;
 } attention_case;
 
 static const attention_case attention_cases[] = {
-    {"dense 2x128", 2, {128, 128}, {0}, 4, 2, 64, 0, 0},
-    {"dense 1x300", 1, {300}, {0}, 6, 2, 128, 0, 0},
-    {"packed", 5, {1, 70, 33, 130, 7}, {0}, 6, 3, 64, 0, 0},
-    {"packed, d 128, all heads", 3, {90, 1, 201}, {0}, 3, 3, 128, 0, 0},
-    {"packed, d 64, all heads", 4, {300, 17, 120, 64}, {0}, 4, 4, 64, 0, 0},
-    {"packed, d 80", 3, {60, 31, 99}, {0}, 4, 1, 80, 0, 0},
-    {"d 256", 2, {70, 65}, {0}, 4, 2, 256, 0, 0},
-    {"window", 3, {50, 200, 3}, {0}, 4, 2, 64, 0, 37},
-    {"soft cap and window", 2, {90, 40}, {0}, 2, 1, 128, 20, 30},
-    {"soft cap", 2, {90, 140}, {0}, 2, 1, 256, 20, 0},
-    {"continuation", 2, {33, 20}, {133, 20}, 4, 2, 64, 0, 0},
-    {"decode", 2, {1, 3}, {700, 900}, 8, 2, 128, 0, 0},
-    {"decode with window", 1, {5}, {1500}, 4, 4, 80, 0, 600},
+    {"dense 2x128", 2, {128, 128}, {0}, 4, 2, 64, 0, 0, false},
+    {"dense 1x300", 1, {300}, {0}, 6, 2, 128, 0, 0, false},
+    {"packed", 5, {1, 70, 33, 130, 7}, {0}, 6, 3, 64, 0, 0, false},
+    {"packed, d 128, all heads", 3, {90, 1, 201}, {0}, 3, 3, 128, 0, 0, false},
+    {"packed, d 64, all heads", 4, {300, 17, 120, 64}, {0}, 4, 4, 64, 0, 0, false},
+    {"packed, d 80", 3, {60, 31, 99}, {0}, 4, 1, 80, 0, 0, false},
+    {"d 256", 2, {70, 65}, {0}, 4, 2, 256, 0, 0, false},
+    {"window", 3, {50, 200, 3}, {0}, 4, 2, 64, 0, 37, false},
+    {"soft cap and window", 2, {90, 40}, {0}, 2, 1, 128, 20, 30, false},
+    {"soft cap", 2, {90, 140}, {0}, 2, 1, 256, 20, 0, false},
+    {"continuation", 2, {33, 20}, {133, 20}, 4, 2, 64, 0, 0, false},
+    {"decode", 2, {1, 3}, {700, 900}, 8, 2, 128, 0, 0, false},
+    {"decode with window", 1, {5}, {1500}, 4, 4, 80, 0, 600, false},
+    {"bidirectional, dense", 2, {128, 128}, {0}, 4, 4, 64, 0, 0, true},
+    {"bidirectional, one picture", 1, {1012}, {0}, 2, 2, 80, 0, 0, true},
+    {"bidirectional, windows", 6, {64, 64, 32, 64, 64, 16}, {0}, 4, 4, 80, 0, 0, true},
+    {"bidirectional, few", 1, {4}, {0}, 4, 4, 80, 0, 0, true},
+    {"bidirectional, groups", 3, {5, 70, 1}, {0}, 2, 1, 16, 0, 0, true},
 };
 
 static void attention_case_holds(const attention_case *c) {
@@ -845,7 +863,8 @@ static void attention_case_holds(const attention_case *c) {
                       .head_dim = c->dim,
                       .scale = 1 / sqrtf((float)c->dim),
                       .softcap = c->softcap,
-                      .window = c->window};
+                      .window = c->window,
+                      .bidirectional = c->bidirectional};
     for (int64_t i = 0; i < c->documents; i++) {
         int64_t q = c->q[i], kv = c->kv[i] ? c->kv[i] : q;
         hq[i + 1] = hq[i] + (int32_t)q, hkv[i + 1] = hkv[i] + (int32_t)kv;
@@ -904,6 +923,7 @@ static const struct {
 } tests[] = {{"moving rows", moving_rows},
              {"moves", moves},
              {"gating", gating},
+             {"activations", activations},
              {"rotary", rotary},
              {"norms", norms},
              {"losses", losses},

@@ -1,5 +1,5 @@
 """Golden files of Qwen2.5-VL: tests/parity/golden/qwen2_5_vl in the layout of make_model_golden.py for text alone, and vision.safetensors
-beside it for two pictures among text, the numbers of test_qwen2_5_vl.c.
+beside it for two pictures among text, generation.json for answers to conversations, the numbers of test_qwen2_5_vl.c.
 
 A tiny random model with its vision tower, whose file carries the published names ("visual.…", "model.layers.…"), and an adapter on
 the linear modules of the language model. usage: make_vl_golden.py (pillow < 13)
@@ -127,6 +127,47 @@ def evaluate(folder, model):
     return total / count, count
 
 
+def generate(folder, wrapped):
+    """generation.json: what greedy decoding answers to conversations with pictures, with and without the adapter. The second is a turn further than the first."""
+    tokenizer = tokenizers.Tokenizer.from_file(folder + "/model/tokenizer.json")
+    images = Qwen2VLImageProcessorPil(**PROCESSOR)
+    turn = lambda paths, text: {"role": "user", "content": [{"type": "image", "image": "../pictures/" + p} for p in paths] + [{"type": "text", "text": text}]}
+    first = turn(["exif5.png"], "Who?")
+    talks = [[first], [first, {"role": "assistant", "content": "It."}, turn(["grey1.png"], "a")], [turn(["rgb.png"], "x")],
+             [turn(["exif8.png", "rgb.png"], "These?")], [{"role": "user", "content": "No picture here."}]]
+    golden, closest = [], 1e9
+    for talk in talks:
+        rendered, seen = "", []
+        for m in talk:
+            parts = m["content"] if isinstance(m["content"], list) else [{"type": "text", "text": m["content"]}]
+            rendered += f"<|im_start|>{m['role']}\n"
+            for part in parts:
+                if part["type"] == "text": rendered += part["text"]; continue
+                seen.append(images(opened(PICTURES / part["image"].split("/")[-1]), return_tensors="pt"))
+                rendered += "<|vision_start|>" + "<|image_pad|>" * int(seen[-1]["image_grid_thw"].prod() // 4) + "<|vision_end|>"
+            rendered += "<|im_end|>\n"
+        ids = tokenizer.encode(rendered + "<|im_start|>assistant\n", add_special_tokens=False).ids
+        keys = dict(pixel_values=torch.cat([s["pixel_values"] for s in seen]), image_grid_thw=torch.cat([s["image_grid_thw"] for s in seen])) if seen else {}
+        record = {"messages": talk, "prompt_ids": ids}
+        for which in ("base", "adapter"):
+            def run():
+                kinds = torch.tensor([[int(i == SPECIAL["<|image_pad|>"]) for i in ids]])
+                out = wrapped.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), mm_token_type_ids=kinds,
+                                       do_sample=False, max_new_tokens=20, eos_token_id=SPECIAL["<|im_end|>"], pad_token_id=SPECIAL["<|im_end|>"],
+                                       output_logits=True, return_dict_in_generate=True, **keys)
+                top = torch.stack(out.logits).float().topk(2).values
+                return out.sequences[0, len(ids):].tolist(), (top[..., 0] - top[..., 1]).min().item()
+            with torch.no_grad():
+                if which == "adapter": record[which], gap = run()
+                else:
+                    with wrapped.disable_adapter(): record[which], gap = run()
+            closest = min(closest, gap)
+        golden.append(record)
+    assert closest > 1e-4, closest  # else a rounding may choose another token
+    print("generation:", [(len(g["base"]), len(g["adapter"])) for g in golden], "closest second", closest)
+    with open(folder + "/generation.json", "w") as f: json.dump(golden, f)
+
+
 def make(name):
     folder = f"{HERE}/golden/{name}"
     config, model = build(name)
@@ -161,7 +202,9 @@ def make(name):
     for k, v in clean(wrapped, [(k, p.grad) for k, p in wrapped.named_parameters() if p.requires_grad]).items(): golden["grad." + k] = v
     golden["trainable"] = torch.tensor([sum(p.numel() for p in wrapped.parameters() if p.requires_grad)], dtype=torch.int64)
     save_file(golden, folder + "/golden.safetensors", {"versions": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"})
-    if not CASES[name][1]: vision(name, folder, config, wrapped)
+    if not CASES[name][1]:
+        vision(name, folder, config, wrapped)
+        generate(folder, wrapped)
     print(name, "trainable", int(golden["trainable"]), "loss", float(loss / count))
 
 

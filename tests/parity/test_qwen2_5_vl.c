@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "data/pictures.h"
+#include "infer/generate.h"
 #include "testing.h"
 #include "train/engine.h"
 
@@ -57,6 +58,7 @@ static void golden_batch(tn_batch *batch) {
         batch->patches += 4 * places[1] * places[2];
     }
     batch->picture_count = 2;
+    batch->patch_values = pixels->elements / batch->patches;
     const tn_sample sample = {.length = ids->elements, .pictures = pictures, .picture_count = 2};
     tn_picture_positions(&sample, batch->axes[0], batch->axes[1], batch->axes[2]);
 }
@@ -71,7 +73,7 @@ static void open_run(run *r, tn_use use, const char *dtype, bool adapter, const 
     *r = (run){0};
     must(tn_config_new(use == TN_USE_TRAIN ? "bench" : "eval", &r->config));
     must(tn_config_set(r->config, "model", MODEL));
-    must(tn_config_set(r->config, "device", "cpu"));
+    must(tn_config_set(r->config, "device", test_device()));
     must(tn_config_set(r->config, "dtype", dtype));
     if (adapter) must(tn_config_set(r->config, "adapter", ADAPTER));
     if (use == TN_USE_EVAL)
@@ -124,11 +126,51 @@ static void gradients_with_pictures_agree_with_peft(void **state) {
             snprintf(key, sizeof key, "grad.%s", param->name);
             const tn_tensor_info *want = golden_tensor(key);
             assert_int_equal(want->elements, param->count);
-            const double error = relative_l2(r.engine.adapter->grads + param->offset, want->data, param->count);
+            float *got = malloc((size_t)param->count * sizeof *got);
+            must(r.engine.device->backend->download(r.engine.device, got,
+                                                    r.engine.adapter->grads + param->offset,
+                                                    param->count * (int64_t)sizeof *got));
+            const double error = relative_l2(got, want->data, param->count);
+            free(got);
             if (error > 1e-4) fail_msg("gradient of %s off by %g", param->name, error);
             worst = fmax(worst, error);
         }
         print_message("gradients %s worst relative L2 %.1e\n", policies[p], worst);
+        close_run(&r);
+    }
+}
+
+/* The logits behind the prompt, whose pieces begin and end anywhere in a picture; asked again, when all but the
+ * last token is cached, the same. */
+static void pieces_of_a_prompt_may_cut_through_pictures(void **state) {
+    static const int64_t chunks[] = {1, 5, 7, 46, 65};
+    const tn_tensor_info *want = golden_tensor("logits_adapter");
+    const tn_generation how = {.sampling = {.top_p = 1, .repetition_penalty = 1}, .max_new_tokens = 1};
+    (void)state;
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        tn_session session;
+        tn_ids out = {0};
+        bool stopped;
+        run r = {0};
+        must(tn_config_new("chat", &r.config));
+        must(tn_config_set(r.config, "model", MODEL));
+        must(tn_config_set(r.config, "adapter", ADAPTER));
+        must(tn_config_set(r.config, "device", test_device()));
+        must(tn_config_set(r.config, "dtype", "float32"));
+        must(tn_engine_open(r.config, TN_USE_GENERATE, true, NULL, &r.engine));
+        golden_batch(&r.batch);
+        r.engine.patches = 4 * 45;
+        must(tn_engine_plan(&r.engine, chunks[i], 1, r.batch.tokens, r.batch.tokens));
+        must(tn_engine_allocate(&r.engine));
+        const int64_t vocab = r.engine.arch.vocab, last = (r.batch.tokens - 1) * vocab;
+        must(tn_session_new(r.engine.pass, vocab, r.batch.tokens, chunks[i], &session));
+        for (int again = 0; again < 2; again++) {
+            must(tn_session_generate(&session, &r.batch, &how, NULL, NULL, &out, &stopped));
+            const double error = relative_l2(session.logits, (const float *)want->data + last, vocab);
+            if (error > 1e-5) fail_msg("pieces of %lld: off by %g", (long long)chunks[i], error);
+        }
+        tn_session_free(&session);
+        tn_ids_free(&out);
         close_run(&r);
     }
 }
@@ -141,7 +183,7 @@ static tn_config *configure(const char *verb, const char *const *pairs) {
     tn_config *config;
     must(tn_config_new(verb, &config));
     must(tn_config_set(config, "model", MODEL));
-    must(tn_config_set(config, "device", "cpu"));
+    must(tn_config_set(config, "device", test_device()));
     must(tn_config_set(config, "dtype", "float32"));
     for (; *pairs; pairs += 2) must(tn_config_set(config, pairs[0], pairs[1]));
     return config;
@@ -205,24 +247,6 @@ static void training_on_pictures_learns_and_resumes_bit_for_bit(void **state) {
     assert_true(whole[7] < 0.8 * whole[0]);
 }
 
-static void generate_refuses_pictures(void **state) {
-    (void)state;
-    static const char *const pairs[] = {"prompt", "a", "max_new_tokens", "2", NULL};
-    static const char *const asked[] = {
-        "[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"a.png\"}]}]",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"<image>a\"}],\"images\":[\"a.png\"]}"};
-    tn_config *config = configure("generate", pairs);
-    tn_generator *g;
-    tn_doc *doc;
-    must(tn_generator_open(config, &g));
-    for (int i = 0; i < 2; i++)
-        must_fail(tn_generate_chat(g, asked[i], NULL, NULL, &doc), TN_USAGE, "does not show pictures");
-    must(tn_generate_chat(g, "[{\"role\":\"user\",\"content\":\"a\"}]", NULL, NULL, &doc));
-    tn_doc_free(doc);
-    tn_generator_free(g);
-    tn_config_free(config);
-}
-
 /* Parameters of the published 7B. */
 static void every_parameter_is_counted(void **state) {
     (void)state;
@@ -265,10 +289,9 @@ static tn_status open_with(const char *verb, tn_use use, const char *key, const 
                            tn_config **config) {
     must(tn_config_new(verb, config));
     must(tn_config_set(*config, "model", MODEL));
-    if (use != TN_USE_FILES) must(tn_config_set(*config, "device", "cpu"));
-    else must(tn_config_set(*config, "output_dir", scratch("out")));
+    must(tn_config_set(*config, "device", test_device()));
     if (key) must(tn_config_set(*config, key, value));
-    return use == TN_USE_FILES ? tn_engine_open_files(*config, e) : tn_engine_open(*config, use, true, NULL, e);
+    return tn_engine_open(*config, use, true, NULL, e);
 }
 
 static void must_refuse(const char *verb, tn_use use, const char *key, const char *value, const char *part) {
@@ -299,22 +322,119 @@ static void targets_never_reach_the_tower_in_silence(void **state) {
 }
 
 static void what_would_lose_the_tower_is_refused(void **state) {
+    tn_config *config;
+    tn_doc *doc;
     (void)state;
     must_refuse("bench", TN_USE_TRAIN, "full_finetuning", "true", "vision tower");
-    must_refuse("quantize", TN_USE_FILES, "to", "nf4", "vision tower");
+    for (int quantize = 0; quantize < 2; quantize++) {
+        const char *out = scratch("another");
+        must(tn_config_new(quantize ? "quantize" : "export", &config));
+        must(tn_config_set(config, "model", MODEL));
+        must(tn_config_set(config, "to", quantize ? "nf4" : "gguf"));
+        must(tn_config_set(config, quantize ? "output_dir" : "output", out));
+        must_fail((quantize ? tn_quantize_model : tn_export)(config, NULL, &doc), TN_USAGE, "vision tower");
+        assert_true(strlen(tn_error_remedy()) > 0);
+        assert_false(tn_is_file(out) || tn_is_directory(out));
+        tn_config_free(config);
+    }
+}
+
+/* ---- Verbs about files --------------------------------------------------------------------------- */
+
+/* Base + adapter in a directory of its own, whose tower is the base's byte for byte, and which sees: the loss
+ * over pictures is that of base and adapter. */
+static void merge_keeps_the_tower_and_sees(void **state) {
+    static const char *const pairs[] = {"dataset", RECORDS, NULL};
+    const char *out = scratch("merged");
+    tn_config *config;
+    tn_safetensors *base, *merged;
+    tn_doc *doc;
+    int64_t tower = 0;
+    (void)state;
+    must(tn_config_new("merge", &config));
+    must(tn_config_set(config, "model", MODEL));
+    must(tn_config_set(config, "adapter", ADAPTER));
+    must(tn_config_set(config, "device", test_device()));
+    must(tn_config_set(config, "output_dir", out));
+    must(tn_merge(config, NULL, &doc));
+    assert_true(tn_doc_number(doc, "max_abs_logit_difference", NAN) < 0.1);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    must(tn_safetensors_open(MODEL "/model.safetensors", &base));
+    must(tn_safetensors_open(scratch("merged/model.safetensors"), &merged));
+    assert_int_equal(tn_safetensors_count(merged), tn_safetensors_count(base));
+    for (int64_t i = 0; i < tn_safetensors_count(base); i++) {
+        const tn_tensor_info *t = tn_safetensors_at(base, i), *now = tn_safetensors_find(merged, t->name);
+        assert_non_null(now);
+        assert_int_equal(now->bytes, t->bytes);
+        if (strncmp(t->name, "visual.", strlen("visual.")) != 0) continue;
+        assert_memory_equal(now->data, t->data, (size_t)t->bytes);
+        assert_int_equal(now->rank, t->rank);
+        tower++;
+    }
+    assert_int_equal(tower, 42);
+    tn_safetensors_close(base);
+    tn_safetensors_close(merged);
+    config = configure("eval", pairs);
+    must(tn_config_set(config, "model", out));
+    must(tn_eval(config, NULL, &doc));
+    const double want = *(const double *)golden_tensor("eval_loss")->data;
+    assert_true(fabs(tn_doc_number(doc, "loss", NAN) - want) < 2e-2); /* the merged weights are bf16 */
+    tn_doc_free(doc);
+    tn_config_free(config);
+}
+
+/* Every tensor of PEFT's own adapter is known, with a base and without; the base is listed with its tower. */
+static void verify_and_inspect_know_the_model(void **state) {
+    (void)state;
+    for (int with_base = 0; with_base < 2; with_base++) {
+        tn_config *config;
+        tn_doc *doc;
+        must(tn_config_new("verify", &config));
+        must(tn_config_set(config, "adapter", ADAPTER));
+        if (with_base) must(tn_config_set(config, "model", MODEL));
+        must(tn_verify(config, &doc));
+        assert_true(tn_doc_boolean(doc, "ok", false));
+        assert_int_equal(tn_doc_integer(doc, "params.trainable", 0), 5056);
+        if (with_base) {
+            tn_safetensors *base;
+            int64_t parameters = 0;
+            must(tn_safetensors_open(MODEL "/model.safetensors", &base));
+            for (int64_t i = 0; i < tn_safetensors_count(base); i++)
+                parameters += tn_safetensors_at(base, i)->elements;
+            assert_int_equal(tn_doc_integer(doc, "params.all", 0), parameters + 5056);
+            tn_safetensors_close(base);
+        }
+        tn_doc_free(doc);
+        tn_config_free(config);
+    }
+    for (int adapter = 0; adapter < 2; adapter++) {
+        tn_config *config;
+        tn_doc *doc;
+        must(tn_config_new("inspect", &config));
+        must(tn_config_set(config, "model", adapter ? ADAPTER : MODEL));
+        must(tn_inspect(config, &doc));
+        assert_string_equal(tn_doc_string(doc, "kind", ""), adapter ? "adapter" : "model");
+        if (adapter) assert_int_equal(tn_doc_integer(doc, "parameters", 0), 5056);
+        else assert_non_null(strstr(tn_doc_text(doc), "\"visual.merger.mlp.2.weight\""));
+        tn_doc_free(doc);
+        tn_config_free(config);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_with_pictures_agree_with_transformers),
         cmocka_unit_test(gradients_with_pictures_agree_with_peft),
+        cmocka_unit_test(pieces_of_a_prompt_may_cut_through_pictures),
         cmocka_unit_test(eval_of_conversations_is_transformers),
         cmocka_unit_test(training_on_pictures_learns_and_resumes_bit_for_bit),
-        cmocka_unit_test(generate_refuses_pictures),
         cmocka_unit_test(every_parameter_is_counted),
         cmocka_unit_test(windows_follow_one_another),
         cmocka_unit_test(targets_never_reach_the_tower_in_silence),
         cmocka_unit_test(what_would_lose_the_tower_is_refused),
+        cmocka_unit_test(merge_keeps_the_tower_and_sees),
+        cmocka_unit_test(verify_and_inspect_know_the_model),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     remove_scratch();

@@ -185,6 +185,8 @@ static void what_cannot_be_trained_on_is_refused(void **state) {
     (void)state;
     expect_error("{\"messages\":[{\"role\":\"user\",\"content\":\"<image>\"}],\"images\":[\"a.jpg\"]}", NULL,
                  true, TN_USAGE, "images");
+    expect_error("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":\"a.jpg\"}]}]}",
+                 NULL, true, TN_USAGE, "this model sees none");
     expect_error("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", NULL, false, TN_USAGE,
                  "chat template");
     expect_error("{\"messages\":[{\"role\":\"user\"}]}", NULL, true, TN_BAD_DATA, "no \"content\"");

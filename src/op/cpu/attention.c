@@ -1,5 +1,5 @@
-/* attention.c: causal attention over packed documents in tiles of TN_TILE queries by TN_TILE keys, after
- * Dao, "FlashAttention-2", 2023: scores exist one tile at a time, in a core's own cache.
+/* attention.c: attention over packed documents, causal or in both directions, in tiles of TN_TILE queries by
+ * TN_TILE keys, after Dao, "FlashAttention-2", 2023: scores exist one tile at a time, in a core's own cache.
  *
  * Forward: keys and values are packed once per kv head (phase 1); then each task, one tile of queries of one
  * head, walks over its tiles of keys with a running maximum and sum. Backward: packed keys and values again,
@@ -80,6 +80,7 @@ static int64_t documents_keys(const tn_attention *a, int64_t i) {
 static void visible(const tn_attention *a, int64_t document, int64_t row, int64_t origin, int64_t *first,
                     int64_t *last) {
     int64_t end = row + documents_keys(a, document) - documents_queries(a, document) + 1;
+    if (a->bidirectional) end = documents_keys(a, document);
     *first = larger(0, (a->window ? end - a->window : 0) - origin);
     *last = end - origin;
 }
@@ -88,6 +89,7 @@ static void visible(const tn_attention *a, int64_t document, int64_t row, int64_
 static void seeing(const tn_attention *a, int64_t document, int64_t key, int64_t origin, int64_t *first,
                    int64_t *last) {
     int64_t start = key - documents_keys(a, document) + documents_queries(a, document);
+    if (a->bidirectional) start = 0;
     int64_t end =
         a->window ? smaller(start + a->window, documents_queries(a, document)) : documents_queries(a, document);
     *first = larger(0, start - origin);
@@ -234,7 +236,7 @@ done:
 }
 
 /* Products want an even k and m in eights. */
-static bool in_tiles(const tn_attention *a) { return a->head_dim % 8 == 0 && !a->bidirectional; }
+static bool in_tiles(const tn_attention *a) { return a->head_dim % 8 == 0; }
 
 tn_status tn_cpu_attention_forward(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
                                    tn_view o, float *lse) {

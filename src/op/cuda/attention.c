@@ -4,10 +4,6 @@
 #include "op/cuda/cuda.h"
 
 static tn_status check(const tn_attention *a) {
-    if (a->bidirectional) {
-        tn_fail(TN_USAGE, "attention: bidirectional is not on the GPU yet");
-        return tn_remedy("--device cpu");
-    }
     if (a->head_dim <= 256) return TN_OK;
     return tn_fail(TN_USAGE, "attention: head_dim %lld is larger than 256", (long long)a->head_dim);
 }

@@ -2,7 +2,7 @@
  * products of two tiles. They serve fp32, soft-capped scores and whatever cuDNN has no plan for.
  *
  * Rows of all documents are cut into tiles regardless of document borders: every query has its own interval of
- * keys (rows of k, over all documents), both ends grow from query to query, so a tile of queries needs the
+ * keys (rows of k, over all documents), neither end ever falls from query to query, so a tile of queries needs the
  * keys from its first query's first to its last query's last, and a comparison masks the rest. For keys and
  * their queries it is the same the other way round. Threads form a 16×16 grid (ty, tx).
  */
@@ -19,12 +19,14 @@ struct heads {
     const int32_t *cu_q, *cu_kv;
     float scale, softcap;
     int64_t window;
+    bool bidirectional;
 };
 
 static inline heads heads_of(const tn_attention *a) {
     return heads{(int)a->documents, (int)a->heads, (int)(a->heads / a->kv_heads),
                  (int)a->head_dim,  a->cu_q,       a->cu_kv,
-                 a->scale,          a->softcap,    a->window};
+                 a->scale,          a->softcap,    a->window,
+                 a->bidirectional};
 }
 
 struct span { /* [first, last) */
@@ -45,6 +47,7 @@ __device__ static inline int document_of(const int32_t *starts, int documents, i
 __device__ static inline span keys_of(const heads &h, int query) {
     int document = document_of(h.cu_q, h.documents, query), start = h.cu_kv[document];
     int queries = h.cu_q[document + 1] - h.cu_q[document], keys = h.cu_kv[document + 1] - start;
+    if (h.bidirectional) return span{start, start + keys};
     int last = query - h.cu_q[document] + keys - queries + 1, first = 0;
     if (h.window && last > h.window) first = last - (int)h.window;
     return span{start + first, start + max(first, last)};
@@ -53,6 +56,7 @@ __device__ static inline span keys_of(const heads &h, int query) {
 __device__ static inline span queries_of(const heads &h, int key) {
     int document = document_of(h.cu_kv, h.documents, key), start = h.cu_q[document];
     int queries = h.cu_q[document + 1] - start, keys = h.cu_kv[document + 1] - h.cu_kv[document];
+    if (h.bidirectional) return span{start, start + queries};
     int first = key - h.cu_kv[document] - (keys - queries), last = queries;
     if (h.window && first + h.window < last) last = first + (int)h.window;
     first = max(first, 0);

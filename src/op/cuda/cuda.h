@@ -196,6 +196,7 @@ tn_status tn_cuda_gated_forward(tn_device *, int64_t rows, int64_t cols, tn_acti
                                 tn_view y);
 tn_status tn_cuda_gated_backward(tn_device *, int64_t rows, int64_t cols, tn_activation, tn_view gate_up,
                                  tn_view dy, tn_view d_gate_up);
+tn_status tn_cuda_activate(tn_device *, int64_t rows, int64_t cols, tn_activation, tn_view x, tn_view y);
 tn_status tn_cuda_add(tn_device *, int64_t rows, int64_t cols, tn_view a, tn_view b, tn_view y);
 tn_status tn_cuda_gather_rows(tn_device *, int64_t rows, int64_t cols, const int32_t *index, tn_view from,
                               tn_view to);

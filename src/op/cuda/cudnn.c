@@ -124,7 +124,7 @@ static int64_t bucket(int64_t length) {
 
 static bool aligned(tn_view v) { return (uintptr_t)v.data % 16 == 0 && v.stride % 8 == 0; }
 
-/* Whether cuDNN is asked at all: plain causal attention of documents on themselves, offsets within 31 bits. */
+/* Whether cuDNN is asked at all: plain attention of documents on themselves, offsets within 31 bits. */
 static bool suitable(tn_device *device, const tn_attention *a, const tn_view *views, int count) {
     if (!tn_cuda(device)->plans || a->window || a->softcap > 0 || a->head_dim % 8 || a->q_rows != a->kv_rows)
         return false;
@@ -142,10 +142,11 @@ static int64_t length_of(const tn_attention *a, int64_t document) {
     return a->host_cu_q[document + 1] - a->host_cu_q[document];
 }
 
-/* Whether all documents are of one length that fills tiles. */
+/* Whether all documents are of one length that fills tiles. Those of a vision tower, of as many lengths as
+ * there are sizes of pictures, are packed, whose plans serve many lengths. */
 static bool is_dense(const tn_attention *a) {
     int64_t length = length_of(a, 0);
-    if (length % DENSE || length == 0) return false;
+    if (a->bidirectional || length % DENSE || length == 0) return false;
     for (int64_t i = 1; i < a->documents; i++)
         if (length_of(a, i) != length) return false;
     return true;
@@ -154,6 +155,7 @@ static bool is_dense(const tn_attention *a) {
 static tn_sdpa_shape shape_of(tn_device *device, const tn_attention *a, tn_view q, tn_view k, tn_view v,
                               tn_view o) {
     return (tn_sdpa_shape){.packed = !is_dense(a),
+                           .bidirectional = a->bidirectional,
                            .io = device->dtype,
                            .batch = a->documents,
                            .length = length_of(a, 0),
@@ -359,7 +361,7 @@ tn_status tn_cuda_cudnn_backward(tn_device *device, const tn_attention *a, tn_vi
         .a = a, .q = q, .k = k, .v = v, .o = o, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv, .stats = lse};
     tn_status status = TN_OK;
     *done = false;
-    if (!suitable(device, a, views, 8) || miscomputed(a)) return TN_OK;
+    if (!suitable(device, a, views, 8) || miscomputed(a) || a->bidirectional) return TN_OK;
     tn_sdpa_shape s = shape_of(device, a, q, k, v, o);
     s.backward = 1, s.do_stride = d_o.stride, s.dq_stride = dq.stride, s.dk_stride = dk.stride,
     s.dv_stride = dv.stride;
@@ -405,7 +407,7 @@ static int64_t dense_bytes(int64_t most, int64_t rows, int64_t longest, const tn
     return bytes;
 }
 
-/* The hungriest call over all lengths; also sets the budget that the calls keep to. */
+/* The hungriest call over all lengths; also sets the budget that the backward calls keep to. */
 int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     if (device->dtype == TN_DTYPE_F32) return 0;
     int64_t lists = 10 * tn_cuda_round((5 * l->documents + 2 * MOST_DOCUMENTS) * (int64_t)sizeof(int32_t));
@@ -414,7 +416,7 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     int64_t most = smaller(device->memory_total / MEMORY_SHARE, whole);
     int64_t least = ordered_bytes(l->heads / l->kv_heads, smaller(longest, ORDERED_LENGTH));
     if (least / 2 > most) most = smaller(least / 2, device->memory_total / LARGEST_SHARE);
-    tn_cuda(device)->attention_budget = most;
+    if (l->backward) tn_cuda(device)->attention_budget = most;
     tn_sdpa_shape s = {.backward = 1, .packed = 1, .dim = l->head_dim};
     for (int64_t length = SHORTEST; l->backward && length <= longest; length = bucket(length + 1)) {
         s.length = length, s.ordered = is_ordered(most, l->heads, l->kv_heads, length);

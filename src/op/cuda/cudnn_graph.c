@@ -1,4 +1,4 @@
-/* cudnn_graph.c: builds causal attention from matrix products, element-wise operations and reductions, as
+/* cudnn_graph.c: builds attention from matrix products, element-wise operations and reductions, as
  * cuDNN 9 expects to find it; its engines recognise the whole as one fused kernel.
  *
  *   forward    s = scale·q·kᵀ, masked; stats = max + ln Σ exp(s − max); o = softmax(s)·v
@@ -258,7 +258,8 @@ static void forward(graph *g) {
     node v = rows(g, TN_SDPA_V, s->kv_heads, s->v_stride, false),
          o = rows(g, TN_SDPA_O, s->heads, s->o_stride, false);
     node x = multiply(g, q, k, scores(g, f32), g->q_lengths, g->kv_lengths, NULL);
-    x = mask_future(g, mask_lengths(g, map(g, CUDNN_POINTWISE_MUL, x, g->scale)));
+    x = mask_lengths(g, map(g, CUDNN_POINTWISE_MUL, x, g->scale));
+    if (!s->bidirectional) x = mask_future(g, x);
     node top = reduction(g, CUDNN_REDUCE_TENSOR_MAX, x, inside(g, f32, row_sizes(g)));
     node e = map(g, CUDNN_POINTWISE_EXP, map(g, CUDNN_POINTWISE_SUB, x, top), NULL);
     node sum = reduction(g, CUDNN_REDUCE_TENSOR_ADD, e, inside(g, f32, row_sizes(g)));

@@ -33,6 +33,7 @@ enum {
  * elements apart. */
 typedef struct tn_sdpa_shape {
     int64_t backward, packed, ordered; /* ordered: bit-identical dq, at length² workspace */
+    int64_t bidirectional;             /* forward alone */
     int64_t io;                        /* tn_dtype */
     int64_t batch, length, heads, kv_heads, dim;
     int64_t

@@ -222,6 +222,7 @@ static const tn_backend table = {
     .attention_backward = tn_cuda_attention_backward,
     .gated_forward = tn_cuda_gated_forward,
     .gated_backward = tn_cuda_gated_backward,
+    .activate = tn_cuda_activate,
     .add = tn_cuda_add,
     .gather_rows = tn_cuda_gather_rows,
     .scatter_rows = tn_cuda_scatter_rows,

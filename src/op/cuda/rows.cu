@@ -1,5 +1,5 @@
 /* rows.cu: operations that move or combine rows element by element: add, gather, scatter, copy, widen,
- * the gated activation and the rotary embedding. All are bound by memory: one thread moves one 16-byte
+ * the activation, gated and alone, and the rotary embedding. All are bound by memory: one thread moves one 16-byte
  * piece of a row [rows, cols].
  */
 #include "op/cuda/kernel.cuh"
@@ -87,7 +87,7 @@ tn_status tn_cuda_widen(tn_device *device, int64_t rows, int64_t cols, tn_view f
     return tn_cuda_launched("widen");
 }
 
-/* ---- Gated activation -------------------------------------------------------------------------------- */
+/* ---- Activation -------------------------------------------------------------------------------------- */
 
 /* act(x) and its derivative. silu: x·σ(x). gelu: x·Φ(x), exact or by tanh. */
 __device__ static inline float activate(tn_activation activation, float x, float *slope) {
@@ -105,6 +105,33 @@ __device__ static inline float activate(tn_activation activation, float x, float
     float t = tanhf(a * (x + b * x * x * x));
     *slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * a * (1.0f + 3.0f * b * x * x);
     return 0.5f * x * (1.0f + t);
+}
+
+/* y may be x. */
+template <typename T, int V>
+static __global__ void activate_kernel(int64_t rows, int64_t cols, tn_activation activation, const T *x,
+                                       int64_t stride, T *y, int64_t y_stride) {
+    int64_t row = TILE_ROW, col = TILE_ITEM * V;
+    if (row >= rows || col >= cols) return;
+    float value[V], slope;
+    load<T, V>(x + row * stride + col, value);
+#pragma unroll
+    for (int i = 0; i < V; i++) value[i] = activate(activation, value[i], &slope);
+    store<T, V>(y + row * y_stride + col, value);
+}
+
+tn_status tn_cuda_activate(tn_device *device, int64_t rows, int64_t cols, tn_activation activation, tn_view x,
+                           tn_view y) {
+    if (rows == 0) return TN_OK;
+    WITH_TYPE(device, {
+        constexpr int V = width<T>();
+        bool fast = cols % V == 0 && wide<T>(x) && wide<T>(y);
+        tile t(rows, fast ? cols / V : cols);
+        auto kernel = fast ? activate_kernel<T, V> : activate_kernel<T, 1>;
+        kernel<<<t.grid, t.block, 0, tn_cuda(device)->stream>>>(rows, cols, activation, at<T>(x), x.stride,
+                                                                at<T>(y), y.stride);
+    });
+    return tn_cuda_launched("activate");
 }
 
 template <typename T, int V>
