@@ -42,7 +42,8 @@ tn_status tn_merged_open(const tn_arch *arch, const tn_model_files *files, const
 void tn_merged_close(tn_merged *merged);
 /* Does the adapter change it? */
 bool tn_merged_changes(const tn_merged_tensor *tensor);
-/* W, or W + scale·B·A (with DoRA its rows as long as the magnitude says), or what was trained in its place: [count] in fp32. */
+/* W, or W + scale·B·A (with DoRA its rows as long as the magnitude says), or what was trained in its place:
+ * [count] in fp32. */
 tn_status tn_merged_values(const tn_merged *merged, const tn_merged_tensor *tensor, float *values);
 /* Elements of the largest tensor. */
 int64_t tn_merged_largest(const tn_merged *merged);

@@ -20,8 +20,8 @@ typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_H
 /* "lora", "full", "embed_tokens", "lm_head" */
 const char *tn_group_name(tn_group group);
 
-/* MAGNITUDE: DoRA's lengths of the rows of W + scale·B·A. TOKENS: some rows of a table, values that stand in the
- * base's place (PEFT's trainable_tokens_delta). */
+/* MAGNITUDE: DoRA's lengths of the rows of W + scale·B·A. TOKENS: some rows of a table, values that stand in
+ * the base's place (PEFT's trainable_tokens_delta). */
 typedef enum tn_param_kind {
     TN_PARAM_LORA_A,
     TN_PARAM_LORA_B,

@@ -7,6 +7,7 @@ enum { ALIGNMENT = 256 };
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 bool tn_has_dora(const tn_linear *linear) {
     for (int p = 0; p < linear->parts; p++)
@@ -32,12 +33,18 @@ static int64_t bytes_of(const tn_device *device, int64_t rows, int64_t columns) 
     return aligned(rows * stride_of(columns) * tn_dtype_block_bytes(device->dtype));
 }
 
+/* Rows of a tile; a linear with more columns never has a larger tile. */
+static int64_t tile_rows(int64_t rows, int64_t columns) {
+    return smaller(smaller(rows, TN_DORA_ROWS), larger(1, TN_DORA_ELEMENTS / stride_of(columns)));
+}
+
 int64_t tn_dora_scratch(const tn_device *device, const tn_limits *l) {
-    int64_t rows = smaller(l->rows, TN_DORA_ROWS), in = l->hidden > l->intermediate ? l->hidden : l->intermediate;
+    const int64_t in = larger(larger(l->hidden, l->intermediate), l->heads * l->head_dim);
+    const int64_t rows = smaller(l->rows, TN_DORA_ROWS), size = tn_dtype_block_bytes(device->dtype);
     if (l->dora == 0) return 0;
-    if (l->heads * l->head_dim > in) in = l->heads * l->head_dim;
-    int64_t wide = bytes_of(device, rows, l->dora), matrices = 1 + (l->backward ? 1 : 0) + (l->dropout ? 1 : 0);
-    return matrices * wide + (l->dropout ? bytes_of(device, rows, in) : 0) + ALIGNMENT;
+    const int64_t most = larger(TN_DORA_ELEMENTS, stride_of(l->dora)) * size;
+    const int64_t wide = aligned(smaller(bytes_of(device, rows, l->dora), most));
+    return wide + (l->dropout ? wide + bytes_of(device, rows, in) : 0) + ALIGNMENT;
 }
 
 /* Cuts a matrix from the end of the scratch; tn_dora_forward and _backward put the size back. */
@@ -55,13 +62,13 @@ static tn_status take(tn_device *device, int64_t rows, int64_t columns, tn_view 
 
 /* ---- A tile of rows ------------------------------------------------------------------------------- */
 
-/* One call's work; the views are those of the tile in hand. */
+/* One call's work; z, c and `masked` have room for `tile` rows, and x is that of the tile in hand. */
 typedef struct work {
     tn_device *device;
     const tn_dora_steps *steps;
     const tn_linear *linear;
-    tn_linear plain; /* the same without DoRA and biases */
-    int64_t rows;
+    tn_linear plain;    /* the same without DoRA and biases */
+    int64_t tile, rows; /* rows of a tile, and of the one in hand */
     tn_view x, z, c, masked /* [rows, in]; with dropout only, like c */;
     tn_dropout dropout;
 } work;
@@ -77,14 +84,18 @@ static tn_view part_of(const work *w, tn_view matrix, int64_t row, int64_t colum
 /* Part p's weight alone, frozen. */
 static tn_linear weight_of(const work *w, int p) {
     const tn_weight *weight = &w->linear->part[p].weight;
-    return (tn_linear){
-        .parts = 1, .part = {{.weight = *weight}}, .in = w->linear->in, .out = weight->rows, .site = w->linear->site};
+    return (tn_linear){.parts = 1,
+                       .part = {{.weight = *weight}},
+                       .in = w->linear->in,
+                       .out = weight->rows,
+                       .site = w->linear->site};
 }
 
 static tn_status begin(work *w, tn_device *device, const tn_dora_steps *steps, const tn_linear *linear,
                        int64_t rows, const tn_dropout *dropout) {
+    const int64_t columns = linear->out + linear->border, tile = tile_rows(rows, columns);
     tn_status status;
-    *w = (work){.device = device, .steps = steps, .linear = linear, .plain = *linear};
+    *w = (work){.device = device, .steps = steps, .linear = linear, .plain = *linear, .tile = tile};
     if (dropout) w->dropout = *dropout;
     w->plain.norm = w->plain.ratio = NULL;
     for (int p = 0; p < linear->parts; p++) {
@@ -92,11 +103,10 @@ static tn_status begin(work *w, tn_device *device, const tn_dora_steps *steps, c
         w->plain.part[p].lora.dora = false;
         w->plain.part[p].lora.magnitude = NULL, w->plain.part[p].lora.dmagnitude = NULL;
     }
-    rows = smaller(rows, TN_DORA_ROWS);
-    TN_TRY(take(device, rows, linear->out, &w->z));
+    TN_TRY(take(device, tile, columns, &w->z)); /* the gradient that takes its place has a border */
     if (!drops(dropout)) goto done;
-    TN_TRY(take(device, rows, linear->out, &w->c));
-    status = take(device, rows, linear->in, &w->masked);
+    TN_TRY(take(device, tile, linear->out, &w->c));
+    status = take(device, tile, linear->in, &w->masked);
 done:
     return status;
 }
@@ -111,8 +121,8 @@ static tn_status products(work *w) {
     for (int p = 0; w->c.data && p < w->linear->parts; p++) {
         const tn_linear weight = weight_of(w, p);
         TN_TRY(w->steps->mask(w->device, w->linear, p, &w->dropout, w->rows, w->x, w->masked, false));
-        TN_TRY(backend->linear_forward(w->device, &weight, w->rows, w->masked, part_of(w, w->c, 0, output), none,
-                                       1.0f, NULL));
+        TN_TRY(backend->linear_forward(w->device, &weight, w->rows, w->masked, part_of(w, w->c, 0, output),
+                                       none, 1.0f, NULL));
         output += weight.out;
     }
 done:
@@ -121,7 +131,7 @@ done:
 
 /* Tile after tile: rows first … first+count-1 of the call. */
 static void set_tile(work *w, int64_t rows, int64_t first, tn_view x, const tn_dropout *dropout) {
-    w->rows = smaller(TN_DORA_ROWS, rows - first);
+    w->rows = smaller(w->tile, rows - first);
     w->x = part_of(w, x, first, 0);
     w->dropout.first_row = (dropout ? dropout->first_row : 0) + first;
 }
@@ -132,7 +142,7 @@ tn_status tn_dora_forward(tn_device *device, const tn_dora_steps *steps, const t
     work w;
     tn_status status;
     TN_TRY(begin(&w, device, steps, linear, rows, dropout));
-    for (int64_t first = 0; first < rows; first += TN_DORA_ROWS) {
+    for (int64_t first = 0; first < rows; first += w.tile) {
         set_tile(&w, rows, first, x, dropout);
         TN_TRY(products(&w));
         TN_TRY(steps->finish(device, linear, w.rows, w.z, w.c, part_of(&w, y, first, 0),
@@ -143,31 +153,31 @@ done:
     return status;
 }
 
-static tn_status magnitude_gradients(work *w, tn_view dy, float alpha) {
+/* The gradients of the magnitudes; then z is g·dy, and c is (g−1)·dy. */
+static tn_status turn_parts(work *w, tn_view dy, float alpha) {
     int64_t output = 0;
     tn_status status = TN_OK;
     for (int p = 0; p < w->linear->parts; p++) {
         const tn_part *part = &w->linear->part[p];
-        if (part->lora.dmagnitude)
-            TN_TRY(w->steps->magnitude(w->device, w->rows, part->weight.rows, part_of(w, dy, 0, output),
-                                       part_of(w, w->z, 0, output), part_of(w, w->c, 0, output),
-                                       w->linear->norm + output, alpha, part->lora.dmagnitude));
+        TN_TRY(w->steps->turn(w->device, w->rows, part->weight.rows, part_of(w, dy, 0, output),
+                              part_of(w, w->z, 0, output), part_of(w, w->c, 0, output),
+                              w->linear->norm + output, w->linear->ratio + output, alpha,
+                              part->lora.dmagnitude));
         output += part->weight.rows;
     }
 done:
     return status;
 }
 
-/* dx += alpha·(drop − 1)((g−1)·dy·W), part by part; `scaled` is room for (g−1)·dy. */
-static tn_status dropped_gradient(work *w, tn_view dy, tn_view scaled, tn_view dx, float alpha) {
+/* dx += alpha·(drop − 1)(c·W), part by part, c as turn_parts left it. */
+static tn_status dropped_gradient(work *w, tn_view dx, float alpha) {
     const tn_backend *backend = w->device->backend;
     int64_t output = 0;
-    tn_status status;
-    TN_TRY(w->steps->scale(w->device, w->rows, w->linear->out, w->linear->ratio, 1, dy, scaled));
+    tn_status status = TN_OK;
     for (int p = 0; p < w->linear->parts; p++) {
         const tn_linear weight = weight_of(w, p);
-        TN_TRY(backend->linear_backward(w->device, &weight, w->rows, w->x, part_of(w, scaled, 0, output), w->masked,
-                                        false, alpha, NULL));
+        TN_TRY(backend->linear_backward(w->device, &weight, w->rows, w->x, part_of(w, w->c, 0, output),
+                                        w->masked, false, alpha, NULL));
         TN_TRY(w->steps->mask(w->device, w->linear, p, &w->dropout, w->rows, w->masked, dx, true));
         output += weight.out;
     }
@@ -179,20 +189,17 @@ tn_status tn_dora_backward(tn_device *device, const tn_dora_steps *steps, const 
                            tn_view x, tn_view dy, tn_view dx, bool accumulate, float alpha,
                            const tn_dropout *dropout) {
     const int64_t size = device->scratch_size;
-    tn_view scaled;
     work w;
     tn_status status;
     TN_TRY(begin(&w, device, steps, linear, rows, dropout));
-    TN_TRY(take(device, smaller(rows, TN_DORA_ROWS), linear->out + linear->border, &scaled));
-    for (int64_t first = 0; first < rows; first += TN_DORA_ROWS) {
-        const tn_view dy_here = part_of(&w, dy, first, 0), dx_here = part_of(&w, dx, first, 0);
+    for (int64_t first = 0; first < rows; first += w.tile) {
+        const tn_view dx_here = part_of(&w, dx, first, 0);
         set_tile(&w, rows, first, x, dropout);
         TN_TRY(products(&w));
-        TN_TRY(magnitude_gradients(&w, dy_here, alpha));
-        TN_TRY(steps->scale(device, w.rows, linear->out, linear->ratio, 0, dy_here, scaled));
-        TN_TRY(device->backend->linear_backward(device, &w.plain, w.rows, w.x, scaled, dx_here, accumulate, alpha,
+        TN_TRY(turn_parts(&w, part_of(&w, dy, first, 0), alpha));
+        TN_TRY(device->backend->linear_backward(device, &w.plain, w.rows, w.x, w.z, dx_here, accumulate, alpha,
                                                 &w.dropout));
-        if (w.c.data && dx.data) TN_TRY(dropped_gradient(&w, dy_here, scaled, dx_here, alpha));
+        if (w.c.data && dx.data) TN_TRY(dropped_gradient(&w, dx_here, alpha));
     }
 done:
     device->scratch_size = size;

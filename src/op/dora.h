@@ -1,35 +1,34 @@
-/* dora.h: DoRA (Liu et al., arXiv 2402.09353, with PEFT's treatment of dropout) on top of a backend's own linear
- * operations: what the CPU and the GPU share, so that a product without DoRA knows nothing of it. With
+/* dora.h: DoRA (Liu et al., arXiv 2402.09353, with PEFT's treatment of dropout) on top of a backend's own
+ * linear operations: what the CPU and the GPU share, so that a product without DoRA knows nothing of it. With
  * g = magnitude / norm, z = x·Wᵀ + LoRA and, where something is dropped, c = (drop(x) − x)·Wᵀ:
  *
  *   y  = residual + alpha·(bias + g·z + (g−1)·c)
  *   dm += alpha/norm · Σ dy·(z + c)
  *   dA, dB and dx as without DoRA, but from g·dy; and dx += alpha·(drop − 1)((g−1)·dy·W)
  *
- * z is not kept: the backward pass makes it again. Rows pass in tiles of TN_DORA_ROWS, whose z, c and g·dy lie at
- * the end of the scratch; what is left of it is the plain operations'.
+ * z is not kept: the backward pass makes it again, and then writes g·dy in its place and (g−1)·dy in that of c.
+ * Rows pass in tiles, whose z and c lie at the end of the scratch; what is left of it is the plain operations'.
+ * A tile is large, because a quantised weight is decoded for every product.
  */
 #ifndef TN_OP_DORA_H
 #define TN_OP_DORA_H
 
 #include "op/op.h"
 
-enum { TN_DORA_ROWS = 1024 };
+enum { TN_DORA_ROWS = 4096, TN_DORA_ELEMENTS = 1 << 27 }; /* of a tile, at most */
 
 /* What a backend brings beside linear_forward and linear_backward. All views are of the compute dtype. */
 typedef struct tn_dora_steps {
-    /* to = (factor − less) ⊙ from; factor [cols]. */
-    tn_status (*scale)(tn_device *device, int64_t rows, int64_t cols, const float *factor, float less,
-                       tn_view from, tn_view to);
     /* to = (drop − 1) ⊙ from by the mask of part `part`, [rows, in]; added where `accumulate`. */
     tn_status (*mask)(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
                       int64_t rows, tn_view from, tn_view to, bool accumulate);
     /* y of z [rows, out]; c.data and residual.data NULL = none. */
     tn_status (*finish)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view z, tn_view c,
                         tn_view y, tn_view residual, float alpha);
-    /* dm of part `part` from its columns of dy, z and c; `norm` is the part's too. */
-    tn_status (*magnitude)(tn_device *device, int64_t rows, int64_t cols, tn_view dy, tn_view z, tn_view c,
-                           const float *norm, float alpha, float *dmagnitude);
+    /* One part's columns: dm, and then z = g·dy and c = (g−1)·dy. c.data NULL = none; dmagnitude NULL: only the
+     * latter. */
+    tn_status (*turn)(tn_device *device, int64_t rows, int64_t cols, tn_view dy, tn_view z, tn_view c,
+                      const float *norm, const float *ratio, float alpha, float *dmagnitude);
 } tn_dora_steps;
 
 /* As linear_forward and linear_backward, of a linear whose `ratio` is set. */

@@ -62,8 +62,8 @@ typedef struct tn_weight {
     tn_scales scales; /* of a dtype that keeps them apart; on the device like `data` */
 } tn_weight;
 
-/* One LoRA pair: y += scale · (x·Aᵀ)·Bᵀ. All fp32 on the device. With DoRA (arXiv 2402.09353, as PEFT has it) the
- * rows of W + scale·B·A are then brought to the lengths that `magnitude` says. */
+/* One LoRA pair: y += scale · (x·Aᵀ)·Bᵀ. All fp32 on the device. With DoRA (arXiv 2402.09353, as PEFT has it)
+ * the rows of W + scale·B·A are then brought to the lengths that `magnitude` says. */
 typedef struct tn_lora {
     int64_t r; /* 0 = none */
     float scale;
@@ -160,7 +160,7 @@ typedef struct tn_limits {
     int64_t head_rows; /* rows of one chunk of the loss */
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
-    int64_t dora; /* largest out + border of a linear with DoRA; 0 = there is none */
+    int64_t dora;           /* largest out + border of a linear with DoRA; 0 = there is none */
     int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     tn_scratch_use scratch_for;
 } tn_limits;

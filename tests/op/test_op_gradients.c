@@ -212,8 +212,7 @@ typedef struct linear_problem {
 
 /* The norms stay what they were, as the backward formulas have it: only the ratios follow the magnitude. */
 static void follow_magnitude(linear_problem *p) {
-    for (int n = 0; p->linear.ratio && n < OUT_A; n++)
-        p->linear.ratio[n] = p->magnitude[n] / p->linear.norm[n];
+    for (int n = 0; p->linear.ratio && n < OUT_A; n++) p->linear.ratio[n] = p->magnitude[n] / p->linear.norm[n];
 }
 
 static double linear_loss(void *problem) {
@@ -256,7 +255,8 @@ static void add_dora(linear_problem *p) {
         double squares = 0;
         for (int k = 0; k < IN; k++) {
             double value = (double)p->w[0][n * IN + k];
-            for (int j = 0; j < RANK; j++) value += 0.7 * (double)p->b[0][n * RANK + j] * (double)p->a[0][j * IN + k];
+            for (int j = 0; j < RANK; j++)
+                value += 0.7 * (double)p->b[0][n * RANK + j] * (double)p->a[0][j * IN + k];
             squares += value * value;
         }
         assert_true(fabs((double)p->linear.norm[n] - sqrt(squares)) < 1e-5 * sqrt(squares));

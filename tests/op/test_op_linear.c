@@ -216,16 +216,16 @@ static const shape plain_shapes[] = {
     {.rows = 12, .in = 24, .out = {2041, 2048}, .r = {16, 16}, .alpha = 0.5f, .accumulate = true},
 };
 
-/* DoRA on every part that has LoRA: one part and three, without LoRA beside it and trained in full beside it, few
- * rows and more than one tile of them, dropped or not. */
+/* DoRA on every part that has LoRA: one part and three, without LoRA beside it and trained in full beside it,
+ * few rows and more than one tile of them, dropped or not. */
 static const shape dora_shapes[] = {
     {.rows = 3, .in = 300, .out = {40, 24, 8}, .r = {8, 4, 4}, .alpha = 1, .bias = true},
     {.rows = 9, .in = 64, .out = {33}, .r = {5}, .alpha = 0.22f, .residual = 2, .bias = true},
     {.rows = 37, .in = 96, .out = {64, 16, 16}, .r = {16, 0, 16}, .alpha = 1, .accumulate = true},
-    {.rows = 2060, .in = 24, .out = {40}, .r = {4}, .alpha = 0.5f, .residual = 1, .bias = true},
+    {.rows = 4100, .in = 24, .out = {40}, .r = {4}, .alpha = 0.5f, .residual = 1, .bias = true},
     {.rows = 40, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f, .bias = true},
     {.rows = 5, .in = 64, .out = {24, 8}, .r = {8, 8}, .alpha = 0.7f, .dropout = 0.3f, .accumulate = true},
-    {.rows = 1100, .in = 301, .out = {24}, .r = {8}, .alpha = 1, .dropout = 0.5f, .residual = 1},
+    {.rows = 4099, .in = 61, .out = {9}, .r = {8}, .alpha = 1, .dropout = 0.5f, .residual = 1},
     {.rows = 12, .in = 2041, .out = {24, 600}, .r = {16, 3}, .alpha = 1},
 };
 

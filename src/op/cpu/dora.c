@@ -2,13 +2,18 @@
  * that lie in the scratch. A norm is taken of rows that are made in fp32, a tile of them at a time: nothing
  * cancels, and W is read once, in whatever format it is.
  */
+#include "op/dora.h"
+
 #include <math.h>
 #include <stddef.h>
 
 #include "op/cpu/linear.h"
-#include "op/dora.h"
 
-enum { TILE = 1 << 18 /* elements of a tile of rows */, CHUNK = 256, STRIP = 64 /* columns of a sum per task */ };
+enum {
+    TILE = 1 << 18 /* elements of a tile of rows */,
+    CHUNK = 256,
+    STRIP = 64 /* columns of a sum per task */
+};
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -46,8 +51,7 @@ static tn_status part_norms(tn_device *device, const tn_part *part, float *tile,
         TN_TRY(tn_gemm_run(&delta, lora->b + first * lora->r, lora->a, tile, NULL, NULL));
 #pragma omp parallel for schedule(static)
         for (int64_t row = 0; row < count; row++) {
-            norm[first + row] =
-                (float)sqrt(tn_kernels_of(device)->sum_squares(w->cols, tile + row * w->cols));
+            norm[first + row] = (float)sqrt(tn_kernels_of(device)->sum_squares(w->cols, tile + row * w->cols));
             ratio[first + row] = tn_dora_ratio(lora, first + row, norm[first + row]);
         }
     }
@@ -75,22 +79,6 @@ done:
 
 /* ---- Steps ---------------------------------------------------------------------------------------- */
 
-static tn_status scale(tn_device *device, int64_t rows, int64_t cols, const float *factor, float less,
-                       tn_view from, tn_view to) {
-    const tn_kernels *kernels = tn_kernels_of(device);
-    tn_dtype dtype = device->dtype;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t k = 0; k < cols; k += CHUNK) {
-            float factors[CHUNK];
-            int64_t count = smaller(CHUNK, cols - k);
-            for (int64_t i = 0; i < count; i++) factors[i] = factor[k + i] - less;
-            kernels->multiply[tn_is_bf16(device)](count, factors, tn_at(dtype, from, row, k),
-                                                  tn_at(dtype, to, row, k));
-        }
-    return TN_OK;
-}
-
 static tn_status mask(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
                       int64_t rows, tn_view from, tn_view to, bool accumulate) {
     const tn_kernels *kernels = tn_kernels_of(device);
@@ -106,7 +94,8 @@ static tn_status mask(tn_device *device, const tn_linear *linear, int part, cons
             for (int64_t i = 0; i < count; i++) factors[i] -= 1;
             if (accumulate) kernels->widen[bf16](count, here, sums);
             for (int64_t i = 0; i < count; i++)
-                factors[i] = factors[i] * tn_load(dtype, tn_at(dtype, from, row, k), i) + (accumulate ? sums[i] : 0);
+                factors[i] =
+                    factors[i] * tn_load(dtype, tn_at(dtype, from, row, k), i) + (accumulate ? sums[i] : 0);
             kernels->narrow[bf16](count, factors, here);
         }
     return TN_OK;
@@ -132,8 +121,8 @@ static void finish_row(const tn_device *device, const tn_part *part, const float
     }
 }
 
-static tn_status finish(tn_device *device, const tn_linear *linear, int64_t rows, tn_view z, tn_view c, tn_view y,
-                        tn_view residual, float alpha) {
+static tn_status finish(tn_device *device, const tn_linear *linear, int64_t rows, tn_view z, tn_view c,
+                        tn_view y, tn_view residual, float alpha) {
     tn_dtype dtype = device->dtype;
     const tn_view none = {NULL, 0};
 #pragma omp parallel for schedule(static)
@@ -145,8 +134,16 @@ static tn_status finish(tn_device *device, const tn_linear *linear, int64_t rows
     return TN_OK;
 }
 
-static tn_status magnitude(tn_device *device, int64_t rows, int64_t cols, tn_view dy, tn_view z, tn_view c,
-                           const float *norm, float alpha, float *dmagnitude) {
+/* to = (factor − less) ⊙ gradient, of a row. */
+static void scale_row(const tn_device *device, int64_t count, const float *factor, float less,
+                      const float *gradient, void *to) {
+    float values[STRIP];
+    for (int64_t i = 0; i < count; i++) values[i] = (factor[i] - less) * gradient[i];
+    tn_kernels_of(device)->narrow[tn_is_bf16(device)](count, values, to);
+}
+
+static tn_status turn(tn_device *device, int64_t rows, int64_t cols, tn_view dy, tn_view z, tn_view c,
+                      const float *norm, const float *ratio, float alpha, float *dmagnitude) {
     const tn_kernels *kernels = tn_kernels_of(device);
     tn_dtype dtype = device->dtype;
     int bf16 = tn_is_bf16(device);
@@ -159,11 +156,13 @@ static tn_status magnitude(tn_device *device, int64_t rows, int64_t cols, tn_vie
             kernels->widen[bf16](count, tn_at(dtype, z, row, n), values);
             if (c.data) kernels->accumulate[bf16](count, tn_at(dtype, c, row, n), values);
             kernels->add_product(count, gradient, values, sums);
+            scale_row(device, count, ratio + n, 0, gradient, tn_at(dtype, z, row, n));
+            if (c.data) scale_row(device, count, ratio + n, 1, gradient, tn_at(dtype, c, row, n));
         }
-        for (int64_t i = 0; i < count; i++)
+        for (int64_t i = 0; dmagnitude && i < count; i++)
             if (norm[n + i] > 0) dmagnitude[n + i] += alpha * sums[i] / norm[n + i];
     }
     return TN_OK;
 }
 
-const tn_dora_steps tn_cpu_dora = {scale, mask, finish, magnitude};
+const tn_dora_steps tn_cpu_dora = {mask, finish, turn};

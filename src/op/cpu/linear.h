@@ -48,8 +48,8 @@ int64_t tn_weight_step(const tn_weight *weight);
 /* Room for the largest step of the group; NULL where nothing is decoded. */
 tn_status tn_take_tile(const tn_device *device, const tn_linear *linear, tn_scratch *scratch, void **tile);
 
-/* dora.c: norms and ratios of a linear with DoRA (nothing without), the bytes of scratch that takes, and the steps
- * of its products. */
+/* dora.c: norms and ratios of a linear with DoRA (nothing without), the bytes of scratch that takes, and the
+ * steps of its products. */
 tn_status tn_cpu_dora_refresh(tn_device *device, tn_linear *linear);
 int64_t tn_cpu_dora_tile(int64_t cols);
 extern const tn_dora_steps tn_cpu_dora;

@@ -139,8 +139,8 @@ static void lora_output_gradient(tn_dtype dtype, const tn_linear *linear, int p,
         }
 }
 
-/* to[i, k] += factor·ratio[i]·Σ_row a[row, i]·b[row, k]·drop, [m, n]. `dropped` names the part whose mask lies on
- * b, or is -1; ratio NULL is all ones. */
+/* to[i, k] += factor·ratio[i]·Σ_row a[row, i]·b[row, k]·drop, [m, n]. `dropped` names the part whose mask lies
+ * on b, or is -1; ratio NULL is all ones. */
 static void outer_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
                            double factor, const float *ratio, float *to, const tn_linear *linear, int dropped,
                            const tn_dropout *dropout) {
