@@ -25,7 +25,7 @@ endforeach()
 # NCCL is opened at run time, for runs on several GPUs (src/op/cuda/nccl.c); without its header they sum over sockets.
 find_path(NCCL_INCLUDE nccl.h HINTS ${TENON_CUDA_ROOT}/include)
 
-file(GLOB TENON_CUDA_SOURCES CONFIGURE_DEPENDS src/op/cuda/*.c src/op/cuda/*.cu src/op/source.c src/quant/*.c)
+file(GLOB TENON_CUDA_SOURCES CONFIGURE_DEPENDS src/op/cuda/*.c src/op/cuda/*.cu src/op/source.c src/op/dora.c src/quant/*.c)
 add_library(tenon-cuda SHARED ${TENON_CUDA_SOURCES}
   src/base/dtype.c src/base/mem.c src/base/host_memory.c src/base/str.c src/base/file.c src/base/rng.c src/format/tensor.c)
 # The warnings set for C are not nvcc's.

@@ -25,6 +25,10 @@ static tn_status check(const tn_merged *m, const char *path) {
     const tn_adapter *adapter = m->adapter;
     for (int64_t i = 0; i < adapter->param_count; i++) {
         const tn_param *p = &adapter->params[i];
+        if (p->kind == TN_PARAM_MAGNITUDE) {
+            tn_fail(TN_USAGE, "%s: %s is DoRA's, and an adapter in GGUF has LoRA alone", path, p->name);
+            return tn_remedy("merge it first: export base and adapter as one model (--to gguf)");
+        }
         if (!tn_param_is_lora(p)) {
             tn_fail(TN_USAGE, "%s: %s was trained in full, and an adapter in GGUF has LoRA alone", path,
                     p->name);

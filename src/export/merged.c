@@ -1,8 +1,10 @@
 /* merged.c: see merged.h. What an adapter does to a weight is PEFT's get_delta_weight (tuners/lora/layer.py):
- * delta = (B·A)·scale, summed over the rank first and scaled after, all in fp32.
+ * delta = (B·A)·scale, summed over the rank first and scaled after, all in fp32; and with DoRA its merge_safe
+ * (tuners/lora/variants.py): every row of W + delta times magnitude over its norm.
  */
 #include "export/merged.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +43,7 @@ static tn_status add(void *user, tn_module module, int64_t layer, bool bias) {
     if (!bias) {
         t->a = tn_adapter_find(m->adapter, module, layer, TN_PARAM_LORA_A);
         t->b = tn_adapter_find(m->adapter, module, layer, TN_PARAM_LORA_B);
+        t->magnitude = tn_adapter_find(m->adapter, module, layer, TN_PARAM_MAGNITUDE);
     }
     if (!bias && module >= TN_MODULE_EMBED && module <= TN_MODULE_HEAD)
         t->rows = tn_adapter_tokens(m->adapter, m->arch, module);
@@ -121,9 +124,17 @@ static void add_delta(float *row, int64_t cols, const float *b, const float *a, 
     }
 }
 
+/* A row of zeros has no direction and stays. */
+static void set_length(float *row, int64_t cols, float length) {
+    double squares = 0;
+    for (int64_t i = 0; i < cols; i++) squares += (double)row[i] * row[i];
+    const float factor = squares > 0 ? length / (float)sqrt(squares) : 1;
+    for (int64_t i = 0; i < cols; i++) row[i] *= factor;
+}
+
 tn_status tn_merged_values(const tn_merged *m, const tn_merged_tensor *t, float *values) {
     const int64_t rows = t->shape[0], cols = t->shape[1], r = t->a ? t->a->shape[0] : 0;
-    float *a = NULL, *b = NULL;
+    float *a = NULL, *b = NULL, *magnitude = NULL;
     tn_status status = TN_OK;
     if (t->full) {
         const tn_tensor_info *trained = m->trained[t->full - m->adapter->params];
@@ -134,10 +145,12 @@ tn_status tn_merged_values(const tn_merged *m, const tn_merged_tensor *t, float 
         TN_TRY(decode(m, t->a, &a));
         TN_TRY(decode(m, t->b, &b));
     }
+    if (t->magnitude) TN_TRY(decode(m, t->magnitude, &magnitude));
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         tn_base_row(m->files, t->base, m->arch->head_dim, row, values + row * cols);
         if (r) add_delta(values + row * cols, cols, b + row * r, a, r, (float)t->a->scale);
+        if (magnitude) set_length(values + row * cols, cols, magnitude[row]);
     }
     for (int64_t i = 0; t->rows && i < t->rows->shape[0]; i++) {
         const tn_tensor_info *trained = m->trained[t->rows - m->adapter->params];
@@ -146,5 +159,6 @@ tn_status tn_merged_values(const tn_merged *m, const tn_merged_tensor *t, float 
 done:
     free(a);
     free(b);
+    free(magnitude);
     return status;
 }

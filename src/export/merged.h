@@ -19,6 +19,7 @@ typedef struct tn_merged_tensor {
     const tn_tensor_info *base; /* what it begins with; of a head that leaves its embedding, the embedding */
     const tn_param *full;       /* takes the base's place, or NULL */
     const tn_param *a, *b;      /* LoRA on it, or NULL */
+    const tn_param *magnitude;  /* DoRA's, or NULL */
     const tn_param *rows;       /* take the place of the base's rows of their ids, or NULL */
 } tn_merged_tensor;
 
@@ -41,7 +42,8 @@ tn_status tn_merged_open(const tn_arch *arch, const tn_model_files *files, const
 void tn_merged_close(tn_merged *merged);
 /* Does the adapter change it? */
 bool tn_merged_changes(const tn_merged_tensor *tensor);
-/* W, or W + scale·B·A, or what was trained in its place: [count] in fp32. */
+/* W, or W + scale·B·A (with DoRA its rows as long as the magnitude says), or what was trained in its place:
+ * [count] in fp32. */
 tn_status tn_merged_values(const tn_merged *merged, const tn_merged_tensor *tensor, float *values);
 /* Elements of the largest tensor. */
 int64_t tn_merged_largest(const tn_merged *merged);

@@ -80,6 +80,9 @@ static tn_status add_lora(builder *b, tn_module module, int64_t layer, const cha
     TN_TRY(add_param(b, param, "lora_A.weight"));
     param.kind = TN_PARAM_LORA_B, param.shape[0] = rows, param.shape[1] = r;
     TN_TRY(add_param(b, param, "lora_B.weight"));
+    if (!b->adapter->config->use_dora) goto done;
+    param.kind = TN_PARAM_MAGNITUDE, param.rank = 1, param.shape[1] = 1;
+    status = add_param(b, param, "lora_magnitude_vector");
 done:
     return status;
 }
@@ -219,7 +222,6 @@ static void lay_out(tn_adapter *adapter) {
 
 static tn_status check_supported(const tn_peft_config *config, const char *name) {
     const char *what = config->unsupported;
-    if (!what && config->use_dora) what = "use_dora";
     if (!what && strcmp(config->bias, "none") != 0) what = "bias";
     if (!what) return TN_OK;
     tn_fail(TN_USAGE, "%s: the setting %s is not supported yet", name, what);
@@ -430,8 +432,10 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
     for (int64_t i = 0; i < adapter->param_count; i++)
         if (adapter->params[i].count > largest) largest = adapter->params[i].count;
     TN_TRY(tn_alloc(&values, largest, (int64_t)sizeof *values, "initial values"));
-    for (int64_t i = 0; i < adapter->param_count; i++) {
-        const tn_param *p = &adapter->params[i];
+    for (int64_t i = 0; i < 2 * adapter->param_count; i++) {
+        const tn_param *p = &adapter->params[i % adapter->param_count];
+        const bool first_round = i < adapter->param_count;
+        if ((p->kind == TN_PARAM_MAGNITUDE) == first_round) continue;
         if (!tn_param_is_lora(p)) TN_TRY(base(user, p, values));
         else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
         TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,

@@ -20,10 +20,12 @@ typedef enum tn_group { TN_GROUP_LORA, TN_GROUP_FULL, TN_GROUP_EMBED, TN_GROUP_H
 /* "lora", "full", "embed_tokens", "lm_head" */
 const char *tn_group_name(tn_group group);
 
-/* TOKENS: some rows of a table, values that stand in the base's place (PEFT's trainable_tokens_delta). */
+/* MAGNITUDE: DoRA's lengths of the rows of W + scale·B·A. TOKENS: some rows of a table, values that stand in
+ * the base's place (PEFT's trainable_tokens_delta). */
 typedef enum tn_param_kind {
     TN_PARAM_LORA_A,
     TN_PARAM_LORA_B,
+    TN_PARAM_MAGNITUDE,
     TN_PARAM_WEIGHT,
     TN_PARAM_BIAS,
     TN_PARAM_TOKENS
@@ -36,7 +38,7 @@ typedef struct tn_param {
     int64_t layer; /* -1 outside the layers */
     tn_group group;
     bool decay;            /* weight decay applies */
-    int rank;              /* of the tensor: 2, or 1 for a norm or bias */
+    int rank;              /* of the tensor: 2, or 1 for a norm, bias or magnitude */
     int64_t shape[2];      /* [r, in], [out, r] or [out, in]; [n, 1] */
     int64_t count, offset; /* elements; place in the flat arrays */
     tn_dtype dtype;        /* as it is saved: LoRA fp32, a full module the base's */
@@ -102,7 +104,8 @@ void tn_adapter_place(tn_adapter *adapter, tn_region *region, bool training, tn_
 tn_status tn_adapter_clear(tn_adapter *adapter, tn_device *device);
 bool tn_param_is_small(const tn_param *p);
 /* Initial values on the device: LoRA as PEFT's init_lora_weights says, full modules from the base (`base` gives
- * a module's tensor, decoded). Values depend on the seed and the tensor's name only. */
+ * a module's tensor, decoded), magnitudes last (`base` gives the norms that A and B on the device make). Values
+ * depend on the seed and the tensor's name only. */
 typedef tn_status tn_base_values(void *user, const tn_param *param, float *values);
 tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base,
                           void *user);

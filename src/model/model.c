@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "model/base_values.h"
 #include "model/model_internal.h"
+#include "op/dora.h"
 #include "op/source.h"
 
 void tn_find_tensor(tn_finder *f, const char *name, int64_t rows, int64_t cols, float std, tn_source *source) {
@@ -95,6 +96,7 @@ static tn_status add_part(tn_finder *f, tn_linear *linear, tn_module module, int
     if (a) {
         part->lora.r = a->shape[0];
         part->lora.scale = (float)a->scale;
+        part->lora.dora = tn_adapter_find(model->adapter, module, layer, TN_PARAM_MAGNITUDE) != NULL;
         linear->rank += a->shape[0];
     }
     if (tn_adapter_find(model->adapter, module, layer, TN_PARAM_WEIGHT)) part->master = &unbound_master;
@@ -345,28 +347,42 @@ static void bind_full(const tn_adapter *adapter, tn_part *part, const tn_param *
     if (adapter->grads) part->dweight = adapter->grads + param->offset;
 }
 
-static void bind_part(const tn_model *m, tn_part *part, tn_module module, int64_t layer) {
+/* The linear that `module` is a part of, and which. */
+static tn_linear *linear_of(const tn_model *m, tn_module module, int64_t layer, int *part) {
+    *part = 0;
+    if (module == TN_MODULE_HEAD) return &((tn_model *)(uintptr_t)m)->head;
+    tn_layer *l = &m->layers[layer];
+    if (module == TN_MODULE_O) return &l->o;
+    if (module == TN_MODULE_DOWN) return &l->down;
+    *part = module <= TN_MODULE_V ? (int)(module - TN_MODULE_Q) : (int)(module - TN_MODULE_GATE);
+    return module <= TN_MODULE_V ? &l->qkv : &l->gate_up;
+}
+
+static void bind_part(tn_model *m, tn_module module, int64_t layer) {
     tn_adapter *adapter = m->adapter;
+    int index;
+    tn_linear *linear = linear_of(m, module, layer, &index);
+    tn_part *part = &linear->part[index];
     const tn_param *a = tn_adapter_find(adapter, module, layer, TN_PARAM_LORA_A);
     const tn_param *b = tn_adapter_find(adapter, module, layer, TN_PARAM_LORA_B);
+    const tn_param *magnitude = tn_adapter_find(adapter, module, layer, TN_PARAM_MAGNITUDE);
     const tn_param *w = tn_adapter_find(adapter, module, layer, TN_PARAM_WEIGHT);
     if (a && b) {
         part->lora.a = adapter->values + a->offset, part->lora.b = adapter->values + b->offset;
         if (adapter->grads)
             part->lora.da = adapter->grads + a->offset, part->lora.db = adapter->grads + b->offset;
     }
+    if (magnitude) {
+        part->lora.magnitude = adapter->values + magnitude->offset;
+        if (adapter->grads) part->lora.dmagnitude = adapter->grads + magnitude->offset;
+    }
     if (w) bind_full(adapter, part, w);
 }
 
 void tn_model_bind_adapter(tn_model *m) {
-    for (int64_t i = 0; i < m->arch->layers; i++) {
-        tn_layer *layer = &m->layers[i];
-        for (int p = 0; p < 3; p++) bind_part(m, &layer->qkv.part[p], (tn_module)(TN_MODULE_Q + p), i);
-        bind_part(m, &layer->o.part[0], TN_MODULE_O, i);
-        for (int p = 0; p < 2; p++) bind_part(m, &layer->gate_up.part[p], (tn_module)(TN_MODULE_GATE + p), i);
-        bind_part(m, &layer->down.part[0], TN_MODULE_DOWN, i);
-    }
-    bind_part(m, &m->head.part[0], TN_MODULE_HEAD, -1);
+    for (int64_t i = 0; i < m->arch->layers; i++)
+        for (int module = 0; module < TN_MODULES_PER_LAYER; module++) bind_part(m, (tn_module)module, i);
+    bind_part(m, TN_MODULE_HEAD, -1);
     const tn_param *rows = tn_adapter_tokens(m->adapter, m->arch, TN_MODULE_HEAD);
     if (rows) bind_full(m->adapter, &m->head_rows.linear.part[0], rows);
     for (int64_t i = 0; m->adapter->grads && i < m->placement_count; i++)
@@ -421,9 +437,22 @@ done:
     return status;
 }
 
+/* A magnitude begins as the norms of its rows, so that the adapter changes nothing at first. */
+static tn_status norms_of(tn_model *m, const tn_param *param, float *values) {
+    const tn_backend *backend = m->device->backend;
+    int part;
+    tn_linear *linear = linear_of(m, param->module, param->layer, &part);
+    const float *norm = linear->norm;
+    for (int p = 0; p < part; p++) norm += linear->part[p].weight.rows;
+    tn_status status = backend->linear_refresh(m->device, linear);
+    if (status != TN_OK) return status;
+    return backend->download(m->device, values, norm, param->count * (int64_t)sizeof *values);
+}
+
 tn_status tn_model_base_values(void *user, const tn_param *param, float *values) {
     const tn_model *m = user;
     char name[128];
+    if (param->kind == TN_PARAM_MAGNITUDE) return norms_of(user, param, values);
     const bool bias = param->kind == TN_PARAM_BIAS, tied = param->module == TN_MODULE_HEAD && m->arch->tied;
     const tn_module module = tied ? TN_MODULE_EMBED : param->module;
     tn_tensor_name(module, param->layer, bias, name);
@@ -464,6 +493,8 @@ tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, in
         const tn_linear *linear = m->placements[i].linear;
         if (!linear) continue;
         if (linear->rank > limits.rank) limits.rank = linear->rank;
+        if (tn_has_dora(linear) && linear->out + linear->border > limits.dora)
+            limits.dora = linear->out + linear->border;
         if (has_blocks(linear) && linear->in * linear->out > limits.largest_weight)
             limits.largest_weight = linear->in * linear->out;
     }

@@ -62,12 +62,16 @@ typedef struct tn_weight {
     tn_scales scales; /* of a dtype that keeps them apart; on the device like `data` */
 } tn_weight;
 
-/* One LoRA pair: y += scale · (x·Aᵀ)·Bᵀ. All fp32 on the device. */
+/* One LoRA pair: y += scale · (x·Aᵀ)·Bᵀ. All fp32 on the device. With DoRA (arXiv 2402.09353, as PEFT has it)
+ * the rows of W + scale·B·A are then brought to the lengths that `magnitude` says. */
 typedef struct tn_lora {
     int64_t r; /* 0 = none */
     float scale;
     const float *a, *b; /* [r, in], [out, r] */
     float *da, *db;     /* gradients, accumulated; NULL where nothing trains */
+    bool dora;
+    const float *magnitude; /* [out], DoRA's */
+    float *dmagnitude;      /* its gradient, accumulated; NULL where nothing trains */
 } tn_lora;
 
 /* One projection of a group that shares its input. */
@@ -90,6 +94,9 @@ typedef struct tn_linear {
     int64_t border;  /* columns behind input and output gradient: tn_border(rank) */
     uint32_t site;   /* names the group for dropout: layer·8 + group */
     void *fused;     /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
+    /* DoRA, of the last refresh: ‖W + scale·B·A‖ of every row, and magnitude over it (1 where a part has none).
+     * [out] fp32 each, inside the region given at load; NULL where no part has DoRA. */
+    float *norm, *ratio;
 } tn_linear;
 
 /* Columns a matrix needs behind its own for LoRA of total rank `rank`: the next multiple of 16. */
@@ -153,6 +160,7 @@ typedef struct tn_limits {
     int64_t head_rows; /* rows of one chunk of the loss */
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
+    int64_t dora;           /* largest out + border of a linear with DoRA; 0 = there is none */
     int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     bool bidirectional;     /* attention is, and has no backward pass */
     tn_scratch_use scratch_for;
@@ -210,7 +218,8 @@ struct tn_backend {
      * already there and shared, as for a tied head) into `region` and sets weight.data/dtype/stride and
      * `fused`. Plain weights are held in the compute dtype or, by `quantise_to`, quantised, block types as they
      * are (tn_source_held); where the compute dtype is fp32 a part's master may be its weight. `linear_refresh`
-     * brings compute copies up to date after A, B or a master changed. */
+     * brings compute copies, and DoRA's norms, up to date after A, B, a magnitude or a master changed; it uses
+     * scratch. */
     int64_t (*linear_bytes)(tn_device *device, const tn_linear *linear, const tn_source *const sources[]);
     tn_status (*linear_load)(tn_device *device, tn_linear *linear, const tn_source *const sources[],
                              void *region);
@@ -246,12 +255,13 @@ struct tn_backend {
                                   bool accumulate, float *dw);
 
     /* y = residual + alpha · (x·Wᵀ + bias + LoRA); residual.data NULL = none; residual may be y. x needs its
-     * border (u is written there). alpha scales the LoRA part too. */
+     * border (u is written there). alpha scales the LoRA part too. With DoRA's ratio g the sum in brackets is
+     * x·Wᵀ + bias + (g−1)·(drop(x)·Wᵀ) + g·LoRA, which is g·(x·Wᵀ + LoRA) + bias where nothing is dropped. */
     tn_status (*linear_forward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
                                 tn_view residual, float alpha, const tn_dropout *dropout);
     /* From dy (its border is scratch) and x with u in its border as the forward left it: accumulates the
      * gradients of all trained tensors of the group, and dx = alpha · dy·(W + sBA) (added to dx where
-     * `accumulate`; dx.data NULL: not wanted). dx never overlaps dy or x. */
+     * `accumulate`; dx.data NULL: not wanted). dx never overlaps dy or x. DoRA's norms count as constants. */
     tn_status (*linear_backward)(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
                                  const tn_dropout *dropout);

@@ -122,7 +122,7 @@ const tn_key tn_config_keys[] = {
     ROW("modules_to_save", "additional_target,lora_modules_to_save", modules_to_save, LIST, ANY, TRAINING, "", NULL,
         "modules trained in full, e.g. embed_tokens,lm_head"),
     ROW("use_rslora", "peft_use_rslora", use_rslora, BOOLEAN, ANY, TRAINING, "false", NULL, "scale by alpha / sqrt(r)"),
-    ROW("use_dora", "peft_use_dora", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA; not in this version"),
+    ROW("use_dora", "peft_use_dora", use_dora, BOOLEAN, ANY, TRAINING, "false", NULL, "weight-decomposed LoRA: the lengths of the rows train apart from their directions"),
     ROW("init_lora_weights", "", init_lora_weights, CHOICE, ANY, TRAINING, "true",
         "true,gaussian,pissa,olora,loftq", "how A and B start: true or gaussian; pissa, olora and loftq are not in this version"),
     ROW("bias", "", bias, CHOICE, ANY, TRAINING, "none", "none,all,lora_only", "none: the biases of the base do not train"),

@@ -91,12 +91,12 @@ static tn_linear bench_linear(bench *b, int64_t in, int64_t q, int64_t k, int64_
         tn_part *part = &linear.part[linear.parts++];
         part->weight = (tn_weight){.rows = outs[p], .cols = in, .dtype = b->device->dtype};
         if (r)
-            part->lora = (tn_lora){r,
-                                   2,
-                                   bench_values(b, TN_DTYPE_F32, r * in, 0.1f),
-                                   bench_values(b, TN_DTYPE_F32, outs[p] * r, 0.1f),
-                                   bench_values(b, TN_DTYPE_F32, r * in, 0.1f),
-                                   bench_values(b, TN_DTYPE_F32, outs[p] * r, 0.1f)};
+            part->lora = (tn_lora){.r = r,
+                                   .scale = 2,
+                                   .a = bench_values(b, TN_DTYPE_F32, r * in, 0.1f),
+                                   .b = bench_values(b, TN_DTYPE_F32, outs[p] * r, 0.1f),
+                                   .da = bench_values(b, TN_DTYPE_F32, r * in, 0.1f),
+                                   .db = bench_values(b, TN_DTYPE_F32, outs[p] * r, 0.1f)};
         linear.out += outs[p], linear.rank += r;
     }
     linear.border = tn_border(linear.rank);

@@ -105,12 +105,12 @@ static void bench_linear(const char *name, int parts, int64_t in, const int64_t 
     for (int i = 0; i < parts; i++) {
         l.part[i].weight = (tn_weight){.rows = out[i], .cols = in, .dtype = dtype};
         if (r)
-            l.part[i].lora = (tn_lora){r,
-                                       2,
-                                       bench_floats(r * in, false),
-                                       bench_floats(r * out[i], false),
-                                       bench_floats(r * in, true),
-                                       bench_floats(r * out[i], true)};
+            l.part[i].lora = (tn_lora){.r = r,
+                                       .scale = 2,
+                                       .a = bench_floats(r * in, false),
+                                       .b = bench_floats(r * out[i], false),
+                                       .da = bench_floats(r * in, true),
+                                       .db = bench_floats(r * out[i], true)};
         l.out += out[i], l.rank += r;
     }
     l.border = tn_border(l.rank);

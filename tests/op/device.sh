@@ -18,7 +18,7 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTENON_CUDA=ON \
 ninja -C "$build" tenon-cuda >/dev/null
 cp "$build/libtenon-cuda.so" "$to/"
 flags="-std=c11 -O2 -fopenmp -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc"
-gcc $flags -rdynamic -o "$to/test_cuda" tests/op/test_cuda.c src/op/ref/*.c src/op/source.c src/quant/*.c src/format/tensor.c \
+gcc $flags -rdynamic -o "$to/test_cuda" tests/op/test_cuda.c src/op/ref/*.c src/op/source.c src/op/dora.c src/quant/*.c src/format/tensor.c \
     src/base/status.c src/base/mem.c src/base/dtype.c src/base/rng.c src/base/thread.c src/base/host_memory.c -ldl -lm
 cp -L /usr/lib/x86_64-linux-gnu/libgomp.so.1 "$to/"
 if [ -n "$WITH_TENON" ]; then

@@ -631,12 +631,14 @@ static const linear_case tall_cases[] = {
 static const int64_t tall_rows[] = {6007, 4111, 3407};
 
 static tn_dtype quantise_to; /* plain weights of the case while they are loaded; 0: not */
+static bool with_dora;       /* on every part that has LoRA */
 
 typedef struct group {
     tn_linear host, device;
     tn_tensor_info tensor[3];
     tn_source source[3];
     matrix a[3], b[3], da[3], db[3], bias[3], master[3], dweight[3], dbias[3], table;
+    matrix magnitude[3], dmagnitude[3];
     void *host_region, *region;
 } group;
 
@@ -654,9 +656,25 @@ static void group_part(group *g, const linear_case *c, int i) {
         g->b[i] = random_matrix(TN_DTYPE_F32, out, r, 0, 0.1);
         g->da[i] = random_matrix(TN_DTYPE_F32, r, in, 0, 1),
         g->db[i] = random_matrix(TN_DTYPE_F32, out, r, 0, 1);
-        h->lora = (tn_lora){r, 2, g->a[i].host.data, g->b[i].host.data, g->da[i].host.data, g->db[i].host.data};
-        d->lora = (tn_lora){
-            r, 2, g->a[i].device.data, g->b[i].device.data, g->da[i].device.data, g->db[i].device.data};
+        h->lora = (tn_lora){.r = r,
+                            .scale = 2,
+                            .a = g->a[i].host.data,
+                            .b = g->b[i].host.data,
+                            .da = g->da[i].host.data,
+                            .db = g->db[i].host.data};
+        d->lora = (tn_lora){.r = r,
+                            .scale = 2,
+                            .a = g->a[i].device.data,
+                            .b = g->b[i].device.data,
+                            .da = g->da[i].device.data,
+                            .db = g->db[i].device.data};
+    }
+    if (r && with_dora) {
+        g->magnitude[i] = random_matrix(TN_DTYPE_F32, 1, out, 0, 1);
+        g->dmagnitude[i] = random_matrix(TN_DTYPE_F32, 1, out, 0, 1);
+        h->lora.dora = d->lora.dora = true;
+        h->lora.magnitude = g->magnitude[i].host.data, d->lora.magnitude = g->magnitude[i].device.data;
+        h->lora.dmagnitude = g->dmagnitude[i].host.data, d->lora.dmagnitude = g->dmagnitude[i].device.data;
     }
     if (c->bias) {
         g->bias[i] = random_matrix(dtype, 1, out, 0, 0.5);
@@ -718,6 +736,7 @@ static void linear_gradients_match(group *g, const linear_case *c) {
     for (int i = 0; i < c->parts; i++) {
         if (c->r[i]) compare_all("dA", &g->da[i], dtype == TN_DTYPE_F32 ? 3 : 1);
         if (c->r[i]) compare_all("dB", &g->db[i], dtype == TN_DTYPE_F32 ? 3 : 1);
+        if (c->r[i] && with_dora) compare_all("dm", &g->dmagnitude[i], dtype == TN_DTYPE_F32 ? 3 : 2);
         if (c->full) compare_all("dW", &g->dweight[i], 1);
         if (c->full) compare_all("dbias", &g->dbias[i], 1);
     }
@@ -743,8 +762,8 @@ static void gradients_repeat(group *g, const linear_case *c, int64_t rows, const
 static void linear_case_holds(const linear_case *c, int64_t rows) {
     group g;
     char name[128];
-    snprintf(name, sizeof name, "linear: %s%s%s", c->name, quantise_to ? ", to " : "",
-             quantise_to ? tn_dtype_name(quantise_to) : "");
+    snprintf(name, sizeof name, "linear: %s%s%s%s", c->name, with_dora ? ", DoRA" : "",
+             quantise_to ? ", to " : "", quantise_to ? tn_dtype_name(quantise_to) : "");
     current = name;
     group_new(&g, c);
     int64_t border = g.host.border, out = g.host.out;
@@ -782,6 +801,26 @@ static void linears(void) {
     quantise_to = TN_DTYPE_F32;
     for (size_t i = 0; i < sizeof tall_cases / sizeof *tall_cases && dtype == TN_DTYPE_BF16; i++)
         linear_case_holds(&tall_cases[i], tall_rows[i]);
+}
+
+/* More rows than a tile of DoRA has, dropped. */
+static const linear_case tiles_case = {"many rows, dropout",           2,    96,    {40, 16}, {7, 3},
+                                       {TN_DTYPE_BF16, TN_DTYPE_Q8_0}, true, false, 0.3f};
+
+/* The same cases with DoRA, which is never on what trains in full. */
+static void dora(void) {
+    static const tn_dtype formats[] = {TN_DTYPE_F32, TN_DTYPE_NF4, TN_DTYPE_LLM_INT8};
+    with_dora = true;
+    for (int f = 0; f < 3; f++) {
+        quantise_to = formats[f];
+        for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++)
+            if (!linear_cases[i].full) linear_case_holds(&linear_cases[i], between(17, 150));
+    }
+    quantise_to = TN_DTYPE_F32;
+    for (size_t i = 0; i < sizeof tall_cases / sizeof *tall_cases && dtype == TN_DTYPE_BF16; i++)
+        linear_case_holds(&tall_cases[i], tall_rows[i]);
+    linear_case_holds(&tiles_case, 5003);
+    with_dora = false;
 }
 
 static void random_weights(void) {
@@ -935,6 +974,7 @@ static const struct {
              {"random weights", random_weights},
              {"random weights, quantised", random_quantised_weights},
              {"linears", linears},
+             {"dora", dora},
              {"attentions", attentions}};
 
 static const tn_backend *backend_beside_us(void) {
@@ -967,6 +1007,7 @@ int main(int argc, char **argv) {
                                      .vocab = 5120,
                                      .head_rows = 64,
                                      .rank = 160,
+                                     .dora = 4096,
                                      .backward = true,
                                      .dropout = true,
                                      .block_weights = true,

@@ -207,11 +207,18 @@ typedef struct linear_problem {
     float x[ROWS * X], y[ROWS * Y], dy[ROWS * Y], dx[ROWS * IN], weights[ROWS * OUT];
     float w[2][OUT_A * IN], bias[2][OUT_A], a[2][RANK * IN], b[2][OUT_A * RANK];
     float dw[2][OUT_A * IN], dbias[2][OUT_A], da[2][RANK * IN], db[2][OUT_A * RANK];
+    float magnitude[OUT_A], dmagnitude[OUT_A], norm_and_ratio[2 * OUT];
 } linear_problem;
+
+/* The norms stay what they were, as the backward formulas have it: only the ratios follow the magnitude. */
+static void follow_magnitude(linear_problem *p) {
+    for (int n = 0; p->linear.ratio && n < OUT_A; n++) p->linear.ratio[n] = p->magnitude[n] / p->linear.norm[n];
+}
 
 static double linear_loss(void *problem) {
     linear_problem *p = problem;
     double sum = 0;
+    follow_magnitude(p);
     succeed(device->backend->linear_forward(device, &p->linear, ROWS, view(p->x, X), view(p->y, Y),
                                             view(NULL, 0), 0.6f, &p->dropout));
     for (int row = 0; row < ROWS; row++) sum += weighted(p->weights + row * OUT, p->y + row * Y, OUT);
@@ -229,7 +236,7 @@ static void make_linear(linear_problem *p, float rate) {
         p->linear.part[i] =
             (tn_part){{.data = p->w[i], .dtype = TN_DTYPE_F32, .rows = outs[i], .cols = IN, .stride = IN},
                       p->bias[i],
-                      {RANK, 0.7f, p->a[i], p->b[i], p->da[i], p->db[i]},
+                      {.r = RANK, .scale = 0.7f, .a = p->a[i], .b = p->b[i], .da = p->da[i], .db = p->db[i]},
                       NULL,
                       p->dw[i],
                       p->dbias[i]};
@@ -237,13 +244,34 @@ static void make_linear(linear_problem *p, float rate) {
     randomise(p->x, ROWS * X), randomise(p->weights, ROWS * OUT);
 }
 
+/* DoRA on the first part; the norms are what a refresh makes of W, A and B. */
+static void add_dora(linear_problem *p) {
+    p->linear.norm = p->norm_and_ratio, p->linear.ratio = p->norm_and_ratio + OUT;
+    randomise(p->magnitude, OUT_A);
+    p->linear.part[0].lora.dora = true;
+    p->linear.part[0].lora.magnitude = p->magnitude, p->linear.part[0].lora.dmagnitude = p->dmagnitude;
+    succeed(device->backend->linear_refresh(device, &p->linear));
+    for (int n = 0; n < OUT_A; n++) {
+        double squares = 0;
+        for (int k = 0; k < IN; k++) {
+            double value = (double)p->w[0][n * IN + k];
+            for (int j = 0; j < RANK; j++)
+                value += 0.7 * (double)p->b[0][n * RANK + j] * (double)p->a[0][j * IN + k];
+            squares += value * value;
+        }
+        assert_true(fabs((double)p->linear.norm[n] - sqrt(squares)) < 1e-5 * sqrt(squares));
+    }
+    for (int n = OUT_A; n < OUT; n++) assert_true(p->linear.ratio[n] == 1);
+}
+
 static void linear_gradient(void **state) {
     const int64_t outs[] = {OUT_A, OUT_B};
     (void)state;
-    for (int dropped = 0; dropped < 2; dropped++) {
+    for (int way = 0; way < 4; way++) {
         linear_problem p;
         float dx[ROWS * X] = {0};
-        make_linear(&p, dropped ? 0.4f : 0);
+        make_linear(&p, way & 1 ? 0.4f : 0);
+        if (way & 2) add_dora(&p);
         linear_loss(&p);
         for (int row = 0; row < ROWS; row++) memcpy(p.dy + row * Y, p.weights + row * OUT, OUT * sizeof(float));
         succeed(device->backend->linear_backward(device, &p.linear, ROWS, view(p.x, X), view(p.dy, Y),
@@ -251,9 +279,10 @@ static void linear_gradient(void **state) {
         for (int i = 0; i < 2; i++) {
             check("linear, A", linear_loss, &p, p.a[i], RANK * IN, p.da[i]);
             check("linear, B", linear_loss, &p, p.b[i], outs[i] * RANK, p.db[i]);
-            check("linear, W", linear_loss, &p, p.w[i], outs[i] * IN, p.dw[i]);
+            if ((way & 2) == 0 || i == 1) check("linear, W", linear_loss, &p, p.w[i], outs[i] * IN, p.dw[i]);
             check("linear, bias", linear_loss, &p, p.bias[i], outs[i], p.dbias[i]);
         }
+        if (way & 2) check("linear, magnitude", linear_loss, &p, p.magnitude, OUT_A, p.dmagnitude);
         for (int row = 0; row < ROWS; row++) memcpy(dx + row * X, p.dx + row * IN, IN * sizeof(float));
         check("linear, x", linear_loss, &p, p.x, ROWS * X,
               dx); /* the border is rewritten, so its gradient is 0 */

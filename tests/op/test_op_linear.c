@@ -10,7 +10,7 @@ typedef struct shape {
     int64_t rows, in, out[TN_MAX_PARTS], r[TN_MAX_PARTS];
     tn_dtype stored, quantise_to; /* in the file, and while it is loaded */
     int64_t block, nested_block;  /* of a stored format with scales apart */
-    bool bias, trained, accumulate;
+    bool bias, trained, accumulate, dora;
     int residual; /* 0 none, 1 its own matrix, 2 y itself, 3 y itself and large */
     float alpha, dropout;
 } shape;
@@ -24,6 +24,7 @@ typedef struct group {
     tn_scales scales[TN_MAX_PARTS];
     matrix *bias[TN_MAX_PARTS], *a[TN_MAX_PARTS], *b[TN_MAX_PARTS], *da[TN_MAX_PARTS], *db[TN_MAX_PARTS];
     matrix *master[TN_MAX_PARTS], *dweight[TN_MAX_PARTS], *dbias[TN_MAX_PARTS];
+    matrix *magnitude[TN_MAX_PARTS], *dmagnitude[TN_MAX_PARTS];
 } group;
 
 static double gradient_tolerance(tn_dtype dtype) {
@@ -80,6 +81,8 @@ static group make_group(session *s, shape c, bool backward) {
         if (r) randomise(s, g.a[p], 0.2), randomise(s, g.b[p], 0.2);
         if (r && backward) g.da[p] = array(s, gradient, TN_DTYPE_F32, r * in, tolerance);
         if (r && backward) g.db[p] = array(s, gradient, TN_DTYPE_F32, out * r, tolerance);
+        if (r && c.dora) g.magnitude[p] = array(s, IN, TN_DTYPE_F32, out, 0);
+        if (r && c.dora && backward) g.dmagnitude[p] = array(s, gradient, TN_DTYPE_F32, out, tolerance);
         if (c.trained) {
             g.master[p] = array(s, IN, TN_DTYPE_F32, out * in, 0);
             randomise(s, g.master[p], 0.1);
@@ -105,7 +108,8 @@ static tn_linear bind_group(const group *g, int side) {
             (tn_part){.weight = {.rows = g->shape.out[p], .cols = g->shape.in, .dtype = g->shape.stored},
                       .bias = pointer(g->bias[p], side),
                       .lora = {g->shape.r[p], 0.5f, pointer(g->a[p], side), pointer(g->b[p], side),
-                               pointer(g->da[p], side), pointer(g->db[p], side)},
+                               pointer(g->da[p], side), pointer(g->db[p], side), g->magnitude[p] != NULL,
+                               pointer(g->magnitude[p], side), pointer(g->dmagnitude[p], side)},
                       .master = pointer(g->master[p], side),
                       .dweight = pointer(g->dweight[p], side),
                       .dbias = pointer(g->dbias[p], side)};
@@ -212,6 +216,32 @@ static const shape plain_shapes[] = {
     {.rows = 12, .in = 24, .out = {2041, 2048}, .r = {16, 16}, .alpha = 0.5f, .accumulate = true},
 };
 
+/* DoRA on every part that has LoRA: one part and three, without LoRA beside it and trained in full beside it,
+ * few rows and more than one tile of them, dropped or not. */
+static const shape dora_shapes[] = {
+    {.rows = 3, .in = 300, .out = {40, 24, 8}, .r = {8, 4, 4}, .alpha = 1, .bias = true},
+    {.rows = 9, .in = 64, .out = {33}, .r = {5}, .alpha = 0.22f, .residual = 2, .bias = true},
+    {.rows = 37, .in = 96, .out = {64, 16, 16}, .r = {16, 0, 16}, .alpha = 1, .accumulate = true},
+    {.rows = 4100, .in = 24, .out = {40}, .r = {4}, .alpha = 0.5f, .residual = 1, .bias = true},
+    {.rows = 40, .in = 64, .out = {24, 24}, .r = {8, 8}, .alpha = 1, .dropout = 0.3f, .bias = true},
+    {.rows = 5, .in = 64, .out = {24, 8}, .r = {8, 8}, .alpha = 0.7f, .dropout = 0.3f, .accumulate = true},
+    {.rows = 4099, .in = 61, .out = {9}, .r = {8}, .alpha = 1, .dropout = 0.5f, .residual = 1},
+    {.rows = 12, .in = 2041, .out = {24, 600}, .r = {16, 3}, .alpha = 1},
+};
+
+static void dora_case(session *s) {
+    const tn_dtype stored[] = {TN_DTYPE_F32, TN_DTYPE_BF16, TN_DTYPE_Q8_0, TN_DTYPE_NF4};
+    for (size_t i = 0; i < sizeof dora_shapes / sizeof *dora_shapes; i++)
+        for (int d = 0; d < 4; d++) {
+            shape c = dora_shapes[i];
+            c.stored = stored[d], c.dora = true;
+            if (c.stored == TN_DTYPE_Q8_0) c.in = (c.in + 31) / 32 * 32;
+            forward_case(s, c);
+            backward_case(s, c);
+        }
+}
+static void dora_agrees(void **state) { (void)state, in_every_dtype(dora_case); }
+
 static void plain_case(session *s) {
     const tn_dtype stored[] = {TN_DTYPE_F32, TN_DTYPE_BF16, TN_DTYPE_F16};
     for (size_t i = 0; i < sizeof plain_shapes / sizeof *plain_shapes; i++)
@@ -287,6 +317,7 @@ static void block_weights_agree(void **state) { (void)state, in_every_dtype(bloc
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_weights_agree),
+        cmocka_unit_test(dora_agrees),
         cmocka_unit_test(block_weights_agree),
         cmocka_unit_test(weights_with_scales_apart_agree),
         cmocka_unit_test(weights_of_several_tiles_agree),

@@ -65,6 +65,14 @@ CASES.update({  # rows of the tables that train alone; of a tied model the head'
     "qwen2_tokens": ("Qwen2Config", dict(tie_word_embeddings=True, **rope("default")), dict(trainable_token_indices=[9, 5, 61, 20, 33]), True),
     "llama_head_tokens": ("LlamaConfig", dict(tie_word_embeddings=True, **rope("default")), dict(target_modules=["v_proj"], trainable_token_indices={"lm_head": [44, 9]}), False),
 })
+CASES.update({  # DoRA: on everything; beside biases, a scaled residual stream and targets without LoRA; on the head of a tied model
+    "llama_dora": ("LlamaConfig", rope("default"), dict(use_dora=True), True),
+    "granite_dora": ("GraniteConfig", dict(embedding_multiplier=3, residual_multiplier=0.4, logits_scaling=2, attention_multiplier=0.2, attention_bias=True, mlp_bias=True,
+                                           **rope("default")), dict(use_dora=True, target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]), False),
+    "qwen2_dora": ("Qwen2Config", dict(tie_word_embeddings=True, **rope("default")),
+                   dict(use_dora=True, use_rslora=True, target_modules=ALL + ["lm_head"], rank_pattern={"layers.1.self_attn.q_proj": 6}, alpha_pattern={"down_proj": 5}), True),
+    "qwen3_dora": ("Qwen3Config", dict(head_dim=16, **rope("default")), dict(use_dora=True, modules_to_save=["k_proj", "lm_head"]), False),
+})
 STORED = {"llama_fp16": torch.float16}  # what the base's file holds; bf16 otherwise
 # Written by Transformers 5 beside what it follows from; without it max_window_layers is what has to be read.
 LEFT_OUT = {"qwen2_window": "layer_types", "qwen3_window": "layer_types"}
@@ -90,7 +98,8 @@ def build(name):
     wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **lora))
     with torch.no_grad():
         for key, p in wrapped.named_parameters():
-            if "lora_" in key: p.normal_(0, 0.15)
+            if "lora_magnitude" in key: p.mul_(1 + 0.2 * torch.randn_like(p))
+            elif "lora_" in key: p.normal_(0, 0.15)
             if "modules_to_save" in key: p.add_(0.05 * torch.randn_like(p)); p.copy_(p.bfloat16().float())
             if "trainable_tokens" in key: p.add_(0.05 * torch.randn_like(p))
     return config, model, wrapped
@@ -143,7 +152,7 @@ def curve(model, data):
 
 
 def clean(model, state):
-    return {k.replace(".default", "").replace("modules_to_save.", ""): v.detach().float().contiguous().clone() for k, v in state}
+    return {k.replace(".default", "").replace("modules_to_save.", "").replace("magnitude_vector.weight", "magnitude_vector"): v.detach().float().contiguous().clone() for k, v in state}
 
 
 def make(name):

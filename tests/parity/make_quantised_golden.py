@@ -22,6 +22,7 @@ CASES = {  # name: (the case of make_model_golden it starts from, quantisation, 
     "bnb_nf4_crossing": ("qwen2", dict(FOUR, llm_int8_skip_modules=["lm_head", "model.layers.1.mlp.down_proj"]), dict(hidden_size=40, intermediate_size=72)),
     "bnb_fp4": ("qwen3", dict(load_in_4bit=True, bnb_4bit_quant_storage=HALF), dict(hidden_size=64, intermediate_size=128)),
     "bnb_int8": ("llama_bias_tied", dict(load_in_8bit=True), {}),
+    "bnb_nf4_dora": ("llama_dora", dict(FOUR, bnb_4bit_compute_dtype=HALF), dict(hidden_size=64, intermediate_size=192)),
 }
 
 
@@ -80,7 +81,8 @@ def make(name):
     torch.manual_seed(len(name))
     with torch.no_grad():
         for key, p in wrapped.named_parameters():
-            if "lora_" in key: p.normal_(0, 0.15)
+            if "lora_magnitude" in key: p.mul_(1 + 0.2 * torch.randn_like(p))
+            elif "lora_" in key: p.normal_(0, 0.15)
     data = plain.records(name)
     wrapped.save_pretrained(folder + "/adapter")
     os.remove(folder + "/adapter/README.md")

@@ -19,6 +19,8 @@ FORMS = {
     "LoRA on head": dict(target_modules=["q_proj", "lm_head"]),
     "tokens": dict(target_modules=["q_proj"], trainable_token_indices=[7, 3, 40]),
     "tokens of both": dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [7, 3], "lm_head": [3, 50, 7]}),
+    "dora": dict(target_modules="all-linear", use_dora=True),
+    "dora, rslora, ranks": dict(target_modules=["q_proj", "up_proj", "lm_head"], use_dora=True, use_rslora=True, rank_pattern={"q_proj": 2}, alpha_pattern={"up_proj": 3}),
     "norms, biases": dict(target_modules=["q_proj", "down_proj"], modules_to_save=["norm", "v_proj"]),
 }
 

@@ -25,6 +25,9 @@ FORMS = {  # keys of tenon, arguments of PEFT
                {"target_modules": ["q_proj", "down_proj"], "trainable_token_indices": [7, 3, 40]}),
     "tokens of both": ({"target_modules": "q_proj", "trainable_token_indices": '{"embed_tokens":[7,3],"lm_head":[3,50,7]}'},
                        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [7, 3], "lm_head": [3, 50, 7]}}),
+    "dora": ({"target_modules": "all-linear", "use_dora": "true"}, {"target_modules": "all-linear", "use_dora": True}),
+    "dora, rslora, ranks": ({"target_modules": "q_proj,up_proj,lm_head", "use_dora": "true", "use_rslora": "true", "rank_pattern": '{"q_proj":2}', "alpha_pattern": '{"up_proj":3}'},
+                            {"target_modules": ["q_proj", "up_proj", "lm_head"], "use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 3}}),
     "norms, biases": ({"target_modules": "q_proj,down_proj", "modules_to_save": "norm,v_proj"},
                       {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm", "v_proj"]}),
 }

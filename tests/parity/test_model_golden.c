@@ -38,10 +38,15 @@ static const char *const cases[] = {"llama",
                                     "granite_tokens",
                                     "qwen2_tokens",
                                     "llama_head_tokens",
+                                    "llama_dora",
+                                    "granite_dora",
+                                    "qwen2_dora",
+                                    "qwen3_dora",
                                     "bnb_nf4",
                                     "bnb_nf4_crossing",
                                     "bnb_fp4",
-                                    "bnb_int8"};
+                                    "bnb_int8",
+                                    "bnb_nf4_dora"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
 
 static const char *path_of(const char *name, const char *rest) {
@@ -298,9 +303,10 @@ static double worst_difference(const curve *a, const double *want) {
 }
 
 static void fifty_steps_follow_peft(void **state) {
-    static const char *const curves[] = {"llama", "llama_embed_head", "qwen2", "bnb_nf4", "qwen2_tokens"};
+    static const char *const curves[] = {"llama",        "llama_embed_head", "qwen2",     "bnb_nf4",
+                                         "qwen2_tokens", "llama_dora",       "qwen2_dora"};
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof curves / sizeof *curves; i++) {
         tn_safetensors *golden;
         must(tn_safetensors_open(path_of(curves[i], "golden.safetensors"), &golden));
         /* PEFT steps full modules of a bf16 model in bf16, where small updates round away; ours have fp32
@@ -430,6 +436,7 @@ static void resume_is_bit_exact(void **state) {
                    *full[] = {"full_finetuning", "true", "dtype", dtype, NULL};
         resume_once("llama", keys);
         resume_once("llama_embed_head", keys);
+        resume_once("llama_dora", keys);
         resume_once("llama_bias_tied", full);
     }
 }
@@ -467,6 +474,7 @@ static void quantised_bases_train_resume_and_are_evaluated(void **state) {
     resume_once("qwen2_tokens", keys);
     resume_once("bnb_nf4", keys);
     resume_once("bnb_int8", keys);
+    resume_once("bnb_nf4_dora", keys);
 }
 
 /* What an optimizer keeps is saved and comes back: one array, two, or none. */

@@ -110,12 +110,15 @@ static void no_policy_changes_a_bit(void **state) {
     static const char *const fp32[] = {"dtype", "float32", "lora_dropout", "0.1", NULL},
                              *const bf16[] = {"dtype", "bfloat16", NULL},
                              *const some[] = {"dtype", "float32", "layers_to_transform", "2,3", NULL},
-                             *const all[] = {"dtype", "float32", "full_finetuning", "true", NULL};
+                             *const all[] = {"dtype", "float32", "full_finetuning", "true", NULL},
+                             *const dora[] = {"dtype",        "float32", "use_dora", "true",
+                                              "lora_dropout", "0.1",     NULL};
     (void)state;
     same_bits(fp32);
     same_bits(bf16);
     same_bits(some);
     same_bits(all);
+    same_bits(dora);
 }
 
 /* ---- The plan -------------------------------------------------------------------------------------- */

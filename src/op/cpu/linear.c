@@ -210,6 +210,8 @@ done:
 
 tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
                                 tn_view residual, float alpha, const tn_dropout *dropout) {
+    if (linear->ratio)
+        return tn_dora_forward(device, &tn_cpu_dora, linear, rows, x, y, residual, alpha, dropout);
     if (rows <= TN_FEW) return few_rows(device, linear, rows, x, y, residual, alpha, dropout);
     tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);

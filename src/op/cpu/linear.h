@@ -1,10 +1,12 @@
-/* linear.h: what the files of the CPU's linear group share (linear.c, linear_backward.c, linear_operands.c).
+/* linear.h: what the files of the CPU's linear group share (linear.c, linear_backward.c, linear_operands.c,
+ * dora.c).
  */
 #ifndef TN_OP_CPU_LINEAR_H
 #define TN_OP_CPU_LINEAR_H
 
 #include "op/cpu/cpu.h"
 #include "op/cpu/gemm.h"
+#include "op/dora.h"
 
 enum { TN_FEW = 8 }; /* rows up to which dot products beat a prepared product */
 
@@ -30,6 +32,9 @@ tn_view tn_lora_source(const tn_device *device, const tn_linear *linear, int p, 
 /* NULL where nothing is dropped. */
 tn_status tn_take_dropped(const tn_device *device, const tn_linear *linear, int64_t rows,
                           const tn_dropout *dropout, tn_scratch *scratch, void **buffer);
+/* Factors of elements column … column+count-1 of a row for part p; count ≤ TN_MASK. */
+void tn_dropout_mask(const tn_device *device, const tn_linear *linear, int p, int64_t row, int64_t column,
+                     int64_t count, const tn_dropout *dropout, float factors[TN_MASK]);
 /* to += from·mask; from [rows, in] dense, to the same in rows of `stride`. */
 void tn_add_dropped(const tn_device *device, const tn_linear *linear, int p, int64_t rows, const float *from,
                     float *to, int64_t stride, const tn_dropout *dropout);
@@ -42,5 +47,11 @@ tn_view tn_weight_rows(const tn_device *device, const tn_weight *weight, int64_t
 int64_t tn_weight_step(const tn_weight *weight);
 /* Room for the largest step of the group; NULL where nothing is decoded. */
 tn_status tn_take_tile(const tn_device *device, const tn_linear *linear, tn_scratch *scratch, void **tile);
+
+/* dora.c: norms and ratios of a linear with DoRA (nothing without), the bytes of scratch that takes, and the
+ * steps of its products. */
+tn_status tn_cpu_dora_refresh(tn_device *device, tn_linear *linear);
+int64_t tn_cpu_dora_tile(int64_t cols);
+extern const tn_dora_steps tn_cpu_dora;
 
 #endif

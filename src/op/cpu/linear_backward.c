@@ -298,6 +298,8 @@ static bool joins_whole(const tn_device *device, const tn_linear *linear, const 
 tn_status tn_cpu_linear_backward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                                  tn_view dy, tn_view dx, bool accumulate, float alpha,
                                  const tn_dropout *dropout) {
+    if (linear->ratio)
+        return tn_dora_backward(device, &tn_cpu_dora, linear, rows, x, dy, dx, accumulate, alpha, dropout);
     tn_scratch scratch = tn_scratch_of(device);
     bool whole = dx.data && joins_whole(device, linear, dropout);
     float *undropped = NULL;

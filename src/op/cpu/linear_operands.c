@@ -70,7 +70,7 @@ tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
         scale_rounded(device, rows * r, part->lora.scale, part->lora.b,
                       (void *)(uintptr_t)tn_lora_b(device, linear, p));
     }
-    return TN_OK;
+    return tn_cpu_dora_refresh(device, linear);
 }
 
 /* ---- Scratch ------------------------------------------------------------------------------------------ */
@@ -85,14 +85,15 @@ int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) 
         bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
     if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
     if (limits->backward && tn_is_bf16(device)) bytes += tn_scratch_room(inputs * 4); /* dx, not yet rounded */
-    return bytes;
+    if (limits->dora) bytes = larger(bytes, tn_cpu_dora_tile(body));
+    return bytes + tn_dora_scratch(device, limits);
 }
 
 /* ---- Dropout -------------------------------------------------------------------------------------------- */
 
 /* Factors of elements column … column+count-1 of a row for part p; count ≤ TN_MASK. */
-static void mask_of(const tn_device *device, const tn_linear *linear, int p, int64_t row, int64_t column,
-                    int64_t count, const tn_dropout *dropout, float factors[TN_MASK]) {
+void tn_dropout_mask(const tn_device *device, const tn_linear *linear, int p, int64_t row, int64_t column,
+                     int64_t count, const tn_dropout *dropout, float factors[TN_MASK]) {
     uint64_t stream = TN_STREAM(TN_PURPOSE_DROPOUT, dropout->step, (uint64_t)linear->site * 4 + (uint64_t)p);
     uint64_t index = (uint64_t)((dropout->first_row + row) * linear->in + column);
     tn_kernels_of(device)->dropout(count, dropout->p, dropout->seed, stream, index, factors);
@@ -108,7 +109,7 @@ static void drop_rows(const tn_device *device, const tn_linear *linear, int p, i
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK];
             int64_t count = smaller(TN_MASK, linear->in - k);
-            mask_of(device, linear, p, row, k, count, dropout, factors);
+            tn_dropout_mask(device, linear, p, row, k, count, dropout, factors);
             kernels->multiply[tn_is_bf16(device)](count, factors, tn_at(device->dtype, x, row, k),
                                                   tn_at(device->dtype, result, row, k));
         }
@@ -122,7 +123,7 @@ void tn_add_dropped(const tn_device *device, const tn_linear *linear, int p, int
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK];
             int64_t count = smaller(TN_MASK, linear->in - k);
-            mask_of(device, linear, p, row, k, count, dropout, factors);
+            tn_dropout_mask(device, linear, p, row, k, count, dropout, factors);
             tn_kernels_of(device)->add_product(count, factors, from + row * linear->in + k,
                                                to + row * stride + k);
         }

@@ -31,7 +31,8 @@ static __global__ void column_totals(int chunks, int64_t cols, const float *part
     out[col] += scale * total;
 }
 
-/* term(row, col, float value[V]) gives the V values from `col` on. */
+/* term(row, col, float value[V]) gives the V values from `col` on; it may write what it alone reads. out NULL: it
+ * does that and no more. */
 template <int V, typename Term>
 static tn_status sum_columns(tn_device *device, int64_t rows, int64_t cols, Term term, float scale,
                              float *out) {
@@ -41,7 +42,7 @@ static tn_status sum_columns(tn_device *device, int64_t rows, int64_t cols, Term
     if (!partials) return TN_FAILED;
     dim3 grid((unsigned)blocks_for(cols, 128 * V), (unsigned)chunks);
     column_partials<V><<<grid, 128, 0, stream>>>(rows, cols, term, partials);
-    column_totals<<<(unsigned)blocks_for(cols, 128), 128, 0, stream>>>(chunks, cols, partials, scale, out);
+    if (out) column_totals<<<(unsigned)blocks_for(cols, 128), 128, 0, stream>>>(chunks, cols, partials, scale, out);
     return tn_cuda_launched("column sums");
 }
 

@@ -147,6 +147,9 @@ int64_t tn_cuda_column_scratch(int64_t cols);
 /* to[row, col] (+)= mask · from / (1 - p), the mask of part `part`. */
 tn_status tn_cuda_dropout(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
                           int64_t rows, tn_view from, tn_view to, bool accumulate);
+/* The same with the mask less one: what dropout adds to `from` itself. */
+tn_status tn_cuda_dropout_less(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
+                               int64_t rows, tn_view from, tn_view to, bool accumulate);
 
 /* ---- Several processes (nccl.c) ---------------------------------------------------------------------- */
 

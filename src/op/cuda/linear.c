@@ -10,6 +10,7 @@
  * embedding has no border of its own: there LoRA takes a second product. With dropout, u is computed per part
  * from a masked copy of x, and the LoRA share of dx is masked on its way in; the product of y stays the same.
  */
+#include "op/cuda/dora.h"
 #include "op/cuda/load.h"
 
 /* The weight ready for a product: W [out, in] and, where `bordered`, sB to its right and A below. */
@@ -132,6 +133,8 @@ tn_status tn_cuda_linear_forward(tn_device *device, const tn_linear *linear, int
     void *bias;
     tn_status status;
     if (rows == 0) return TN_OK;
+    if (linear->ratio)
+        return tn_dora_forward(device, &tn_cuda_dora, linear, rows, x, y, residual, alpha, dropout);
     tn_cuda_begin(device);
     TN_TRY(prepare(device, linear, &m));
     TN_TRY(collect_bias(device, linear, alpha, &bias));
@@ -305,6 +308,8 @@ tn_status tn_cuda_linear_backward(tn_device *device, const tn_linear *linear, in
     matrix m = {0};
     tn_status status = TN_OK;
     if (rows == 0) return TN_OK;
+    if (linear->ratio)
+        return tn_dora_backward(device, &tn_cuda_dora, linear, rows, x, dy, dx, accumulate, alpha, dropout);
     tn_cuda_begin(device);
     if (dx.data) TN_TRY(prepare(device, linear, &m));
     if (linear->border) TN_TRY(lora_gradients(device, linear, rows, x, dy, alpha, dropout, &way));
@@ -328,5 +333,6 @@ int64_t tn_cuda_linear_scratch(tn_device *device, const tn_limits *l) {
             (l->largest_weight + (border + 15) * (largest(out, l->vocab) + border) + border * in) * size);
     if (l->dropout) bytes += tn_cuda_round(l->rows * in * size);
     if (l->backward) bytes += tn_cuda_column_scratch(out);
-    return bytes;
+    if (l->dora) bytes = largest(bytes, tn_cuda_column_scratch(l->dora)); /* gradients of magnitudes */
+    return bytes + tn_dora_scratch(device, l);
 }

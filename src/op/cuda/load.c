@@ -8,6 +8,8 @@
  *   otherwise          the parts as they are (none for shared ones; scales apart behind their codes), then B
  * [out, border], A [border, in]
  *
+ * Behind either lie DoRA's norms and ratios, where the linear has DoRA.
+ *
  * `fused` is the region in the first case, else the address of the copy of B (NULL without LoRA).
  */
 #include "op/cuda/load.h"
@@ -17,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "base/mem.h"
+#include "op/cuda/dora.h"
 #include "op/source.h"
 
 enum { BUFFERS = 4, BUFFER_BYTES = 32 << 20, CHUNK = 256, DIRECT_BYTES = 4 << 20 };
@@ -271,14 +274,15 @@ static bool all_plain(const tn_device *device, const tn_linear *linear, const tn
 int64_t tn_cuda_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
     int64_t size = tn_cuda_size(device->dtype), bytes = 0;
     if (all_plain(device, linear, sources))
-        return tn_cuda_round((linear->out + linear->border) * tn_cuda_stride(linear) * size);
+        return tn_cuda_round((linear->out + linear->border) * tn_cuda_stride(linear) * size) +
+               tn_dora_bytes(linear);
     for (int i = 0; i < linear->parts; i++) {
         const tn_part *part = &linear->part[i];
         if (sources[i])
             bytes += matrix_bytes(device, part->weight.rows, linear->in, sources[i], part->master != NULL);
     }
     return bytes + tn_cuda_round(linear->out * linear->border * size) +
-           tn_cuda_round(linear->border * linear->in * size);
+           tn_cuda_round(linear->border * linear->in * size) + tn_dora_bytes(linear);
 }
 
 tn_status tn_cuda_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],
@@ -297,6 +301,8 @@ tn_status tn_cuda_linear_load(tn_device *device, tn_linear *linear, const tn_sou
         next += plain ? rows * stride * size : matrix_bytes(device, rows, linear->in, sources[i], trained);
     }
     linear->fused = plain ? region : linear->border ? next : NULL;
+    tn_dora_place(linear,
+                  (char *)region + tn_cuda_linear_bytes(device, linear, sources) - tn_dora_bytes(linear));
     return TN_OK;
 }
 
@@ -311,5 +317,7 @@ tn_status tn_cuda_linear_refresh(tn_device *device, tn_linear *linear) {
     }
     if (linear->border == 0) return TN_OK;
     tn_cuda_border border = tn_cuda_border_of(device, linear);
+    tn_status status = tn_cuda_dora_refresh(device, linear);
+    if (status != TN_OK) return status;
     return tn_cuda_refresh_border(device, linear, border.b, border.b_stride, border.a, border.a_stride);
 }

@@ -140,11 +140,12 @@ tn_status tn_cuda_collect_bias(tn_device *device, const tn_linear *linear, float
     return tn_cuda_launched("collecting biases");
 }
 
-/* One thread masks the V columns that share a block of four random numbers (V = 4), or one column. */
+/* to (+)= (drop − less) ⊙ from. One thread masks the V columns that share a block of four random numbers (V = 4),
+ * or one column. */
 template <typename T, int V>
 static __global__ void dropout_kernel(int64_t rows, int64_t cols, uint64_t seed, uint64_t stream,
-                                      int64_t first_row, float p, const T *from, int64_t from_stride, T *to,
-                                      int64_t to_stride, bool accumulate) {
+                                      int64_t first_row, float p, float less, const T *from,
+                                      int64_t from_stride, T *to, int64_t to_stride, bool accumulate) {
     int64_t row = TILE_ROW, col = TILE_ITEM * V;
     if (row >= rows || col >= cols) return;
     uint64_t index = (uint64_t)((first_row + row) * cols + col);
@@ -157,14 +158,15 @@ static __global__ void dropout_kernel(int64_t rows, int64_t cols, uint64_t seed,
     for (int i = 0; i < V; i++) {
         int k = V == 4 ? i : (int)(index % 4);
         uint32_t word = k == 0 ? words[0] : k == 1 ? words[1] : k == 2 ? words[2] : words[3];
-        float dropped = (float)(word >> 8) * (1.0f / 16777216.0f) < p ? 0.0f : value[i] * keep;
+        float factor = ((float)(word >> 8) * (1.0f / 16777216.0f) < p ? 0.0f : keep) - less;
+        float dropped = value[i] * factor;
         value[i] = accumulate ? old[i] + dropped : dropped;
     }
     store<T, V>(to + row * to_stride + col, value);
 }
 
-tn_status tn_cuda_dropout(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
-                          int64_t rows, tn_view from, tn_view to, bool accumulate) {
+static tn_status drop(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout, float less,
+                      int64_t rows, tn_view from, tn_view to, bool accumulate) {
     uint64_t stream = TN_STREAM(TN_PURPOSE_DROPOUT, dropout->step, (uint64_t)linear->site * 4 + (uint64_t)part);
     int64_t cols = linear->in;
     WITH_TYPE(device, {
@@ -172,8 +174,18 @@ tn_status tn_cuda_dropout(tn_device *device, const tn_linear *linear, int part, 
         tile t(rows, fast ? cols / 4 : cols);
         auto kernel = fast ? dropout_kernel<T, 4> : dropout_kernel<T, 1>;
         kernel<<<t.grid, t.block, 0, tn_cuda(device)->stream>>>(rows, cols, dropout->seed, stream,
-                                                                dropout->first_row, dropout->p, at<T>(from),
+                                                                dropout->first_row, dropout->p, less, at<T>(from),
                                                                 from.stride, at<T>(to), to.stride, accumulate);
     });
     return tn_cuda_launched("dropout");
+}
+
+tn_status tn_cuda_dropout(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
+                          int64_t rows, tn_view from, tn_view to, bool accumulate) {
+    return drop(device, linear, part, dropout, 0, rows, from, to, accumulate);
+}
+
+tn_status tn_cuda_dropout_less(tn_device *device, const tn_linear *linear, int part, const tn_dropout *dropout,
+                               int64_t rows, tn_view from, tn_view to, bool accumulate) {
+    return drop(device, linear, part, dropout, 1, rows, from, to, accumulate);
 }

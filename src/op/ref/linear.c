@@ -1,4 +1,4 @@
-/* linear.c: a group of projections with LoRA, forward and backward, for weights in any storage format.
+/* linear.c: a group of projections with LoRA or DoRA, forward and backward, for weights in any storage format.
  *
  *   x [rows, in + border]   columns in … in+rank-1 hold u = drop(x)·Aᵀ, part behind part
  *   y [rows, out]           parts side by side
@@ -40,19 +40,48 @@ static void lora_input(tn_dtype dtype, const tn_linear *linear, int index, int64
         }
 }
 
-/* out[i] = Σ_k x[first+i, k]·W[n, k] for `count` rows. */
-static void dot_rows(tn_dtype dtype, const tn_weight *w, int64_t n, tn_view x, int64_t first, int64_t count,
+/* A part's row of W, and the shares in which it meets x as it is and x with the mask of dropout. */
+typedef struct shares {
+    const tn_linear *linear;
+    int part;
+    int64_t n;
+    double plain, dropped;
+    const tn_dropout *dropout;
+} shares;
+
+static double share_of(const shares *s, int64_t row, int64_t column) {
+    if (s->dropped == 0) return s->plain;
+    return s->plain + s->dropped * tn_dropout_factor(s->dropout, s->linear, s->part, row, column);
+}
+
+/* DoRA's g of an output; 1 without. */
+static double ratio_of(const tn_linear *linear, int64_t output) {
+    return linear->ratio ? linear->ratio[output] : 1;
+}
+
+/* out[i] = Σ_k x[first+i, k]·W[n, k] for `count` rows, by shares. */
+static void dot_rows(tn_dtype dtype, const shares *s, tn_view x, int64_t first, int64_t count,
                      double out[BLOCK]) {
+    const tn_weight *w = &s->linear->part[s->part].weight;
     float weights[CHUNK];
     for (int64_t i = 0; i < count; i++) out[i] = 0;
     for (int64_t start = 0; start < w->cols; start += CHUNK) {
         int64_t width = smaller(CHUNK, w->cols - start);
-        tn_decode_row(w, n, start, width, weights);
+        tn_decode_row(w, s->n, start, width, weights);
         for (int64_t i = 0; i < count; i++) {
             const void *values = tn_at(dtype, x, first + i, start);
-            for (int64_t k = 0; k < width; k++) out[i] += (double)tn_load(dtype, values, k) * weights[k];
+            for (int64_t k = 0; k < width; k++)
+                out[i] += (double)tn_load(dtype, values, k) * weights[k] * share_of(s, first + i, start + k);
         }
     }
+}
+
+/* scale·Σ_j u[j]·B[n, j]. */
+static double lora_output(tn_dtype dtype, const tn_lora *lora, int64_t n, const void *u) {
+    double sum = 0;
+    for (int64_t j = 0; j < lora->r; j++)
+        sum += (double)lora->scale * tn_load(dtype, u, j) * lora->b[n * lora->r + j];
+    return sum;
 }
 
 tn_status tn_ref_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
@@ -76,15 +105,14 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
 #pragma omp parallel for schedule(static)
         for (int64_t n = 0; n < part->weight.rows; n++)
             for (int64_t first = 0; first < rows; first += BLOCK) {
-                double sums[BLOCK];
+                double sums[BLOCK], ratio = ratio_of(linear, output + n);
                 int64_t count = smaller(BLOCK, rows - first);
-                dot_rows(dtype, &part->weight, n, x, first, count, sums);
+                const shares row = {linear, p, n, 1, ratio - 1, dropout};
+                dot_rows(dtype, &row, x, first, count, sums);
                 for (int64_t i = 0; i < count; i++) {
                     const void *u = tn_at(dtype, x, first + i, border);
                     double sum = sums[i] + (part->bias ? tn_load(dtype, part->bias, n) : 0);
-                    for (int64_t j = 0; j < lora->r; j++)
-                        sum += (double)lora->scale * tn_load(dtype, u, j) * lora->b[n * lora->r + j];
-                    sum *= alpha;
+                    sum = alpha * (sum + ratio * lora_output(dtype, lora, n, u));
                     if (residual.data) sum += tn_load(dtype, tn_at(dtype, residual, first + i, output + n), 0);
                     tn_store(dtype, tn_at(dtype, y, first + i, output + n), 0, sum);
                 }
@@ -95,24 +123,26 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
     return TN_OK;
 }
 
-/* v[row, j] = scale·Σ_n dy[row, n]·B[n, j], into the border of dy at `column`. */
-static void lora_output_gradient(tn_dtype dtype, const tn_part *part, int64_t rows, tn_view dy, int64_t output,
-                                 int64_t column) {
+/* v[row, j] = scale·Σ_n ratio·dy[row, n]·B[n, j], into the border of dy at `column`. */
+static void lora_output_gradient(tn_dtype dtype, const tn_linear *linear, int p, int64_t rows, tn_view dy,
+                                 int64_t output, int64_t column) {
+    const tn_part *part = &linear->part[p];
     const tn_lora *lora = &part->lora;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t j = 0; j < lora->r; j++) {
             double sum = 0;
             for (int64_t n = 0; n < part->weight.rows; n++)
-                sum += (double)tn_load(dtype, tn_at(dtype, dy, row, output + n), 0) * lora->b[n * lora->r + j];
+                sum += (double)tn_load(dtype, tn_at(dtype, dy, row, output + n), 0) *
+                       ratio_of(linear, output + n) * lora->b[n * lora->r + j];
             tn_store(dtype, tn_at(dtype, dy, row, column + j), 0, lora->scale * sum);
         }
 }
 
-/* to[i, k] += factor·Σ_row a[row, i]·b[row, k]·drop, [m, n]. `dropped` names the part whose mask lies on b, or
- * is -1. */
+/* to[i, k] += factor·ratio[i]·Σ_row a[row, i]·b[row, k]·drop, [m, n]. `dropped` names the part whose mask lies
+ * on b, or is -1; ratio NULL is all ones. */
 static void outer_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
-                           double factor, float *to, const tn_linear *linear, int dropped,
+                           double factor, const float *ratio, float *to, const tn_linear *linear, int dropped,
                            const tn_dropout *dropout) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < m; i++)
@@ -123,19 +153,42 @@ static void outer_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, t
                                  tn_load(dtype, tn_at(dtype, b, row, k), 0);
                 sum += dropped < 0 ? product : product * tn_dropout_factor(dropout, linear, dropped, row, k);
             }
-            to[i * n + k] = (float)(to[i * n + k] + factor * sum);
+            to[i * n + k] = (float)(to[i * n + k] + (ratio ? ratio[i] : 1) * factor * sum);
         }
 }
 
+/* dm[n] += alpha·Σ_row dy[row, n]·(drop(x)·W[n] + scale·u·B[n]) / norm[n]; `dy` and `u` are the part's. */
+static void magnitude_gradient(tn_dtype dtype, const tn_linear *linear, int p, int64_t rows, tn_view x,
+                               tn_view dy, tn_view u, const float *norm, double alpha,
+                               const tn_dropout *dropout) {
+    const tn_lora *lora = &linear->part[p].lora;
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < linear->part[p].weight.rows; n++) {
+        const shares row = {linear, p, n, 0, 1, dropout};
+        double total = 0, sums[BLOCK];
+        for (int64_t first = 0; first < rows; first += BLOCK) {
+            int64_t count = smaller(BLOCK, rows - first);
+            dot_rows(dtype, &row, x, first, count, sums);
+            for (int64_t i = 0; i < count; i++)
+                total += (double)tn_load(dtype, tn_at(dtype, dy, first + i, n), 0) *
+                         (sums[i] + lora_output(dtype, lora, n, tn_at(dtype, u, first + i, 0)));
+        }
+        if (norm[n] > 0) lora->dmagnitude[n] = (float)(lora->dmagnitude[n] + alpha * total / norm[n]);
+    }
+}
+
 static void parameter_gradients(tn_dtype dtype, const tn_linear *linear, int index, int64_t rows, tn_view x,
-                                tn_view dy, tn_view u, tn_view v, double alpha, const tn_dropout *dropout) {
+                                tn_view dy, tn_view u, tn_view v, const float *ratio, double alpha,
+                                const tn_dropout *dropout) {
     const tn_part *part = &linear->part[index];
     const tn_lora *lora = &part->lora;
     int64_t out = part->weight.rows, in = linear->in;
-    if (lora->da) outer_products(dtype, rows, v, lora->r, x, in, alpha, lora->da, linear, index, dropout);
+    if (lora->da) outer_products(dtype, rows, v, lora->r, x, in, alpha, NULL, lora->da, linear, index, dropout);
     if (lora->db)
-        outer_products(dtype, rows, dy, out, u, lora->r, alpha * lora->scale, lora->db, linear, -1, NULL);
-    if (part->dweight) outer_products(dtype, rows, dy, out, x, in, alpha, part->dweight, linear, -1, NULL);
+        outer_products(dtype, rows, dy, out, u, lora->r, alpha * lora->scale, ratio, lora->db, linear, -1,
+                       NULL);
+    if (part->dweight)
+        outer_products(dtype, rows, dy, out, x, in, alpha, NULL, part->dweight, linear, -1, NULL);
     for (int64_t n = 0; part->dbias && n < out; n++) {
         double sum = 0;
         for (int64_t row = 0; row < rows; row++) sum += tn_load(dtype, tn_at(dtype, dy, row, n), 0);
@@ -143,7 +196,7 @@ static void parameter_gradients(tn_dtype dtype, const tn_linear *linear, int ind
     }
 }
 
-/* dx[first … first+count, start … start+width) = alpha·(dy·W + drop(v·A)) of all parts. */
+/* dx[first … first+count, start … start+width) = alpha·(dy·W + drop((ratio−1)·dy·W + v·A)) of all parts. */
 static void input_gradient(tn_dtype dtype, const tn_linear *linear, tn_view dy, int64_t first, int64_t count,
                            int64_t start, int64_t width, tn_view dx, bool accumulate, float alpha,
                            const tn_dropout *dropout) {
@@ -153,10 +206,12 @@ static void input_gradient(tn_dtype dtype, const tn_linear *linear, tn_view dy, 
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
         for (int64_t n = 0; n < part->weight.rows; n++) {
+            const shares row = {linear, p, n, 1, ratio_of(linear, output + n) - 1, dropout};
             tn_decode_row(&part->weight, n, start, width, weights);
             for (int64_t i = 0; i < count; i++) {
                 double factor = tn_load(dtype, tn_at(dtype, dy, first + i, output + n), 0);
-                for (int64_t k = 0; k < width; k++) sums[i][k] += factor * weights[k];
+                for (int64_t k = 0; k < width; k++)
+                    sums[i][k] += factor * weights[k] * share_of(&row, first + i, start + k);
             }
         }
         for (int64_t j = 0; j < part->lora.r; j++)
@@ -183,11 +238,14 @@ tn_status tn_ref_linear_backward(tn_device *device, const tn_linear *linear, int
     int64_t output = 0, border = 0;
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
-        lora_output_gradient(dtype, part, rows, dy, output, linear->out + border);
+        lora_output_gradient(dtype, linear, p, rows, dy, output, linear->out + border);
         tn_view part_dy = {tn_at(dtype, dy, 0, output), dy.stride};
         tn_view u = {tn_at(dtype, x, 0, linear->in + border), x.stride};
         tn_view v = {tn_at(dtype, dy, 0, linear->out + border), dy.stride};
-        parameter_gradients(dtype, linear, p, rows, x, part_dy, u, v, alpha, dropout);
+        parameter_gradients(dtype, linear, p, rows, x, part_dy, u, v,
+                            linear->ratio ? linear->ratio + output : NULL, alpha, dropout);
+        if (part->lora.dmagnitude)
+            magnitude_gradient(dtype, linear, p, rows, x, part_dy, u, linear->norm + output, alpha, dropout);
         output += part->weight.rows;
         border += part->lora.r;
     }

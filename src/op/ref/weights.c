@@ -3,9 +3,11 @@
  * the mapping itself is the weight, and where it computes in fp32 a trained part's master is; everything else
  * is converted row by row, or quantised, into the region given.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "op/dora.h"
 #include "op/ref/element.h"
 #include "op/ref/reference.h"
 #include "op/source.h"
@@ -107,7 +109,7 @@ int64_t tn_ref_linear_bytes(tn_device *device, const tn_linear *linear, const tn
         if (!master_serves(device, part))
             bytes += held_bytes(device, part->weight.rows, part->weight.cols, sources[i], part->master != NULL);
     }
-    return bytes;
+    return bytes + tn_dora_bytes(linear);
 }
 
 tn_status tn_ref_linear_load(tn_device *device, tn_linear *linear, const tn_source *const sources[],
@@ -128,10 +130,45 @@ tn_status tn_ref_linear_load(tn_device *device, tn_linear *linear, const tn_sour
         next += held_bytes(device, rows, cols, sources[i], trained);
     }
     linear->fused = NULL;
+    tn_dora_place(linear, next);
     return TN_OK;
 }
 
+/* ‖W + scale·B·A‖ of row n, in double. */
+static double row_norm(const tn_part *part, int64_t n) {
+    const tn_lora *lora = &part->lora;
+    const int64_t cols = part->weight.cols;
+    double squares = 0;
+    for (int64_t first = 0; first < cols; first += CHUNK) {
+        float values[CHUNK];
+        int64_t count = cols - first < CHUNK ? cols - first : CHUNK;
+        tn_decode_row(&part->weight, n, first, count, values);
+        for (int64_t k = 0; k < count; k++) {
+            double delta = 0;
+            for (int64_t j = 0; j < lora->r; j++)
+                delta += (double)lora->b[n * lora->r + j] * lora->a[j * cols + first + k];
+            squares += pow(values[k] + lora->scale * delta, 2);
+        }
+    }
+    return sqrt(squares);
+}
+
+static void refresh_norms(tn_linear *linear) {
+    int64_t output = 0;
+    for (int i = 0; linear->norm && i < linear->parts; i++) {
+        const tn_part *part = &linear->part[i];
+        float *norm = linear->norm + output, *ratio = linear->ratio + output;
+#pragma omp parallel for schedule(static)
+        for (int64_t n = 0; n < part->weight.rows; n++) {
+            norm[n] = part->lora.dora ? (float)row_norm(part, n) : 1;
+            ratio[n] = tn_dora_ratio(&part->lora, n, norm[n]);
+        }
+        output += part->weight.rows;
+    }
+}
+
 tn_status tn_ref_linear_refresh(tn_device *device, tn_linear *linear) {
+    refresh_norms(linear);
     for (int i = 0; i < linear->parts; i++) {
         const tn_part *part = &linear->part[i];
         /* Else a trained part's weight lies in the region given at load, which is ours to write. */
