@@ -356,7 +356,7 @@ const tn_backend *tn_backend_cpu(void);
 /* libtenon-cuda.so, looked for beside the program, in ../lib, and by the loader; NULL where it or the driver is
  * missing, and `why` (static text) says what. It exports `const tn_backend *tn_backend_open(int version)`,
  * version TN_BACKEND_VERSION. */
-enum { TN_BACKEND_VERSION = 6 };
+enum { TN_BACKEND_VERSION = 7 };
 const tn_backend *tn_backend_cuda(const char **why);
 /* "auto", "auto:1", "cpu", "cuda", "cuda:1" with a compute dtype; `dtype_auto` lets the device choose (bf16
  * where it has it). auto falls back to the CPU and says so through tn_info; an explicit cuda without one is

@@ -13,7 +13,7 @@ static const char *const models[] = {
     "mistral_window",    "qwen2",           "qwen2_window",    "qwen2_yarn",    "mistral_yarn_attention",
     "qwen3_layer_types", "qwen3",           "seed_oss",        "smollm3",       "smollm3_window",
     "qwen2_5_vl",        "qwen2_5_vl_tied",
-    "llama_dora",        "granite_dora", "qwen2_dora",      "qwen3_dora",
+    "llama_dora",        "granite_dora",    "qwen2_dora",      "qwen3_dora",
 };
 enum { MODELS = sizeof models / sizeof *models };
 
