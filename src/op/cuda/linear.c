@@ -115,6 +115,61 @@ tn_status tn_cuda_linear_inner(tn_device *device, const tn_linear *linear, int64
     return inner(device, linear, rows, x, tn_cuda_border_of(device, linear), dropout);
 }
 
+/* ---- Forward in FP8 ----------------------------------------------------------------------------------- */
+
+enum { FP8_ROWS = 8192 /* rounded to E4M3 at a time */ };
+
+/* One part's product of `rows` encoded rows into its columns of y. */
+static tn_cuda_gemm fp8_product(const tn_device *device, const tn_linear *linear, int part, int64_t column,
+                                int64_t rows, tn_view y, tn_view residual, float alpha, const void *bias) {
+    const tn_weight *w = &linear->part[part].weight;
+    const tn_view to = offset(device, y, column), from = offset(device, residual, column);
+    return (tn_cuda_gemm){.m = rows,
+                          .n = w->rows,
+                          .k = linear->in,
+                          .transpose_b = true,
+                          .lda = linear->in,
+                          .b = w->data,
+                          .ldb = linear->in,
+                          .bias = bias ? (const char *)bias + column * tn_cuda_size(device->dtype) : NULL,
+                          .c = residual.data ? from.data : NULL,
+                          .ldc = residual.stride,
+                          .d = to.data,
+                          .ldd = y.stride,
+                          .alpha = alpha,
+                          .beta = residual.data ? 1 : 0,
+                          .b_scales = w->scales.absmax};
+}
+
+/* y = residual + alpha·(x·Wᵀ) + bias without LoRA; *done is false, and y as it was, where the library cannot. */
+static tn_status forward_fp8(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                             tn_view residual, float alpha, const void *bias, bool *done) {
+    const int64_t most = rows < FP8_ROWS ? rows : FP8_ROWS;
+    uint8_t *codes = tn_cuda_take(device, most * linear->in);
+    float *scales = tn_cuda_take(device, most * (int64_t)sizeof *scales);
+    tn_status status = codes && scales ? TN_OK : TN_FAILED;
+    *done = true;
+    for (int pass = 0; pass < 2 && *done; pass++) /* asks for every product before the first is made */
+        for (int64_t first = 0; first < rows && status == TN_OK; first += most) {
+            const int64_t some = rows - first < most ? rows - first : most;
+            const int64_t size = tn_cuda_size(device->dtype);
+            const tn_view part_x = {(char *)x.data + first * x.stride * size, x.stride};
+            const tn_view part_y = {(char *)y.data + first * y.stride * size, y.stride};
+            tn_view rest = residual;
+            if (rest.data) rest.data = (char *)rest.data + first * rest.stride * size;
+            if (pass) status = tn_cuda_encode_fp8(device, some, linear->in, part_x, codes, scales);
+            for (int64_t p = 0, column = 0; p < linear->parts && status == TN_OK; p++) {
+                tn_cuda_gemm g =
+                    fp8_product(device, linear, (int)p, column, some, part_y, rest, alpha, bias);
+                g.a = codes, g.a_scales = scales;
+                if (!pass) *done = *done && tn_cuda_can_multiply(device, &g);
+                else status = tn_cuda_multiply(device, &g);
+                column += linear->part[p].weight.rows;
+            }
+        }
+    return status;
+}
+
 /* ---- Forward ------------------------------------------------------------------------------------------ */
 
 static tn_status collect_bias(tn_device *device, const tn_linear *linear, float alpha, void **bias) {

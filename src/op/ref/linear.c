@@ -7,11 +7,13 @@
  * Weights are decoded in pieces of CHUNK columns for BLOCK rows of x at a time, so nothing is stored
  * beside the matrices themselves. Sums are in double, rounded once.
  */
+#include <math.h>
 #include <stddef.h>
 
 #include "base/rng.h"
 #include "op/ref/element.h"
 #include "op/ref/reference.h"
+#include "quant/scaled.h"
 
 enum { BLOCK = 16, CHUNK = 256 };
 
@@ -40,17 +42,33 @@ static void lora_input(tn_dtype dtype, const tn_linear *linear, int index, int64
         }
 }
 
-/* out[i] = Σ_k x[first+i, k]·W[n, k] for `count` rows. */
+/* Scales of `count` rows of x that are rounded to E4M3. */
+static void fp8_scales(tn_dtype dtype, tn_view x, int64_t first, int64_t count, int64_t cols,
+                       float scales[BLOCK]) {
+    for (int64_t i = 0; i < count; i++) {
+        float absmax = 0;
+        for (int64_t k = 0; k < cols; k++)
+            absmax = fmaxf(absmax, fabsf((float)tn_load(dtype, tn_at(dtype, x, first + i, k), 0)));
+        scales[i] = tn_fp8_scale(absmax);
+    }
+}
+
+/* out[i] = Σ_k x[first+i, k]·W[n, k] for `count` rows; where `fp8`, x is rounded to E4M3 first. */
 static void dot_rows(tn_dtype dtype, const tn_weight *w, int64_t n, tn_view x, int64_t first, int64_t count,
-                     double out[BLOCK]) {
-    float weights[CHUNK];
+                     bool fp8, double out[BLOCK]) {
+    float weights[CHUNK], scales[BLOCK];
     for (int64_t i = 0; i < count; i++) out[i] = 0;
+    if (fp8) fp8_scales(dtype, x, first, count, w->cols, scales);
     for (int64_t start = 0; start < w->cols; start += CHUNK) {
         int64_t width = smaller(CHUNK, w->cols - start);
         tn_decode_row(w, n, start, width, weights);
         for (int64_t i = 0; i < count; i++) {
             const void *values = tn_at(dtype, x, first + i, start);
-            for (int64_t k = 0; k < width; k++) out[i] += (double)tn_load(dtype, values, k) * weights[k];
+            for (int64_t k = 0; k < width; k++) {
+                double value = tn_load(dtype, values, k);
+                if (fp8) value = tn_e4m3_to_f32(tn_fp8_code((float)value, scales[i])) * scales[i];
+                out[i] += value * weights[k];
+            }
         }
     }
 }
@@ -69,6 +87,7 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
                                 tn_view residual, float alpha, const tn_dropout *dropout) {
     tn_dtype dtype = device->dtype;
     int64_t output = 0, border = linear->in;
+    bool fp8 = tn_linear_is_fp8(device, linear);
     tn_ref_linear_inner(device, linear, rows, x, dropout);
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
@@ -78,7 +97,7 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
             for (int64_t first = 0; first < rows; first += BLOCK) {
                 double sums[BLOCK];
                 int64_t count = smaller(BLOCK, rows - first);
-                dot_rows(dtype, &part->weight, n, x, first, count, sums);
+                dot_rows(dtype, &part->weight, n, x, first, count, fp8, sums);
                 for (int64_t i = 0; i < count; i++) {
                     const void *u = tn_at(dtype, x, first + i, border);
                     double sum = sums[i] + (part->bias ? tn_load(dtype, part->bias, n) : 0);
