@@ -1,7 +1,7 @@
 /* fp8_state.c: a weight in FP8 takes its scales to itself, as fp32 whatever the file holds (fp32, a 16-bit
- * float, or E8M0: a power of two in a byte). What the numbers of scales mean is read off their shape: one factor
- * becomes one a row, so that every row of most checkpoints has its own; one a column or a tile stays what it
- * is (tn_scales).
+ * float, or E8M0: a power of two in a byte). What the numbers of scales mean is read off their shape: one
+ * factor becomes one a row, so that every row of most checkpoints has its own; one a column or a tile stays
+ * what it is (tn_scales).
  */
 #include "format/fp8_state.h"
 
@@ -13,8 +13,8 @@ typedef struct fold {
     tn_arena *arena;
     const tn_name_table *names;
     tn_tensor_info *tensors;
-    bool *taken;              /* companions, by index */
-    int64_t rows, cols;       /* of a tile, by the configuration; 0 where it names none */
+    bool *taken;        /* companions, by index */
+    int64_t rows, cols; /* of a tile, by the configuration; 0 where it names none */
 } fold;
 
 enum { USUAL_TILE = 128 };
@@ -47,7 +47,8 @@ static tn_status misfit(const tn_tensor_info *t, const tn_tensor_info *scale) {
     tn_fail(TN_BAD_DATA, "%s: tensor %s: scales %s %s do not fit codes %s", scale->file, scale->name,
             tn_dtype_name(scale->dtype), tn_shape_text(scale, other), tn_shape_text(t, own));
     return tn_remedy(
-        "one factor, one a row, one a column or one a tile are known (tiles by weight_block_size of config.json, "
+        "one factor, one a row, one a column or one a tile are known (tiles by weight_block_size of "
+        "config.json, "
         "else 128 x 128); fetch the checkpoint again, or take the 16-bit model with load_in_fp8");
 }
 

@@ -44,8 +44,8 @@ typedef struct tn_source {
     float std;
     bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own,
                      not the mapping */
-    tn_dtype quantise_to; /* NF4, LLM_INT8 or FP8: what plain values are quantised to while they are loaded, unless
-                             they train; F32 (0): not */
+    tn_dtype quantise_to; /* NF4, LLM_INT8 or FP8: what plain values are quantised to while they are loaded,
+                             unless they train; F32 (0): not */
 } tn_source;
 /* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i
  * is a function of (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
@@ -85,12 +85,12 @@ enum { TN_MAX_PARTS = 3 };
 typedef struct tn_linear {
     int parts;
     tn_part part[TN_MAX_PARTS];
-    int64_t in, out; /* out = sum of the parts' rows */
-    int64_t rank;    /* sum of the parts' r */
-    int64_t border;  /* columns behind input and output gradient: tn_border(rank) */
-    uint32_t site;   /* names the group for dropout: layer·8 + group */
+    int64_t in, out;   /* out = sum of the parts' rows */
+    int64_t rank;      /* sum of the parts' r */
+    int64_t border;    /* columns behind input and output gradient: tn_border(rank) */
+    uint32_t site;     /* names the group for dropout: layer·8 + group */
     bool fp8_products; /* linear_forward may multiply in FP8 (tn_linear_is_fp8) */
-    void *fused;     /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
+    void *fused;       /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
 } tn_linear;
 
 /* Columns a matrix needs behind its own for LoRA of total rank `rank`: the next multiple of 16. */
@@ -154,7 +154,7 @@ typedef struct tn_limits {
     int64_t head_rows; /* rows of one chunk of the loss */
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
-    bool fp8_products; /* some linear has them */
+    bool fp8_products;      /* some linear has them */
     int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     tn_scratch_use scratch_for;
 } tn_limits;

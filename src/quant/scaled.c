@@ -1,5 +1,5 @@
-/* scaled.c: code books, layouts and decoding of formats with scales apart. Codes of four bits are two a byte, the
- * even element in the high nibble.
+/* scaled.c: code books, layouts and decoding of formats with scales apart. Codes of four bits are two a byte,
+ * the even element in the high nibble.
  */
 #include "quant/scaled.h"
 
@@ -75,11 +75,8 @@ bool tn_scaled_layout_usual(tn_dtype dtype, int64_t rows, int64_t cols, tn_scale
 
 tn_scales tn_scaled_at(const tn_scaled_layout *l, const void *memory, float offset) {
     const unsigned char *base = memory;
-    tn_scales s = {.block = l->block,
-                   .tile = l->tile,
-                   .cols = l->cols,
-                   .nested_block = l->nested_block,
-                   .offset = offset};
+    tn_scales s = {
+        .block = l->block, .tile = l->tile, .cols = l->cols, .nested_block = l->nested_block, .offset = offset};
     if (l->nested_block == 0) {
         s.absmax = (const float *)(const void *)(base + l->absmax);
         return s;

@@ -49,7 +49,8 @@ tn_status tn_encode_scaled(const tn_scaled_layout *layout, tn_value_source *valu
  * precision. And the code of a value. */
 float tn_fp8_scale(float absmax);
 uint8_t tn_fp8_code(float value, float scale);
-/* The second half of tn_encode_scaled: `blocks` scales less `offset` to 8-bit codes and one fp32 per nested block. */
+/* The second half of tn_encode_scaled: `blocks` scales less `offset` to 8-bit codes and one fp32 per nested
+ * block. */
 void tn_encode_nested(int64_t blocks, int64_t nested_block, const float *absmax, float offset, uint8_t *codes,
                       float *nested);
 

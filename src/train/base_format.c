@@ -35,7 +35,8 @@ static tn_status read_claim(const tn_settings *s, const tn_json *config, tn_dtyp
     if (strcmp(method, "bitsandbytes") != 0) {
         tn_fail(TN_USAGE, "%s is quantised by %s, which is not supported by this version", s->model, method);
         return tn_remedy(
-            "give the 16-bit model (with load_in_4bit or load_in_8bit, where memory is short), one quantised by "
+            "give the 16-bit model (with load_in_4bit or load_in_8bit, where memory is short), one quantised "
+            "by "
             "bitsandbytes or in FP8, or a GGUF file");
     }
     if (says(quantisation, "load_in_4bit", "_load_in_4bit")) *claim = TN_DTYPE_NF4;
@@ -54,7 +55,9 @@ tn_status tn_base_format(const tn_settings *s, const tn_model_files *files, cons
                            : s->load_in_8bit ? TN_DTYPE_LLM_INT8
                            : s->load_in_fp8  ? TN_DTYPE_FP8
                                              : TN_DTYPE_F32;
-    const char *key = asked == TN_DTYPE_NF4 ? "load_in_4bit" : asked == TN_DTYPE_FP8 ? "load_in_fp8" : "load_in_8bit";
+    const char *key = asked == TN_DTYPE_NF4   ? "load_in_4bit"
+                      : asked == TN_DTYPE_FP8 ? "load_in_fp8"
+                                              : "load_in_8bit";
     tn_dtype held;
     const tn_tensor_info *quantised = find_quantised(files);
     tn_status status = read_claim(s, config, &held);

@@ -251,7 +251,7 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     else if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
     if (e->settings->load_in_fp8)
         tn_str_puts(out, e->device->fp8_products ? ", multiplied in FP8"
-                                                 : ", decoded for its products: there are none in FP8 here");
+                                                 : ", decoded for its products (this device has none in FP8)");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
         const tn_policy policy = e->plan.limits.policy;

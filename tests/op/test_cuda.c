@@ -415,9 +415,9 @@ static void optimizer_8bit(void) {
 
 /* ---- Weights --------------------------------------------------------------------------------------------- */
 
-static const tn_dtype blocks[] = {TN_DTYPE_Q4_0,   TN_DTYPE_Q4_1,   TN_DTYPE_Q5_0,    TN_DTYPE_Q5_1,
-                                  TN_DTYPE_Q8_0,   TN_DTYPE_Q2_K,   TN_DTYPE_Q3_K,    TN_DTYPE_Q4_K,
-                                  TN_DTYPE_Q5_K,   TN_DTYPE_Q6_K,   TN_DTYPE_NF4,     TN_DTYPE_FP4,
+static const tn_dtype blocks[] = {TN_DTYPE_Q4_0,   TN_DTYPE_Q4_1,   TN_DTYPE_Q5_0,     TN_DTYPE_Q5_1,
+                                  TN_DTYPE_Q8_0,   TN_DTYPE_Q2_K,   TN_DTYPE_Q3_K,     TN_DTYPE_Q4_K,
+                                  TN_DTYPE_Q5_K,   TN_DTYPE_Q6_K,   TN_DTYPE_NF4,      TN_DTYPE_FP4,
                                   TN_DTYPE_IQ4_NL, TN_DTYPE_IQ4_XS, TN_DTYPE_LLM_INT8, TN_DTYPE_FP8};
 
 /* Scales apart, kept until the program ends: of NF4 nested, of FP4 in plain blocks of 32, of FP8 by turns one a
@@ -591,7 +591,15 @@ static const linear_case linear_cases[] = {
      true,
      false,
      0},
-    {"FP8 in the file, odd", 3, 75, {33, 61, 7}, {3, 4, 0}, {TN_DTYPE_FP8, TN_DTYPE_FP8, TN_DTYPE_FP8}, true, false, 0},
+    {"FP8 in the file, odd",
+     3,
+     75,
+     {33, 61, 7},
+     {3, 4, 0},
+     {TN_DTYPE_FP8, TN_DTYPE_FP8, TN_DTYPE_FP8},
+     true,
+     false,
+     0},
     {"full", 2, 192, {128, 64}, {0}, {TN_DTYPE_BF16, TN_DTYPE_BF16}, true, true, 0},
     {"dropout",
      3,

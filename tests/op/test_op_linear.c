@@ -322,16 +322,17 @@ static void fp8_case(session *s, int64_t in, bool fp8) {
     device->fp8_products = linear.fp8_products = true;
     assert_int_equal(tn_linear_is_fp8(device, &linear), fp8);
     for (int side = 0; side < 2; side++) {
-        succeed(device->backend->linear_forward(device, &linear, ROWS, (tn_view){x, in}, (tn_view){y[side], WIDTH},
-                                                (tn_view){NULL, 0}, 1, NULL));
+        succeed(device->backend->linear_forward(device, &linear, ROWS, (tn_view){x, in},
+                                                (tn_view){y[side], WIDTH}, (tn_view){NULL, 0}, 1, NULL));
         device->fp8_products = false;
         for (int row = 0; row < ROWS; row++) {
             float absmax = 0;
             for (int k = 0; k < in; k++) absmax = fmaxf(absmax, fabsf(x[row * in + k]));
             for (int k = 0; k < in && fp8; k++)
                 x[row * in + k] =
-                    absmax > 0 ? tn_e4m3_to_f32(tn_f32_to_e4m3(x[row * in + k] / (absmax / 448))) * (absmax / 448)
-                               : 0;
+                    absmax > 0
+                        ? tn_e4m3_to_f32(tn_f32_to_e4m3(x[row * in + k] / (absmax / 448))) * (absmax / 448)
+                        : 0;
         }
     }
     for (int i = 0; i < ROWS * WIDTH; i++) assert_float_equal(y[0][i], y[1][i], 1e-6);
@@ -345,7 +346,9 @@ static void fp8_cases(session *s) {
     fp8_case(s, 80, true);
     fp8_case(s, 77, false); /* no multiple of 16: of the decoded weight */
 }
-static void products_in_fp8_are_those_of_rounded_inputs(void **state) { (void)state, in_every_dtype(fp8_cases); }
+static void products_in_fp8_are_those_of_rounded_inputs(void **state) {
+    (void)state, in_every_dtype(fp8_cases);
+}
 
 static void block_weights_agree(void **state) { (void)state, in_every_dtype(block_case); }
 

@@ -1,7 +1,8 @@
 /* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope
  * kind (golden/, made by make_model_golden.py), on bases that bitsandbytes quantised
- * (make_quantised_golden.py) or that are in FP8 (make_fp8_golden.py), and the language half of Qwen2.5-VL (make_vl_golden.py): logits, every adapter
- * gradient, 50-step loss curves, and what must not change them: packing, accumulation, recomputation, resuming.
+ * (make_quantised_golden.py) or that are in FP8 (make_fp8_golden.py), and the language half of Qwen2.5-VL
+ * (make_vl_golden.py): logits, every adapter gradient, 50-step loss curves, and what must not change them:
+ * packing, accumulation, recomputation, resuming.
  */
 #include <math.h>
 
@@ -470,6 +471,7 @@ static void quantised_bases_train_resume_and_are_evaluated(void **state) {
     resume_once("qwen2_tokens", keys);
     resume_once("bnb_nf4", keys);
     resume_once("bnb_int8", keys);
+    resume_once("fp8_tiles", keys);
 }
 
 /* What an optimizer keeps is saved and comes back: one array, two, or none. */

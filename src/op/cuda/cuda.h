@@ -120,7 +120,8 @@ tn_status tn_cuda_decode_attention(tn_device *device, const tn_attention *a, tn_
 enum { TN_CUDA_DECODE_ROWS = 16 }; /* at most this many queries go to the decode kernel */
 int64_t tn_cuda_flash_scratch(const tn_limits *limits);
 
-/* ---- Weights (load.c, weights.cu, dequantize.cu, scaled.cu, fp8.cu) ----------------------------------------- */
+/* ---- Weights (load.c, weights.cu, dequantize.cu, scaled.cu, fp8.cu) -----------------------------------------
+ */
 
 void tn_cuda_ring_close(tn_cuda_device *device);
 /* to[row, 0…cols) = the quantised weight. */

@@ -11,8 +11,8 @@
  * from a masked copy of x, and the LoRA share of dx is masked on its way in; the product of y stays the same.
  *
  * Where tn_linear_is_fp8, y's product takes the codes of W as they are and x rounded to E4M3, part by part, and
- * LoRA's share is added by a second one. dx is always that of the decoded weights: dy rounded to three bits of
- * mantissa would cost gradients more than the time it saves.
+ * LoRA's share is added by a second one. dx is always that of the decoded weights: the scales of W's rows run
+ * along its sum, where the library takes none.
  */
 #include "op/cuda/load.h"
 
