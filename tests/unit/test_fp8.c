@@ -1,6 +1,6 @@
 /* test_fp8.c: E4M3 and its conversions against torch (parity/golden/fp8.safetensors, made by
- * parity/make_fp8_golden.py), rows made of plain values, and scales of every shape that a checkpoint may have, held
- * against the definition: element (i, j) is its code times the scale of its tile. */
+ * parity/make_fp8_golden.py), rows made of plain values, and scales of every shape that a checkpoint may have,
+ * held against the definition: element (i, j) is its code times the scale of its tile. */
 #include <math.h>
 
 #include "base/file.h"
@@ -84,8 +84,8 @@ static void what_is_not_finite_is_refused(void **state) {
 
 enum { ROWS = 12, COLS = 20 };
 
-/* A directory with one weight and one scale of this name, dtype and shape; scale k is (k + 1) / 8, as E8M0 2^(k %
- * 4). */
+/* A directory with one weight and one scale of this name, dtype and shape; scale k is (k + 1) / 8, as E8M0 2^(k
+ * % 4). */
 typedef struct checkpoint {
     const char *config, *name;
     tn_dtype dtype;
@@ -142,9 +142,9 @@ static const char *new_checkpoint(const checkpoint *c) {
 }
 
 #define TILES(rows, cols) ",\"quantization_config\":{\"weight_block_size\":[" #rows "," #cols "]}"
-#define GROUPS(rows, cols)                                                                                  \
-    ",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":[" #rows "," #cols \
-    "]}}}}"
+#define GROUPS(rows, cols)                                                                               \
+    ",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":[" #rows \
+    "," #cols "]}}}}"
 static const checkpoint checkpoints[] = {
     {"", "a.weight_scale", TN_DTYPE_F32, 0, {0}, {ROWS, COLS}, NULL},
     {"", "a.weight_scale", TN_DTYPE_BF16, 1, {1}, {ROWS, COLS}, NULL},
