@@ -500,7 +500,7 @@ static void broken_fp8_bases(void **state) {
         {QUANTISED("fp8_tiles"), PLAN_X, 0, "quantised as in the file"},
         {QUANTISED("fp8_tiles"), PLAN_X " --load_in_fp8", 0, "fits: yes"},
         {QUANTISED("fp8_tiles") "; rm x/model.safetensors", PLAN_X, 0, "every linear layer counts as fp8"},
-        {QUANTISED("fp8_rows"), "inspect --model x --json", 0, "\"dtype\":\"FP8\""},
+        {QUANTISED("fp8_rows"), "inspect --model x --json", 0, "\"dtype\": \"FP8\""},
         {QUANTISED("fp8_rows"), PLAN_X " --load_in_4bit", 2, "quantised already (fp8)"},
         {QUANTISED("fp8_rows"), PLAN_X " --full_finetuning", 2, "those of x are quantised (fp8)"},
         {QUANTISED("bnb_nf4"), PLAN_X " --load_in_fp8", 2, "load_in_fp8 asks for fp8"},
