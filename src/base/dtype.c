@@ -1,4 +1,4 @@
-/* dtype.c: the table of storage formats and the 16-bit float conversions. */
+/* dtype.c: the table of storage formats and the conversions of floats of 16 and 8 bits. */
 #include "base/dtype.h"
 
 #include <string.h>
@@ -41,6 +41,7 @@ static const struct {
     [TN_DTYPE_NF4] = {"nf4", "NF4", 2, 1},
     [TN_DTYPE_FP4] = {"fp4", "FP4", 2, 1},
     [TN_DTYPE_LLM_INT8] = {"llm_int8", "LLM_INT8", 1, 1},
+    [TN_DTYPE_FP8] = {"fp8", "FP8", 1, 1},
 };
 
 const char *tn_dtype_name(tn_dtype dtype) { return dtype < TN_DTYPE_COUNT ? table[dtype].name : "unknown"; }
@@ -60,7 +61,8 @@ bool tn_dtype_is_float(tn_dtype dtype) {
 }
 
 bool tn_dtype_has_scales(tn_dtype dtype) {
-    return dtype == TN_DTYPE_NF4 || dtype == TN_DTYPE_FP4 || dtype == TN_DTYPE_LLM_INT8;
+    return dtype == TN_DTYPE_NF4 || dtype == TN_DTYPE_FP4 || dtype == TN_DTYPE_LLM_INT8 ||
+           dtype == TN_DTYPE_FP8;
 }
 
 bool tn_dtype_is_block(tn_dtype dtype) {
@@ -145,4 +147,24 @@ uint16_t tn_f32_to_f16(float value) {
     }
     rest += 0xFFFu + ((rest >> 13) & 1);
     return (uint16_t)(sign | ((rest - 0x38000000u) >> 13));
+}
+
+float tn_e4m3_to_f32(uint8_t bits) {
+    uint32_t sign = (uint32_t)(bits & 0x80) << 24, rest = bits & 0x7F;
+    if (rest == 0x7F) return float_of(sign | 0x7FC00000u);
+    if (rest >= 8) return float_of(sign | ((rest << 20) + 0x3C000000u));
+    float magnitude = (float)rest * (1.0f / 512.0f); /* subnormal: rest · 2^-9 */
+    return sign ? -magnitude : magnitude;
+}
+
+uint8_t tn_f32_to_e4m3(float value) {
+    uint32_t bits = bits_of(value), sign = (bits >> 24) & 0x80, rest = bits & 0x7FFFFFFFu;
+    if (rest > 0x7F800000u) return (uint8_t)(sign | 0x7F);
+    if (rest >= 0x43E00000u) return (uint8_t)(sign | 0x7E); /* 448 and beyond */
+    if (rest < 0x3C800000u) {                               /* subnormal: let the float adder round */
+        float shifted = float_of(rest) + 16384.0f;          /* ulp of 16384 is 2^-9 */
+        return (uint8_t)(sign | (bits_of(shifted) - 0x46800000u));
+    }
+    rest += 0x7FFFFu + ((rest >> 20) & 1);
+    return (uint8_t)(sign | ((rest - 0x3C000000u) >> 20));
 }

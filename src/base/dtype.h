@@ -41,6 +41,7 @@ typedef enum tn_dtype {
     TN_DTYPE_NF4,
     TN_DTYPE_FP4,
     TN_DTYPE_LLM_INT8, /* one scale a row, where a plain I8 has none */
+    TN_DTYPE_FP8,      /* E4M3 with a scale a row, or a tile, where a plain F8_E4M3 has none */
     TN_DTYPE_COUNT
 } tn_dtype;
 
@@ -70,5 +71,9 @@ float tn_bf16_to_f32(uint16_t bits);
 uint16_t tn_f32_to_bf16(float value);
 float tn_f16_to_f32(uint16_t bits);
 uint16_t tn_f32_to_f16(float value);
+/* E4M3 as torch's float8_e4m3fn: bias 7, no infinities, NaN is 0x7F and 0xFF. What is beyond ±448 becomes ±448.
+ */
+float tn_e4m3_to_f32(uint8_t bits);
+uint8_t tn_f32_to_e4m3(float value);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "format/bnb_state.h"
+#include "format/fp8_state.h"
 #include "format/gguf_model.h"
 #include "format/name_table.h"
 #include "format/safetensors.h"
@@ -106,6 +107,10 @@ static tn_status collect_shards(tn_model_files *f) {
     total = f->count;
     tn_status status = tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
     if (status == TN_OK) status = tn_bnb_fold(&f->arena, &f->names, f->tensors, &f->count);
+    if (status == TN_OK && f->count != total)
+        status = tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
+    total = f->count;
+    if (status == TN_OK) status = tn_fp8_fold(&f->arena, f->config, &f->names, f->tensors, &f->count);
     if (status != TN_OK || f->count == total) return status;
     return tn_name_table_build(&f->names, &f->arena, f->tensors, f->count);
 }

@@ -10,9 +10,12 @@ enum { TN_MAX_RANK = 8 };
 
 /* Scales that lie apart from their codes, as bitsandbytes keeps them. The matrix is one flat line of blocks
  * that cross the ends of rows; only the last may be short. The scale of block b is absmax[b], or, where scales
- * are quantised once more (double quantisation), map[codes[b]] · nested[b / nested_block] + offset. */
+ * are quantised once more (double quantisation), map[codes[b]] · nested[b / nested_block] + offset. FP8 alone
+ * has tiles instead: `block` columns of `tile` rows share absmax[], which is row-major over the grid of tiles
+ * and holds the factors themselves; those at the right and lower edge may be short. */
 typedef struct tn_scales {
     int64_t block;       /* elements; of LLM_INT8 one row */
+    int64_t tile, cols;  /* of FP8: rows of a tile, and columns of the matrix; else 0 */
     const float *absmax; /* NULL where they are nested */
     const uint8_t *codes;
     const float *map; /* [256] */
@@ -32,6 +35,10 @@ typedef struct tn_tensor_info {
     const tn_scales *scales;    /* of a dtype that has them, else NULL */
 } tn_tensor_info;
 
+/* The block of element i of the flat matrix; *end is the first element behind it in the line. */
+int64_t tn_scales_block(const tn_scales *scales, int64_t i, int64_t *end);
+/* Whether each row has one scale of its own, as LLM_INT8's and most FP8's have. */
+bool tn_scales_by_row(const tn_scales *scales, int64_t cols);
 /* Bytes of the scales that lie apart. */
 int64_t tn_tensor_scale_bytes(const tn_tensor_info *tensor);
 /* "[768, 3072]" into `out`. */

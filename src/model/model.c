@@ -467,6 +467,13 @@ tn_status tn_model_base_values(void *user, const tn_param *param, float *values)
     return TN_OK;
 }
 
+void tn_model_multiply_in_fp8(tn_model *m) {
+    for (int64_t i = 0; i < m->placement_count; i++) {
+        tn_linear *linear = m->placements[i].linear;
+        if (linear && linear->site / 8 < m->arch->layers) linear->fp8_products = true;
+    }
+}
+
 static bool has_blocks(const tn_linear *linear) {
     for (int i = 0; i < linear->parts; i++)
         if (tn_dtype_is_block(linear->part[i].weight.dtype)) return true;
@@ -495,6 +502,7 @@ tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, in
         if (linear->rank > limits.rank) limits.rank = linear->rank;
         if (tn_has_dora(linear) && linear->out + linear->border > limits.dora)
             limits.dora = linear->out + linear->border;
+        if (linear->fp8_products) limits.fp8_products = true;
         if (has_blocks(linear) && linear->in * linear->out > limits.largest_weight)
             limits.largest_weight = linear->in * linear->out;
     }

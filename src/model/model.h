@@ -60,6 +60,8 @@ typedef struct tn_model {
 tn_status tn_model_new(const tn_arch *arch, tn_device *device, const tn_model_files *files, tn_adapter *adapter,
                        uint64_t seed, tn_dtype quantise_to, bool sees, tn_model **model);
 void tn_model_free(tn_model *model);
+/* Before placing: sets fp8_products of the layers' linears (tn_linear). */
+void tn_model_multiply_in_fp8(tn_model *model);
 void tn_model_place(tn_model *model, tn_region *region);
 /* Points the linears at the adapter's arrays; after tn_adapter_place over the real block. */
 void tn_model_bind_adapter(tn_model *model);

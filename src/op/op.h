@@ -44,8 +44,8 @@ typedef struct tn_source {
     float std;
     bool trained; /* weight_load only: weight_refresh will write the values, so they need memory of their own,
                      not the mapping */
-    tn_dtype quantise_to; /* NF4 or LLM_INT8: what plain values are quantised to while they are loaded, unless
-                             they train; F32 (0): not */
+    tn_dtype quantise_to; /* NF4, LLM_INT8 or FP8: what plain values are quantised to while they are loaded,
+                             unless they train; F32 (0): not */
 } tn_source;
 /* Random weights: normal with deviation `std`; std < 0 means all ones (norms), 0 all zeros (biases). Element i
  * is a function of (seed, i) alone: tn_random_normal(seed, TN_STREAM(TN_PURPOSE_BENCH, 0, 0), i) · std. */
@@ -93,6 +93,7 @@ typedef struct tn_linear {
     int64_t rank;    /* sum of the parts' r */
     int64_t border;  /* columns behind input and output gradient: tn_border(rank) */
     uint32_t site;   /* names the group for dropout: layer·8 + group */
+    bool fp8_products; /* linear_forward may multiply in FP8 (tn_linear_is_fp8) */
     void *fused;     /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
     /* DoRA, of the last refresh: ‖W + scale·B·A‖ of every row, and magnitude over it (1 where a part has none).
      * [out] fp32 each, inside the region given at load; NULL where no part has DoRA. */
@@ -161,6 +162,7 @@ typedef struct tn_limits {
     int64_t rank;      /* largest rank sum of a linear */
     bool backward, dropout, block_weights /* some weight is block-quantised */;
     int64_t dora;           /* largest out + border of a linear with DoRA; 0 = there is none */
+    bool fp8_products;      /* some linear has them */
     int64_t largest_weight; /* elements of the largest linear with block-quantised parts (all of them) */
     bool bidirectional;     /* attention is, and has no backward pass */
     tn_scratch_use scratch_for;
@@ -343,12 +345,26 @@ struct tn_device {
     int64_t memory_total, memory_free; /* bytes when it was opened */
     int64_t context_bytes; /* taken by the driver beside our allocations (a plan segment of its own); 0 on the
                               CPU */
+    bool fp8_products;     /* multiplies in FP8 what asks for it (tn_linear_is_fp8) */
     int64_t pinned_share;  /* pinned host bytes for which the driver takes one of the device's; 0 = none */
     int64_t pinnable;      /* host bytes that host_allocate may give, when it was opened; 0 where the device's
                               memory is the host's own and moving anything out of it gains nothing */
     void *scratch;         /* set by the caller, scratch_bytes() large */
     int64_t scratch_size;
 };
+
+/* Does linear_forward multiply by W's codes in FP8? Then x is rounded to E4M3 too, with a scale a row, absmax /
+ * 448, while LoRA takes x as it is; u and y are as ever. So it does where a group asks for it, the device can,
+ * every part is E4M3 with a scale a row, none has DoRA (rows of g·W are other ones), and the sizes are multiples of
+ * 16; elsewhere, and in the backward pass always, products are those of the decoded weights. */
+static inline bool tn_linear_is_fp8(const tn_device *device, const tn_linear *linear) {
+    bool fits = device->fp8_products && linear->fp8_products && !linear->ratio && linear->in % 16 == 0;
+    for (int i = 0; i < linear->parts; i++) {
+        const tn_weight *w = &linear->part[i].weight;
+        fits = fits && w->dtype == TN_DTYPE_FP8 && tn_scales_by_row(&w->scales, w->cols) && w->rows % 16 == 0;
+    }
+    return fits;
+}
 
 /* Backends compiled in: op/ref and op/cpu. */
 const tn_backend *tn_backend_reference(void);

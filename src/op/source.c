@@ -17,6 +17,18 @@ tn_dtype tn_source_held(const tn_source *source, tn_dtype compute, bool trained)
     return block && !trained ? source->tensor->dtype : compute;
 }
 
+/* E4M3 has a NaN, which no weight is. The one format whose values are looked at, because what is damaged would
+ * else be seen only in a loss. */
+static tn_status check_codes(const tn_tensor_info *tensor) {
+    const uint8_t *codes = tensor->data;
+    int found = 0;
+#pragma omp parallel for schedule(static) reduction(| : found)
+    for (int64_t i = 0; i < tensor->elements; i++) found |= (codes[i] & 0x7F) == 0x7F;
+    if (!found) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%s: tensor %s: some of its FP8 codes are NaN", tensor->file, tensor->name);
+    return tn_remedy("the checkpoint is damaged; fetch it again");
+}
+
 tn_status tn_source_check(const tn_source *source, int64_t rows, int64_t cols) {
     const tn_tensor_info *tensor = source->tensor;
     char shape[128];
@@ -37,7 +49,7 @@ tn_status tn_source_check(const tn_source *source, int64_t rows, int64_t cols) {
     if (source->permuted_head_dim && (source->permuted_head_dim % 2 || rows % source->permuted_head_dim))
         return tn_fail(TN_BAD_DATA, "%s: tensor %s: %lld rows are no whole number of heads of %lld",
                        tensor->file, tensor->name, (long long)rows, (long long)source->permuted_head_dim);
-    return TN_OK;
+    return tensor->dtype == TN_DTYPE_FP8 ? check_codes(tensor) : TN_OK;
 }
 
 /* A head's row p·(head_dim/2)+j is stored as 2j+p. */
@@ -64,6 +76,7 @@ void tn_source_values(const tn_source *source, int64_t row, int64_t cols, int64_
 bool tn_source_layout(const tn_source *source, int64_t rows, int64_t cols, tn_scaled_layout *layout) {
     const tn_scales *own = source->tensor ? source->tensor->scales : NULL;
     if (!own) return tn_scaled_layout_usual(source->quantise_to, rows, cols, layout);
+    if (own->tile) return tn_scaled_layout_tiles(rows, cols, own->tile, own->block, layout);
     return tn_scaled_layout_of(source->tensor->dtype, rows, cols, own->block,
                                own->absmax ? 0 : own->nested_block, layout);
 }

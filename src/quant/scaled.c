@@ -1,5 +1,5 @@
-/* scaled.c: code books, layouts and decoding of bitsandbytes' formats. Codes of four bits are two a byte, the
- * even element in the high nibble.
+/* scaled.c: code books, layouts and decoding of formats with scales apart. Codes of four bits are two a byte,
+ * the even element in the high nibble.
  */
 #include "quant/scaled.h"
 
@@ -16,11 +16,12 @@ void tn_decode_scaled(tn_dtype dtype, const void *codes, const tn_scales *scales
     const float *book = tn_dtype_code_book(dtype);
     const uint8_t *bytes = codes;
     for (int64_t i = first, end; i < first + count; i = end) {
-        int64_t b = i / scales->block;
-        float scale = tn_scale_of(dtype, scales, b);
-        end = (b + 1) * scales->block < first + count ? (b + 1) * scales->block : first + count;
+        float scale = tn_scale_of(dtype, scales, tn_scales_block(scales, i, &end));
+        if (end > first + count) end = first + count;
         if (dtype == TN_DTYPE_LLM_INT8)
             for (int64_t k = i; k < end; k++) out[k - first] = (float)(int8_t)bytes[k] * scale;
+        else if (dtype == TN_DTYPE_FP8)
+            for (int64_t k = i; k < end; k++) out[k - first] = tn_e4m3_to_f32(bytes[k]) * scale;
         else
             for (int64_t k = i; k < end; k++)
                 out[k - first] = book[k % 2 ? bytes[k / 2] & 15 : bytes[k / 2] >> 4] * scale;
@@ -47,6 +48,7 @@ static bool append(int64_t *end, int64_t bytes, int64_t *at) {
 bool tn_scaled_layout_of(tn_dtype dtype, int64_t rows, int64_t cols, int64_t block, int64_t nested_block,
                          tn_scaled_layout *l) {
     int64_t codes, at;
+    if (dtype == TN_DTYPE_FP8) return block == cols && tn_scaled_layout_tiles(rows, cols, 1, block, l);
     *l = (tn_scaled_layout){.dtype = dtype, .block = block, .nested_block = nested_block};
     if (block <= 0 || !tn_mul(rows, cols, &l->elements) || !tn_dtype_bytes(dtype, l->elements, &codes))
         return false;
@@ -58,14 +60,23 @@ bool tn_scaled_layout_of(tn_dtype dtype, int64_t rows, int64_t cols, int64_t blo
            append(&l->bytes, l->nested_blocks * 4, &l->nested) && append(&l->bytes, 256 * 4, &l->map);
 }
 
+bool tn_scaled_layout_tiles(int64_t rows, int64_t cols, int64_t tile, int64_t block, tn_scaled_layout *l) {
+    int64_t at;
+    *l = (tn_scaled_layout){.dtype = TN_DTYPE_FP8, .block = block, .tile = tile, .cols = cols};
+    if (block <= 0 || tile <= 0 || rows < 0 || cols < 0 || !tn_mul(rows, cols, &l->elements)) return false;
+    l->blocks = (rows / tile + (rows % tile > 0)) * (cols / block + (cols % block > 0));
+    return append(&l->bytes, l->elements, &at) && append(&l->bytes, l->blocks * 4, &l->absmax);
+}
+
 bool tn_scaled_layout_usual(tn_dtype dtype, int64_t rows, int64_t cols, tn_scaled_layout *layout) {
-    bool rowwise = dtype == TN_DTYPE_LLM_INT8;
+    bool rowwise = dtype == TN_DTYPE_LLM_INT8 || dtype == TN_DTYPE_FP8;
     return tn_scaled_layout_of(dtype, rows, cols, rowwise ? cols : 64, rowwise ? 0 : 256, layout);
 }
 
 tn_scales tn_scaled_at(const tn_scaled_layout *l, const void *memory, float offset) {
     const unsigned char *base = memory;
-    tn_scales s = {.block = l->block, .nested_block = l->nested_block, .offset = offset};
+    tn_scales s = {
+        .block = l->block, .tile = l->tile, .cols = l->cols, .nested_block = l->nested_block, .offset = offset};
     if (l->nested_block == 0) {
         s.absmax = (const float *)(const void *)(base + l->absmax);
         return s;

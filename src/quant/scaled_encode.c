@@ -1,7 +1,7 @@
 /* scaled_encode.c: quantising to bitsandbytes' formats with the decisions of its CUDA library
  * (csrc/kernels.cu): values are multiplied by the reciprocal of their block's largest magnitude, and what is
  * equal to a threshold stays below it. An all-zero block makes 0 · inf, a NaN that is above no threshold: code
- * 0.
+ * 0. FP8 is what torch makes of a row divided by its scale, absmax / 448.
  */
 #include <float.h>
 #include <math.h>
@@ -50,6 +50,13 @@ static void encode_int8(int64_t count, const float *values, float factor, int8_t
     for (int64_t i = 0; i < count; i++) codes[i] = (int8_t)(int)(values[i] * factor + shift - shift);
 }
 
+float tn_fp8_scale(float absmax) {
+    float scale = absmax / 448.0f;
+    return scale >= FLT_MIN ? scale : 0;
+}
+
+uint8_t tn_fp8_code(float value, float scale) { return scale > 0 ? tn_f32_to_e4m3(value / scale) : 0; }
+
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Largest magnitude; infinite where a value is not finite. */
@@ -71,6 +78,10 @@ static void put_codes(const tn_scaled_layout *l, int64_t first, int64_t count, c
     const uint8_t rest = l->dtype == TN_DTYPE_NF4 && absmax > 0 ? 7 : 0; /* of 0, behind an odd end */
     if (l->dtype == TN_DTYPE_LLM_INT8) {
         encode_int8(count, values, absmax > 0 ? 127.0f / absmax : 0, (int8_t *)memory + first);
+        return;
+    }
+    if (l->dtype == TN_DTYPE_FP8) {
+        for (int64_t i = 0; i < count; i++) memory[first + i] = tn_fp8_code(values[i], tn_fp8_scale(absmax));
         return;
     }
     if (l->dtype == TN_DTYPE_NF4) encode_nf4(count, values, 1.0f / absmax, codes);
@@ -148,6 +159,7 @@ tn_status tn_encode_scaled(const tn_scaled_layout *l, tn_value_source *values, c
     for (int64_t b = 0; b < l->blocks; b++) {
         absmax[b] = encode_block(l, b, values, user, memory);
         finite = finite && absmax[b] <= FLT_MAX;
+        if (l->dtype == TN_DTYPE_FP8) absmax[b] = tn_fp8_scale(absmax[b]);
     }
     if (taken && finite) nest(l, absmax, memory, offset);
     free(taken);

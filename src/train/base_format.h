@@ -1,5 +1,5 @@
 /* base_format.h: the format the base's linear weights are held in, from what the checkpoint holds and what
- * load_in_4bit and load_in_8bit ask for.
+ * load_in_4bit, load_in_8bit and load_in_fp8 ask for.
  */
 #ifndef TN_TRAIN_BASE_FORMAT_H
 #define TN_TRAIN_BASE_FORMAT_H

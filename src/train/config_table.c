@@ -61,7 +61,7 @@ const tn_key tn_config_keys[] = {
     ROW("load_in_8bit", "", load_in_8bit, BOOLEAN, ANY, LOADING, "false", NULL,
         "hold the base's linear layers in 8-bit integers with a scale a row (LLM.int8)"),
     ROW("load_in_fp8", "", load_in_fp8, BOOLEAN, ANY, LOADING, "false", NULL,
-        "hold the base in FP8, on GPUs that have it; not in this version"),
+        "hold the base's linear layers in FP8 with a scale a row, and multiply in FP8 on GPUs that can (Hopper)"),
     ROW("dtype", "torch_dtype", dtype, CHOICE, ANY, LOADING | INIT, "auto",
         "auto,float32,bfloat16,float16,fp32=float32,bf16=bfloat16,fp16=float16",
         "float32, bfloat16 or float16: what plain base weights are held in and the base computes in; LoRA, "

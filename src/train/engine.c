@@ -17,10 +17,6 @@
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
 static tn_status check_supported(const tn_settings *s) {
-    if (s->load_in_fp8) {
-        tn_fail(TN_USAGE, "load_in_fp8 is not supported by this version");
-        return tn_remedy("load_in_8bit holds the base in 8-bit integers, load_in_4bit in NF4");
-    }
     if (strcmp(s->optim, "paged_adamw_8bit") == 0)
         tn_info("optim paged_adamw_8bit is adamw_8bit here: its state stays on the device, as plan counts it");
     if (strcmp(s->bias, "none") != 0) {

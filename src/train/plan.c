@@ -87,8 +87,10 @@ static tn_status plan_shape(tn_engine *e, int64_t rows, int64_t documents, int64
 static tn_status ensure_model(tn_engine *e) {
     if (e->model) return TN_OK;
     const tn_model_files *files = e->files && tn_model_files_count(e->files) > 0 ? e->files : NULL;
-    return tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to,
-                        e->patches > 0, &e->model);
+    tn_status status = tn_model_new(&e->arch, e->device, files, e->adapter, e->settings->seed, e->quantise_to,
+                                    e->patches > 0, &e->model);
+    if (status == TN_OK && e->settings->load_in_fp8) tn_model_multiply_in_fp8(e->model);
+    return status;
 }
 
 /* Optimizer state beside the adapter, with the masters at most, in save_total_limit checkpoints and one being
@@ -254,6 +256,9 @@ tn_status tn_engine_describe(const tn_engine *e, tn_str *out) {
     tn_str_printf(out, "precision  %s on %s", tn_dtype_name(e->device->dtype), e->device->name);
     if (e->quantise_to) tn_str_printf(out, ", base weights quantised to %s", tn_dtype_name(e->quantise_to));
     else if (e->model && e->model->block_weights) tn_str_puts(out, ", base weights quantised as in the file");
+    if (e->settings->load_in_fp8)
+        tn_str_puts(out, e->device->fp8_products ? ", multiplied in FP8"
+                                                 : ", decoded for its products (this device has none in FP8)");
     tn_str_putc(out, '\n');
     if (e->use == TN_USE_TRAIN) {
         const tn_policy policy = e->plan.limits.policy;

@@ -29,7 +29,7 @@ static void put_device(tn_json_writer *w, const char *spec) {
     tn_json_string_member(w, "name", device->name);
     tn_json_string_member(w, "dtype", tn_dtype_name(device->dtype));
     tn_json_boolean_member(w, "bf16", device->dtype == TN_DTYPE_BF16);
-    tn_json_boolean_member(w, "fp8", false);
+    tn_json_boolean_member(w, "fp8", device->fp8_products);
     tn_json_integer_member(w, "memory_total", device->memory_total);
     tn_json_integer_member(w, "memory_free", device->memory_free);
     tn_json_real_member(w, "product_flops", ceiling);

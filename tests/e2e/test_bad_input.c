@@ -328,7 +328,8 @@ static void broken_settings(void **state) {
         {"", "plan --model m --device cpu --target_modules ALL-LINEAR", 0, "trainable params: "},
         {"", TRAIN "--target_modules '(['", 2, "target_modules"},
         {"", TRAIN "--load_in_4bit --load_in_8bit", 2, "load_in_8bit"},
-        {"", TRAIN "--load_in_fp8", 2, "load_in_fp8"},
+        {"", TRAIN "--load_in_fp8 --load_in_8bit", 2, "load_in_fp8"},
+        {"", TRAIN "--load_in_fp8 --full_finetuning", 2, "load_in_fp8"},
         {"", TRAIN "--load_in_4bit --full_finetuning", 2, "load_in_4bit"},
         {"", TRAIN "--r 8 --lora_rank 9", 2, "lora_rank"},
         {"", TRAIN "--lora_r 1000001", 2, "from 1 to 1,000,000"},
@@ -453,7 +454,8 @@ static void broken_quantised_bases(void **state) {
         {QUANTISED("bnb_int8"), PLAN_X " --load_in_4bit", 2, "quantised already (llm_int8)"},
         {QUANTISED("bnb_nf4"), PLAN_X " --full_finetuning", 2, "those of x are quantised (nf4)"},
         {QUANTISED("bnb_nf4") "; sed -i s/bitsandbytes/gptq/ x/config.json", PLAN_X, 2, "quantised by gptq"},
-        {CONFIG("s/{/{\"quantization_config\":{\"quant_method\":\"fp8\"},/"), EVAL_X, 2, "quantised by fp8"},
+        {CONFIG("s/{/{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"},/"), EVAL_X, 2,
+         "quantised by compressed-tensors"},
         {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 63/"), EVAL_X, 3, "blocksize"},
         {LYING("bnb_nf4", "s/\"blocksize\": 64/\"blocksize\": 32/"), EVAL_X, 3, "needs"},
         {LYING("bnb_nf4", "s/\"blocksize\"/\"blackwise\"/"), EVAL_X, 3, "blocksize"},
@@ -481,6 +483,33 @@ static void broken_quantised_bases(void **state) {
          "q_proj.SCB, which belongs to it, is missing"},
         {LYING("bnb_int8", "s/\"dtype\":\"I8\",\"shape\":\\[24,32\\]/\"dtype\":\"I8\",\"shape\":[32,24]/"),
          EVAL_X, 3, "needs 32"},
+    };
+    (void)state;
+    RUN(rows);
+}
+
+/* The last byte of the file is a code. */
+#define LAST_CODE(byte)                                               \
+    "; printf '" byte                                                 \
+    "' | dd of=x/model.safetensors conv=notrunc bs=1 seek=$(($(stat " \
+    "-c %s x/model.safetensors) - 1)) 2>/dev/null"
+
+static void broken_fp8_bases(void **state) {
+    static const row rows[] = {
+        {QUANTISED("fp8_tiles"), EVAL_X, 0, "perplexity"},
+        {QUANTISED("fp8_tiles"), PLAN_X, 0, "quantised as in the file"},
+        {QUANTISED("fp8_tiles"), PLAN_X " --load_in_fp8", 0, "fits: yes"},
+        {QUANTISED("fp8_tiles") "; rm x/model.safetensors", PLAN_X, 0, "every linear layer counts as fp8"},
+        {QUANTISED("fp8_rows"), "inspect --model x --json", 0, "\"dtype\": \"FP8\""},
+        {QUANTISED("fp8_rows"), PLAN_X " --load_in_4bit", 2, "quantised already (fp8)"},
+        {QUANTISED("fp8_rows"), PLAN_X " --full_finetuning", 2, "those of x are quantised (fp8)"},
+        {QUANTISED("bnb_nf4"), PLAN_X " --load_in_fp8", 2, "load_in_fp8 asks for fp8"},
+        {QUANTISED("fp8_rows"), "quantize --model x --to nf4 --output_dir q", 2, "quantised already (fp8)"},
+        {LYING("fp8_tiles", "s/0.self_attn.q_proj.weight_scale_inv/0.self_attn.q_proj.weight_scale_ink/"),
+         EVAL_X, 3, "are missing"},
+        {LYING("fp8_rows", "s/\\[24,1\\]/[8, 3]/"), EVAL_X, 3, "do not fit codes [24, 32]"},
+        {QUANTISED("fp8_tensor") LAST_CODE("\\177"), EVAL_X, 3, "FP8 codes are NaN"},
+        {QUANTISED("fp8_tensor") LAST_CODE("\\176"), EVAL_X, 0, "perplexity"},
     };
     (void)state;
     RUN(rows);
@@ -630,7 +659,7 @@ static void merges_that_are_refused(void **state) {
          "merge --model x --adapter a --output_dir p", 3, "model.layers.2"},
         {"", MERGE "x --memory_limit 1KB", 0, "does not fit"},
         {"", MERGE "x --load_in_4bit", 0, "max_abs_logit_difference_from_model"},
-        {"", MERGE "x --load_in_fp8", 2, "load_in_fp8"},
+        {"", MERGE "x --load_in_fp8", 0, "max_abs_logit_difference_from_model"},
     };
     (void)state;
     RUN(rows);
@@ -876,6 +905,7 @@ int main(void) {
         cmocka_unit_test(broken_settings),
         cmocka_unit_test(keys_without_effect),
         cmocka_unit_test(broken_quantised_bases),
+        cmocka_unit_test(broken_fp8_bases),
         cmocka_unit_test(broken_adapters),
         cmocka_unit_test(broken_checkpoints),
         cmocka_unit_test(merges_that_are_refused),

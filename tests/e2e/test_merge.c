@@ -261,9 +261,9 @@ static void a_base_that_is_another_model_is_noticed(void **state) {
 
 /* Of weights that are plain: what config.json says of them would break loading. */
 static void a_merged_model_is_not_called_quantised(void **state) {
-    static const char *const bases[] = {"bnb_nf4", "bnb_int8", "llama"};
+    static const char *const bases[] = {"bnb_nf4", "bnb_int8", "llama", "fp8_tiles"};
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const char *base = scratch(bases[i]), *out = fresh();
         tn_arena arena = {0};
         const tn_json *config;

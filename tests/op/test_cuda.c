@@ -427,12 +427,13 @@ static void optimizer_8bit(void) {
 
 /* ---- Weights --------------------------------------------------------------------------------------------- */
 
-static const tn_dtype blocks[] = {TN_DTYPE_Q4_0,   TN_DTYPE_Q4_1,   TN_DTYPE_Q5_0,    TN_DTYPE_Q5_1,
-                                  TN_DTYPE_Q8_0,   TN_DTYPE_Q2_K,   TN_DTYPE_Q3_K,    TN_DTYPE_Q4_K,
-                                  TN_DTYPE_Q5_K,   TN_DTYPE_Q6_K,   TN_DTYPE_NF4,     TN_DTYPE_FP4,
-                                  TN_DTYPE_IQ4_NL, TN_DTYPE_IQ4_XS, TN_DTYPE_LLM_INT8};
+static const tn_dtype blocks[] = {TN_DTYPE_Q4_0,   TN_DTYPE_Q4_1,   TN_DTYPE_Q5_0,     TN_DTYPE_Q5_1,
+                                  TN_DTYPE_Q8_0,   TN_DTYPE_Q2_K,   TN_DTYPE_Q3_K,     TN_DTYPE_Q4_K,
+                                  TN_DTYPE_Q5_K,   TN_DTYPE_Q6_K,   TN_DTYPE_NF4,      TN_DTYPE_FP4,
+                                  TN_DTYPE_IQ4_NL, TN_DTYPE_IQ4_XS, TN_DTYPE_LLM_INT8, TN_DTYPE_FP8};
 
-/* Scales apart, kept until the program ends: of NF4 nested, of FP4 in plain blocks of 32. */
+/* Scales apart, kept until the program ends: of NF4 nested, of FP4 in plain blocks of 32, of FP8 by turns one a
+ * row, a tile of 24 x 40 or 20 x 12, or a column. */
 static const tn_scales *file_scales(tn_dtype type, int64_t rows, int64_t cols) {
     enum { MOST = 1 << 20 };
     static float absmax[MOST];
@@ -444,11 +445,15 @@ static const tn_scales *file_scales(tn_dtype type, int64_t rows, int64_t cols) {
     if (taken == 1)
         for (int i = 0; i < MOST; i++)
             absmax[i] = 0.05f + 0.01f * normal(), codes[i] = (unsigned char)between(0, 255);
-    if (rows * cols / s->block >= MOST) abort();
+    if (rows * (cols / s->block + 1) >= MOST) abort();
     if (type == TN_DTYPE_NF4)
         s->codes = codes, s->map = tn_dynamic_map(true), s->nested = absmax, s->nested_block = 256,
         s->offset = 0.1f;
     else s->absmax = absmax;
+    if (type == TN_DTYPE_FP8) {
+        const int64_t tiles[4][2] = {{1, cols}, {24, 40}, {20, 12}, {rows, 1}};
+        s->cols = cols, s->tile = tiles[taken % 4][0], s->block = tiles[taken % 4][1];
+    }
     return s;
 }
 
@@ -463,6 +468,8 @@ static tn_tensor_info file_tensor(tn_dtype type, int64_t rows, int64_t cols) {
     tn_dtype_bytes(type, t.elements, &t.bytes);
     unsigned char *data = malloc((size_t)t.bytes);
     for (int64_t i = 0; i < t.bytes; i++) data[i] = (unsigned char)between(0, 255);
+    for (int64_t i = 0; i < t.bytes && type == TN_DTYPE_FP8; i++) /* no NaN, and no larger than others */
+        data[i] = (unsigned char)((data[i] & 0x80) | (data[i] & 0x7F) % 0x48);
     if (!tn_dtype_is_block(type)) {
         for (int64_t i = 0; i < t.elements; i++) tn_store(type, data, i, 0.05 * normal());
     } else if (tn_dtype_has_scales(type)) t.scales = file_scales(type, rows, cols);
@@ -587,6 +594,24 @@ static const linear_case linear_cases[] = {
      true,
      false,
      0},
+    {"FP8 in the file",
+     3,
+     320,
+     {320, 64, 64},
+     {8, 8, 8},
+     {TN_DTYPE_FP8, TN_DTYPE_FP8, TN_DTYPE_FP8},
+     true,
+     false,
+     0},
+    {"FP8 in the file, odd",
+     3,
+     75,
+     {33, 61, 7},
+     {3, 4, 0},
+     {TN_DTYPE_FP8, TN_DTYPE_FP8, TN_DTYPE_FP8},
+     true,
+     false,
+     0},
     {"full", 2, 192, {128, 64}, {0}, {TN_DTYPE_BF16, TN_DTYPE_BF16}, true, true, 0},
     {"dropout",
      3,
@@ -702,6 +727,7 @@ static void group_new(group *g, const linear_case *c) {
     const tn_source *sources[3] = {0};
     memset(g, 0, sizeof *g);
     g->host.parts = c->parts, g->host.in = c->in, g->host.site = 11;
+    g->host.fp8_products = g->device.fp8_products = true;
     for (int i = 0; i < c->parts; i++) {
         group_part(g, c, i);
         sources[i] = c->type[i] == TN_DTYPE_COUNT ? NULL : &g->source[i];
@@ -792,12 +818,15 @@ static void linear_case_holds(const linear_case *c, int64_t rows) {
 }
 
 static void linears(void) {
-    static const tn_dtype formats[] = {TN_DTYPE_F32, TN_DTYPE_NF4, TN_DTYPE_LLM_INT8};
-    for (int f = 0; f < 3; f++) {
+    static const tn_dtype formats[] = {TN_DTYPE_F32, TN_DTYPE_NF4, TN_DTYPE_LLM_INT8, TN_DTYPE_FP8};
+    static const linear_case tall_fp8 = {
+        "many rows", 2, 144, {64, 32}, {8, 4}, {TN_DTYPE_BF16, TN_DTYPE_BF16}, true, false, 0};
+    for (int f = 0; f < 4; f++) {
         quantise_to = formats[f];
         for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++)
             linear_case_holds(&linear_cases[i], between(17, 150));
     }
+    linear_case_holds(&tall_fp8, 8219); /* more than are rounded at a time */
     quantise_to = TN_DTYPE_F32;
     for (size_t i = 0; i < sizeof tall_cases / sizeof *tall_cases && dtype == TN_DTYPE_BF16; i++)
         linear_case_holds(&tall_cases[i], tall_rows[i]);
@@ -836,8 +865,8 @@ static void random_weights(void) {
 
 /* Quantised as they are made. Device and host round a logarithm apart now and then, which may cost a code. */
 static void random_quantised_weights(void) {
-    static const tn_dtype formats[] = {TN_DTYPE_NF4, TN_DTYPE_LLM_INT8};
-    for (int f = 0; f < 2; f++) {
+    static const tn_dtype formats[] = {TN_DTYPE_NF4, TN_DTYPE_LLM_INT8, TN_DTYPE_FP8};
+    for (int f = 0; f < 3; f++) {
         enum { ROWS = 40, COLS = 200 };
         tn_source source = {.seed = 99, .std = 0.02f, .quantise_to = formats[f]};
         void *host_region = malloc((size_t)ref->backend->weight_bytes(ref, ROWS, COLS, &source)), *region;
@@ -944,6 +973,7 @@ static void open_both(const tn_backend *backend, const tn_limits *limits) {
     gpu->scratch_size = backend->scratch_bytes(gpu, limits);
     MUST(backend->allocate(gpu, gpu->scratch_size, &scratch));
     gpu->scratch = scratch;
+    ref->fp8_products = gpu->fp8_products;
 }
 
 static void close_both(void) {
@@ -1011,6 +1041,7 @@ int main(int argc, char **argv) {
                                      .backward = true,
                                      .dropout = true,
                                      .block_weights = true,
+                                     .fp8_products = true,
                                      .largest_weight = 1 << 20};
     bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
     const char *wanted = argc > 1 + bench ? argv[1 + bench] : "";

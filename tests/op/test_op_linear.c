@@ -1,5 +1,6 @@
 /* test_op_linear.c: the linear group agrees with the reference: one to three parts, LoRA or not, bias,
- * residual, scale, dropout, frozen or trained weights in every storage format, few and many rows.
+ * residual, scale, dropout, frozen or trained weights in every storage format, few and many rows. What the
+ * reference calls a product in FP8 is held against its product of an input that was rounded beforehand.
  */
 #include "op/harness.h"
 #include "quant/quant.h"
@@ -10,6 +11,7 @@ typedef struct shape {
     int64_t rows, in, out[TN_MAX_PARTS], r[TN_MAX_PARTS];
     tn_dtype stored, quantise_to; /* in the file, and while it is loaded */
     int64_t block, nested_block;  /* of a stored format with scales apart */
+    int64_t tile;                 /* of FP8, in rows: values are as random bytes say */
     bool bias, trained, accumulate, dora;
     int residual; /* 0 none, 1 its own matrix, 2 y itself, 3 y itself and large */
     float alpha, dropout;
@@ -39,11 +41,23 @@ static void encode_apart(group *g, int p, const float *values) {
     const shape *c = &g->shape;
     tn_scaled_layout layout;
     float offset;
-    int64_t block = c->stored == TN_DTYPE_LLM_INT8 ? c->in : c->block ? c->block : 64;
+    const bool rowwise = c->stored == TN_DTYPE_LLM_INT8 || c->stored == TN_DTYPE_FP8;
+    int64_t block = rowwise ? c->in : c->block ? c->block : 64;
     assert_true(tn_scaled_layout_of(c->stored, c->out[p], c->in, block, c->nested_block, &layout));
     succeed(tn_alloc_aligned(&g->file[p], layout.bytes, "a test"));
     succeed(tn_encode_scaled(&layout, take_values, values, g->file[p], &offset));
     g->scales[p] = tn_scaled_at(&layout, g->file[p], offset);
+}
+
+/* Codes and scales of tiles, which nothing here encodes. */
+static void make_tiles(session *s, group *g, int p, const float *values) {
+    const shape *c = &g->shape;
+    tn_scaled_layout layout;
+    assert_true(tn_scaled_layout_tiles(c->out[p], c->in, c->tile, c->block, &layout));
+    succeed(tn_alloc_aligned(&g->file[p], layout.bytes, "a test"));
+    for (int64_t i = 0; i < layout.elements; i++) g->file[p][i] = tn_f32_to_e4m3(values[i] * 50);
+    tn_random_weights(++s->seed, 0.02f, layout.blocks, (float *)(void *)(g->file[p] + layout.absmax));
+    g->scales[p] = tn_scaled_at(&layout, g->file[p], 0);
 }
 
 static void make_tensor(session *s, group *g, int p) {
@@ -52,7 +66,8 @@ static void make_tensor(session *s, group *g, int p) {
     assert_true(tn_dtype_bytes(g->shape.stored, count, &bytes));
     float *values = malloc((size_t)count * sizeof *values);
     tn_random_weights(++s->seed, 0.1f, count, values);
-    if (apart) encode_apart(g, p, values);
+    if (g->shape.tile) make_tiles(s, g, p, values);
+    else if (apart) encode_apart(g, p, values);
     else {
         g->file[p] = malloc((size_t)bytes);
         succeed(tn_quantize(g->shape.stored, values, count, g->file[p]));
@@ -285,9 +300,16 @@ static const shape scaled_shapes[] = {
     {.stored = TN_DTYPE_FP4, .in = 64, .block = 32, .nested_block = 256},
     {.stored = TN_DTYPE_LLM_INT8, .in = 77},
     {.stored = TN_DTYPE_LLM_INT8, .in = 512},
+    {.stored = TN_DTYPE_FP8, .in = 77},
+    {.stored = TN_DTYPE_FP8, .in = 512},
+    {.stored = TN_DTYPE_FP8, .in = 300, .tile = 24, .block = 128},
+    {.stored = TN_DTYPE_FP8, .in = 77, .tile = 7, .block = 10},
+    {.stored = TN_DTYPE_FP8, .in = 40, .tile = 41, .block = 1}, /* a scale a column */
     {.stored = TN_DTYPE_BF16, .in = 136, .quantise_to = TN_DTYPE_NF4},
     {.stored = TN_DTYPE_F32, .in = 1100, .quantise_to = TN_DTYPE_LLM_INT8},
     {.stored = TN_DTYPE_F16, .in = 51, .quantise_to = TN_DTYPE_NF4},
+    {.stored = TN_DTYPE_BF16, .in = 200, .quantise_to = TN_DTYPE_FP8},
+    {.stored = TN_DTYPE_F32, .in = 51, .quantise_to = TN_DTYPE_FP8},
 };
 
 static void scaled_case(session *s) {
@@ -312,6 +334,52 @@ static void tiles_case(session *s) {
 }
 static void weights_of_several_tiles_agree(void **state) { (void)state, in_every_dtype(tiles_case); }
 
+/* Two reference devices: one multiplies in FP8, the other gets x as E4M3 has it. */
+static void fp8_case(session *s, int64_t in, bool fp8) {
+    enum { ROWS = 5, WIDTH = 32 };
+    tn_device *device;
+    succeed(tn_backend_reference()->open(tn_backend_reference(), 0, s->dtype, &device));
+    shape c = {.rows = ROWS, .in = in, .out = {WIDTH}, .stored = TN_DTYPE_F32, .quantise_to = TN_DTYPE_FP8};
+    group g = make_group(s, c, false);
+    tn_linear linear = bind_group(&g, 0);
+    tn_source source = {.tensor = &g.tensor[0], .quantise_to = TN_DTYPE_FP8};
+    const tn_source *sources[TN_MAX_PARTS] = {&source};
+    void *region = take_memory(device, device->backend->linear_bytes(device, &linear, sources));
+    float x[ROWS * 80], y[2][ROWS * WIDTH];
+    succeed(device->backend->linear_load(device, &linear, sources, region));
+    tn_random_weights(++s->seed, 1, ROWS * in, x);
+    for (int k = 0; k < in; k++) x[in + k] = 0; /* a row of zeros */
+    device->fp8_products = linear.fp8_products = true;
+    assert_int_equal(tn_linear_is_fp8(device, &linear), fp8);
+    for (int side = 0; side < 2; side++) {
+        succeed(device->backend->linear_forward(device, &linear, ROWS, (tn_view){x, in},
+                                                (tn_view){y[side], WIDTH}, (tn_view){NULL, 0}, 1, NULL));
+        device->fp8_products = false;
+        for (int row = 0; row < ROWS; row++) {
+            float absmax = 0;
+            for (int k = 0; k < in; k++) absmax = fmaxf(absmax, fabsf(x[row * in + k]));
+            for (int k = 0; k < in && fp8; k++)
+                x[row * in + k] =
+                    absmax > 0
+                        ? tn_e4m3_to_f32(tn_f32_to_e4m3(x[row * in + k] / (absmax / 448))) * (absmax / 448)
+                        : 0;
+        }
+    }
+    for (int i = 0; i < ROWS * WIDTH; i++) assert_float_equal(y[0][i], y[1][i], 1e-6);
+    device->backend->release(device, region);
+    device->backend->close(device);
+    free_group(&g);
+}
+
+static void fp8_cases(session *s) {
+    if (s->dtype != TN_DTYPE_F32) return;
+    fp8_case(s, 80, true);
+    fp8_case(s, 77, false); /* no multiple of 16: of the decoded weight */
+}
+static void products_in_fp8_are_those_of_rounded_inputs(void **state) {
+    (void)state, in_every_dtype(fp8_cases);
+}
+
 static void block_weights_agree(void **state) { (void)state, in_every_dtype(block_case); }
 
 int main(void) {
@@ -321,6 +389,7 @@ int main(void) {
         cmocka_unit_test(block_weights_agree),
         cmocka_unit_test(weights_with_scales_apart_agree),
         cmocka_unit_test(weights_of_several_tiles_agree),
+        cmocka_unit_test(products_in_fp8_are_those_of_rounded_inputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /* test_model_golden.c: the model against Transformers + PEFT on tiny random models of every family and rope
- * kind (golden/, made by make_model_golden.py), and on bases that bitsandbytes quantised
- * (make_quantised_golden.py), and the language half of Qwen2.5-VL (make_vl_golden.py): logits, every adapter
- * gradient, 50-step loss curves, and what must not change them: packing, accumulation, recomputation, resuming.
+ * kind (golden/, made by make_model_golden.py), on bases that bitsandbytes quantised
+ * (make_quantised_golden.py) or that are in FP8 (make_fp8_golden.py), and the language half of Qwen2.5-VL
+ * (make_vl_golden.py): logits, every adapter gradient, 50-step loss curves, and what must not change them:
+ * packing, accumulation, recomputation, resuming.
  */
 #include <math.h>
 
@@ -46,7 +47,10 @@ static const char *const cases[] = {"llama",
                                     "bnb_nf4_crossing",
                                     "bnb_fp4",
                                     "bnb_int8",
-                                    "bnb_nf4_dora"};
+                                    "bnb_nf4_dora",
+                                    "fp8_tiles",
+                                    "fp8_rows",
+                                    "fp8_tensor"};
 enum { CASES = sizeof cases / sizeof *cases, STEPS = 50 };
 
 static const char *path_of(const char *name, const char *rest) {
@@ -475,6 +479,7 @@ static void quantised_bases_train_resume_and_are_evaluated(void **state) {
     resume_once("bnb_nf4", keys);
     resume_once("bnb_int8", keys);
     resume_once("bnb_nf4_dora", keys);
+    resume_once("fp8_tiles", keys);
 }
 
 /* What an optimizer keeps is saved and comes back: one array, two, or none. */

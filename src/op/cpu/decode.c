@@ -14,10 +14,10 @@ void tn_cpu_decode_row(const tn_kernels *kernels, const tn_weight *w, int64_t ro
     const uint8_t *codes = w->data;
     int64_t at = row * w->stride + first, last = at + count;
     for (int64_t end; at < last; out += end - at, at = end) {
-        int64_t b = at / w->scales.block;
-        float scale = tn_scale_of(w->dtype, &w->scales, b);
-        end = (b + 1) * w->scales.block < last ? (b + 1) * w->scales.block : last;
+        float scale = tn_scale_of(w->dtype, &w->scales, tn_scales_block(&w->scales, at, &end));
+        if (end > last) end = last;
         if (w->dtype == TN_DTYPE_LLM_INT8) kernels->decode_bytes(end - at, codes + at, scale, out);
+        else if (w->dtype == TN_DTYPE_FP8) kernels->decode_fp8(end - at, codes + at, scale, out);
         else kernels->decode_nibbles(end - at, codes, at, book, scale, out);
     }
 }

@@ -39,10 +39,11 @@ typedef struct tn_kernels {
     /* Σ a·b. */
     float (*dot[2])(int64_t count, const void *a, const float *b);
     /* Codes of one block times their scale: two a byte (element `first` onwards, the even one in the high
-     * nibble) through the 16 values of `book`, or signed bytes. */
+     * nibble) through the 16 values of `book`, signed bytes, or E4M3. */
     void (*decode_nibbles)(int64_t count, const uint8_t *codes, int64_t first, const float *book, float scale,
                            float *to);
     void (*decode_bytes)(int64_t count, const uint8_t *codes, float scale, float *to);
+    void (*decode_fp8)(int64_t count, const uint8_t *codes, float scale, float *to);
     double (*sum)(int64_t count, const float *values);
     double (*sum_squares)(int64_t count, const float *values);
 

@@ -63,8 +63,11 @@ typedef struct tn_cuda_gemm {
     void *d;
     int64_t lda, ldb, ldc, ldd;
     float alpha, beta;
+    const float *a_scales, *b_scales; /* a [m, k] and b [n, k] are E4M3, and these [m] and [n]; else NULL */
 } tn_cuda_gemm;
 tn_status tn_cuda_multiply(tn_device *device, const tn_cuda_gemm *gemm);
+/* Whether there is an algorithm for it: for every product but those of E4M3 there is. */
+bool tn_cuda_can_multiply(tn_device *device, const tn_cuda_gemm *gemm);
 tn_status tn_cuda_gemms_open(tn_cuda_device *device);
 void tn_cuda_gemms_close(tn_cuda_device *device);
 
@@ -118,7 +121,8 @@ tn_status tn_cuda_decode_attention(tn_device *device, const tn_attention *a, tn_
 enum { TN_CUDA_DECODE_ROWS = 16 }; /* at most this many queries go to the decode kernel */
 int64_t tn_cuda_flash_scratch(const tn_limits *limits);
 
-/* ---- Weights (load.c, weights.cu, dequantize.cu, scaled.cu) ----------------------------------------- */
+/* ---- Weights (load.c, weights.cu, dequantize.cu, scaled.cu, fp8.cu) -----------------------------------------
+ */
 
 void tn_cuda_ring_close(tn_cuda_device *device);
 /* to[row, 0…cols) = the quantised weight. */
@@ -126,6 +130,9 @@ tn_status tn_cuda_dequantize(tn_device *device, const tn_weight *weight, void *t
 /* to[row] = scale · row ids[row] (ids NULL: row `row`) of a weight whose scales lie apart (scaled.cu). */
 tn_status tn_cuda_decode_scaled(tn_device *device, const tn_weight *weight, int64_t rows, const int32_t *ids,
                                 float scale, tn_view to);
+/* Rows of x [rows, cols] as E4M3: codes [rows, cols] and a scale a row. */
+tn_status tn_cuda_encode_fp8(tn_device *device, int64_t rows, int64_t cols, tn_view x, uint8_t *codes,
+                             float *scales);
 /* The LoRA copies: b_copy[out, border] = scale·B in part blocks, a_copy[border, in] = A rows; zeros elsewhere.
  */
 tn_status tn_cuda_refresh_border(tn_device *device, const tn_linear *linear, void *b_copy, int64_t b_stride,

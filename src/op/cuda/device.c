@@ -75,6 +75,8 @@ static tn_status describe(tn_cuda_device *cuda) {
     snprintf(cuda->base.name, sizeof cuda->base.name, "%.127s", properties.name);
     cuda->multiprocessors = properties.multiProcessorCount;
     cuda->capability = properties.major * 10 + properties.minor;
+    /* scales by row: Hopper alone, and results of 16 bits */
+    cuda->base.fp8_products = cuda->capability == 90 && cuda->base.dtype != TN_DTYPE_F32;
     cuda->shared_limit = (int)properties.sharedMemPerBlockOptin;
     if (cuda->capability >= OLDEST_CAPABILITY) return TN_OK;
     tn_fail(TN_USAGE, "%s has compute capability %d.%d; 8.0 or later is needed", properties.name,

@@ -32,11 +32,28 @@ static int64_t alignment_of(const void *pointer, int64_t stride, int64_t size) {
     return (int64_t)(bits & (~bits + 1));
 }
 
+static cublasStatus_t describe_scales(const tn_cuda_gemm *g, problem *p) {
+    static const cublasLtMatmulDescAttributes_t modes[2] = {CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                                                            CUBLASLT_MATMUL_DESC_B_SCALE_MODE},
+                                                pointers[2] = {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                                                               CUBLASLT_MATMUL_DESC_B_SCALE_POINTER};
+    const float *scales[2] = {g->b_scales, g->a_scales};
+    int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+    for (int i = 0; i < 2 && s == 0; i++) {
+        s = cublasLtMatmulDescSetAttribute(&p->operation, modes[i], &mode, sizeof mode);
+        if (s == 0)
+            s = cublasLtMatmulDescSetAttribute(&p->operation, pointers[i], &scales[i], sizeof scales[i]);
+    }
+    return s;
+}
+
 static cublasStatus_t describe(const tn_cuda_gemm *g, tn_dtype dtype, problem *p) {
     cudaDataType_t type = dtype == TN_DTYPE_F32    ? CUDA_R_32F
                           : dtype == TN_DTYPE_BF16 ? CUDA_R_16BF
                                                    : CUDA_R_16F;
     cudaDataType_t result = g->wide ? CUDA_R_32F : type;
+    if (g->a_scales) type = CUDA_R_8F_E4M3;
     cublasOperation_t yes = CUBLAS_OP_T;
     cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == 0 && g->transpose_b)
@@ -51,6 +68,7 @@ static cublasStatus_t describe(const tn_cuda_gemm *g, tn_dtype dtype, problem *p
             s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias,
                                                sizeof g->bias);
     }
+    if (s == 0 && g->a_scales) s = describe_scales(g, p);
     uint64_t m = (uint64_t)g->m, n = (uint64_t)g->n, k = (uint64_t)g->k;
     if (s == 0)
         s = cublasLtMatrixLayoutInit(&p->first, type, g->transpose_b ? k : n, g->transpose_b ? n : k, g->ldb);
@@ -68,8 +86,9 @@ static cublasStatus_t run(tn_cuda_device *cuda, const tn_cuda_gemm *g, problem *
                           cuda->stream);
 }
 
-static tn_status candidates(tn_cuda_device *cuda, const tn_cuda_gemm *g, problem *p, int wanted,
-                            cublasLtMatmulHeuristicResult_t *results, int *count) {
+/* cublasLt's proposals for the product in gemms->asked. */
+static cublasStatus_t propose(tn_cuda_device *cuda, problem *p, int wanted,
+                              cublasLtMatmulHeuristicResult_t *results, int *count) {
     cublasLtMatmulPreferenceOpaque_t preference;
     uint64_t workspace = TN_CUDA_WORKSPACE;
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
@@ -92,6 +111,12 @@ static tn_status candidates(tn_cuda_device *cuda, const tn_cuda_gemm *g, problem
     if (s == 0)
         s = cublasLtMatmulAlgoGetHeuristic(cuda->gemms->handle, &p->operation, &p->first, &p->second, &p->c,
                                            &p->d, &preference, wanted, results, count);
+    return s;
+}
+
+static tn_status candidates(tn_cuda_device *cuda, const tn_cuda_gemm *g, problem *p, int wanted,
+                            cublasLtMatmulHeuristicResult_t *results, int *count) {
+    cublasStatus_t s = propose(cuda, p, wanted, results, count);
     if (s == 0 && *count > 0) return TN_OK;
     return tn_fail(TN_FAILED, "GPU: no matrix product [%lld, %lld] x [%lld, %lld]: %s", (long long)g->m,
                    (long long)g->k, (long long)g->k, (long long)g->n, cublasLtGetStatusString(s));
@@ -163,11 +188,11 @@ static int64_t bucket(int64_t tokens) {
 }
 
 static tn_gemm_key key_of(const tn_cuda_gemm *g, tn_dtype dtype) {
-    int64_t size = tn_cuda_size(dtype), wide = g->wide ? 4 : size;
+    int64_t size = g->a_scales ? 1 : tn_cuda_size(dtype), wide = g->wide ? 4 : tn_cuda_size(dtype);
     return (tn_gemm_key){
         .dtype = dtype,
         .flags = g->transpose_a | g->transpose_b << 1 | g->wide << 2 | (g->bias != NULL) << 3 |
-                 (g->beta != 0) << 4 | (g->c == g->d) << 5,
+                 (g->beta != 0) << 4 | (g->c == g->d) << 5 | (g->a_scales != NULL) << 6,
         .m = g->rows_in_k ? g->m : bucket(g->m),
         .n = g->n,
         .k = g->rows_in_k ? bucket(g->k) : g->k,
@@ -189,15 +214,31 @@ static bool usable(tn_cuda_device *cuda, problem *p, const cublasLtMatmulAlgo_t 
            result.workspaceSize <= TN_CUDA_WORKSPACE;
 }
 
+static cublasStatus_t set_up(tn_cuda_device *cuda, tn_cuda_gemm *g, problem *p) {
+    if (g->beta == 0) g->c = g->d, g->ldc = g->ldd;
+    cuda->gemms->asked = key_of(g, cuda->base.dtype);
+    return describe(g, cuda->base.dtype, p);
+}
+
+bool tn_cuda_can_multiply(tn_device *device, const tn_cuda_gemm *gemm) {
+    tn_cuda_device *cuda = tn_cuda(device);
+    tn_cuda_gemm g = *gemm;
+    cublasLtMatmulHeuristicResult_t result;
+    problem p;
+    int count = 0;
+    if (set_up(cuda, &g, &p) != CUBLAS_STATUS_SUCCESS) return false;
+    const tn_gemm_entry *entry = tn_gemms_find(cuda->gemms, &cuda->gemms->asked);
+    if (entry && usable(cuda, &p, &entry->algorithm)) return true;
+    return propose(cuda, &p, 1, &result, &count) == CUBLAS_STATUS_SUCCESS && count > 0;
+}
+
 tn_status tn_cuda_multiply(tn_device *device, const tn_cuda_gemm *gemm) {
     tn_cuda_device *cuda = tn_cuda(device);
     tn_cuda_gemm g = *gemm;
     cublasLtMatmulAlgo_t how;
     problem p;
-    if (g.beta == 0) g.c = g.d, g.ldc = g.ldd;
-    cublasStatus_t s = describe(&g, device->dtype, &p);
+    cublasStatus_t s = set_up(cuda, &g, &p);
     if (s != CUBLAS_STATUS_SUCCESS) return failed(s, "describing a matrix product");
-    cuda->gemms->asked = key_of(&g, device->dtype);
     const tn_gemm_entry *entry = tn_gemms_find(cuda->gemms, &cuda->gemms->asked);
     if (entry && usable(cuda, &p, &entry->algorithm)) {
         how = entry->algorithm;

@@ -9,6 +9,10 @@
  * Block-quantised weights are decoded into a bordered matrix in scratch first. A weight shared with the
  * embedding has no border of its own: there LoRA takes a second product. With dropout, u is computed per part
  * from a masked copy of x, and the LoRA share of dx is masked on its way in; the product of y stays the same.
+ *
+ * Where tn_linear_is_fp8, y's product takes the codes of W as they are and x rounded to E4M3, part by part, and
+ * LoRA's share is added by a second one. dx is always that of the decoded weights: the scales of W's rows run
+ * along its sum, where the library takes none.
  */
 #include "op/cuda/dora.h"
 #include "op/cuda/load.h"
@@ -116,6 +120,88 @@ tn_status tn_cuda_linear_inner(tn_device *device, const tn_linear *linear, int64
     return inner(device, linear, rows, x, tn_cuda_border_of(device, linear), dropout);
 }
 
+/* ---- Forward in FP8 ----------------------------------------------------------------------------------- */
+
+enum { FP8_ROWS = 8192 /* rounded to E4M3 at a time */ };
+
+static tn_view below(const tn_device *device, tn_view view, int64_t rows) {
+    return view.data ? offset(device, view, rows * view.stride) : view;
+}
+
+/* What one call of forward_fp8 multiplies: rows encoded in `codes` and `scales`. */
+typedef struct encoded {
+    uint8_t *codes;
+    float *scales;
+    int64_t rows;
+    tn_view y, residual;
+    const char *bias;
+    float alpha;
+} encoded;
+
+/* The product of part p, whose columns of y begin at `column`. */
+static tn_cuda_gemm fp8_product(const tn_device *device, const tn_linear *linear, int p, int64_t column,
+                                const encoded *e) {
+    const tn_weight *w = &linear->part[p].weight;
+    const tn_view residual = e->residual.data ? offset(device, e->residual, column) : e->residual;
+    return (tn_cuda_gemm){.m = e->rows,
+                          .n = w->rows,
+                          .k = linear->in,
+                          .transpose_b = true,
+                          .a = e->codes,
+                          .lda = linear->in,
+                          .b = w->data,
+                          .ldb = linear->in,
+                          .bias = e->bias ? e->bias + column * tn_cuda_size(device->dtype) : NULL,
+                          .c = residual.data,
+                          .ldc = residual.stride,
+                          .d = offset(device, e->y, column).data,
+                          .ldd = e->y.stride,
+                          .alpha = e->alpha,
+                          .beta = residual.data ? 1 : 0,
+                          .a_scales = e->scales,
+                          .b_scales = w->scales.absmax};
+}
+
+static bool can_multiply_fp8(tn_device *device, const tn_linear *linear, const encoded *e) {
+    int64_t column = 0;
+    for (int p = 0; p < linear->parts; column += linear->part[p++].weight.rows) {
+        const tn_cuda_gemm product = fp8_product(device, linear, p, column, e);
+        if (!tn_cuda_can_multiply(device, &product)) return false;
+    }
+    return true;
+}
+
+static tn_status multiply_fp8(tn_device *device, const tn_linear *linear, const encoded *e) {
+    tn_status status = TN_OK;
+    int64_t column = 0;
+    for (int p = 0; p < linear->parts && status == TN_OK; column += linear->part[p++].weight.rows) {
+        const tn_cuda_gemm product = fp8_product(device, linear, p, column, e);
+        status = tn_cuda_multiply(device, &product);
+    }
+    return status;
+}
+
+/* y = residual + alpha·(x·Wᵀ) + bias, without LoRA. *done is false, and y as it was, where the library cannot.
+ */
+static tn_status forward_fp8(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
+                             tn_view residual, float alpha, const void *bias, bool *done) {
+    const int64_t most = rows < FP8_ROWS ? rows : FP8_ROWS, rest = rows % most;
+    encoded e = {.rows = most, .y = y, .residual = residual, .bias = bias, .alpha = alpha};
+    tn_status status = TN_OK;
+    e.codes = tn_cuda_take(device, most * linear->in);
+    e.scales = tn_cuda_take(device, most * (int64_t)sizeof *e.scales);
+    if (!e.codes || !e.scales) return TN_FAILED;
+    *done = can_multiply_fp8(device, linear, &e);
+    if (rest && *done) e.rows = rest, *done = can_multiply_fp8(device, linear, &e);
+    for (int64_t first = 0; first < rows && *done && status == TN_OK; first += e.rows) {
+        e.rows = rows - first < most ? rows - first : most;
+        e.y = below(device, y, first), e.residual = below(device, residual, first);
+        status = tn_cuda_encode_fp8(device, e.rows, linear->in, below(device, x, first), e.codes, e.scales);
+        if (status == TN_OK) status = multiply_fp8(device, linear, &e);
+    }
+    return status;
+}
+
 /* ---- Forward ------------------------------------------------------------------------------------------ */
 
 static tn_status collect_bias(tn_device *device, const tn_linear *linear, float alpha, void **bias) {
@@ -129,15 +215,18 @@ static tn_status collect_bias(tn_device *device, const tn_linear *linear, float 
 
 tn_status tn_cuda_linear_forward(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view y,
                                  tn_view residual, float alpha, const tn_dropout *dropout) {
-    matrix m;
+    matrix m = {0};
+    bool fp8 = tn_linear_is_fp8(device, linear);
     void *bias;
     tn_status status;
     if (rows == 0) return TN_OK;
     if (linear->ratio)
         return tn_dora_forward(device, &tn_cuda_dora, linear, rows, x, y, residual, alpha, dropout);
     tn_cuda_begin(device);
-    TN_TRY(prepare(device, linear, &m));
     TN_TRY(collect_bias(device, linear, alpha, &bias));
+    if (fp8) TN_TRY(forward_fp8(device, linear, rows, x, y, residual, alpha, bias, &fp8));
+    if (fp8 && linear->border) m.border = tn_cuda_border_of(device, linear);
+    if (!fp8) TN_TRY(prepare(device, linear, &m));
     if (linear->border) TN_TRY(inner(device, linear, rows, x, m.border, dropout));
     tn_cuda_gemm product = {.m = rows,
                             .n = linear->out,
@@ -154,7 +243,7 @@ tn_status tn_cuda_linear_forward(tn_device *device, const tn_linear *linear, int
                             .ldd = y.stride,
                             .alpha = alpha,
                             .beta = residual.data ? 1 : 0};
-    TN_TRY(tn_cuda_multiply(device, &product));
+    if (!fp8) TN_TRY(tn_cuda_multiply(device, &product));
     if (linear->border && !m.bordered)
         TN_TRY(tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
                                                         .n = linear->out,
@@ -327,11 +416,13 @@ int64_t tn_cuda_linear_scratch(tn_device *device, const tn_limits *l) {
     int64_t size = tn_cuda_size(device->dtype), border = tn_border(l->rank);
     int64_t in = largest(largest(l->hidden, l->intermediate), l->heads * l->head_dim);
     int64_t out = largest(largest(2 * l->intermediate, l->hidden), (l->heads + 2 * l->kv_heads) * l->head_dim);
+    int64_t encoded_rows = l->rows < FP8_ROWS ? l->rows : FP8_ROWS;
     int64_t bytes = tn_cuda_round(largest(out, l->vocab) * size); /* bias */
     if (l->block_weights)
         bytes += tn_cuda_round(
             (l->largest_weight + (border + 15) * (largest(out, l->vocab) + border) + border * in) * size);
     if (l->dropout) bytes += tn_cuda_round(l->rows * in * size);
+    if (l->fp8_products) bytes += tn_cuda_round(encoded_rows * in) + tn_cuda_round(encoded_rows * 4);
     if (l->backward) bytes += tn_cuda_column_scratch(out);
     if (l->dora) bytes = largest(bytes, tn_cuda_column_scratch(l->dora)); /* gradients of magnitudes */
     return bytes + tn_dora_scratch(device, l);

@@ -7,11 +7,13 @@
  * Weights are decoded in pieces of CHUNK columns for BLOCK rows of x at a time, so nothing is stored
  * beside the matrices themselves. Sums are in double, rounded once.
  */
+#include <math.h>
 #include <stddef.h>
 
 #include "base/rng.h"
 #include "op/ref/element.h"
 #include "op/ref/reference.h"
+#include "quant/scaled.h"
 
 enum { BLOCK = 16, CHUNK = 256 };
 
@@ -40,12 +42,24 @@ static void lora_input(tn_dtype dtype, const tn_linear *linear, int index, int64
         }
 }
 
+/* Scales of `count` rows of x that are rounded to E4M3. */
+static void fp8_scales(tn_dtype dtype, tn_view x, int64_t first, int64_t count, int64_t cols,
+                       float scales[BLOCK]) {
+    for (int64_t i = 0; i < count; i++) {
+        float absmax = 0;
+        for (int64_t k = 0; k < cols; k++)
+            absmax = fmaxf(absmax, fabsf((float)tn_load(dtype, tn_at(dtype, x, first + i, k), 0)));
+        scales[i] = tn_fp8_scale(absmax);
+    }
+}
+
 /* A part's row of W, and the shares in which it meets x as it is and x with the mask of dropout. */
 typedef struct shares {
     const tn_linear *linear;
     int part;
     int64_t n;
     double plain, dropped;
+    bool fp8; /* x is rounded to E4M3 first */
     const tn_dropout *dropout;
 } shares;
 
@@ -63,15 +77,19 @@ static double ratio_of(const tn_linear *linear, int64_t output) {
 static void dot_rows(tn_dtype dtype, const shares *s, tn_view x, int64_t first, int64_t count,
                      double out[BLOCK]) {
     const tn_weight *w = &s->linear->part[s->part].weight;
-    float weights[CHUNK];
+    float weights[CHUNK], scales[BLOCK];
     for (int64_t i = 0; i < count; i++) out[i] = 0;
+    if (s->fp8) fp8_scales(dtype, x, first, count, w->cols, scales);
     for (int64_t start = 0; start < w->cols; start += CHUNK) {
         int64_t width = smaller(CHUNK, w->cols - start);
         tn_decode_row(w, s->n, start, width, weights);
         for (int64_t i = 0; i < count; i++) {
             const void *values = tn_at(dtype, x, first + i, start);
-            for (int64_t k = 0; k < width; k++)
-                out[i] += (double)tn_load(dtype, values, k) * weights[k] * share_of(s, first + i, start + k);
+            for (int64_t k = 0; k < width; k++) {
+                double value = tn_load(dtype, values, k);
+                if (s->fp8) value = tn_e4m3_to_f32(tn_fp8_code((float)value, scales[i])) * scales[i];
+                out[i] += value * weights[k] * share_of(s, first + i, start + k);
+            }
         }
     }
 }
@@ -98,6 +116,7 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
                                 tn_view residual, float alpha, const tn_dropout *dropout) {
     tn_dtype dtype = device->dtype;
     int64_t output = 0, border = linear->in;
+    bool fp8 = tn_linear_is_fp8(device, linear);
     tn_ref_linear_inner(device, linear, rows, x, dropout);
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
@@ -107,7 +126,7 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
             for (int64_t first = 0; first < rows; first += BLOCK) {
                 double sums[BLOCK], ratio = ratio_of(linear, output + n);
                 int64_t count = smaller(BLOCK, rows - first);
-                const shares row = {linear, p, n, 1, ratio - 1, dropout};
+                const shares row = {linear, p, n, 1, ratio - 1, fp8, dropout};
                 dot_rows(dtype, &row, x, first, count, sums);
                 for (int64_t i = 0; i < count; i++) {
                     const void *u = tn_at(dtype, x, first + i, border);
@@ -164,7 +183,7 @@ static void magnitude_gradient(tn_dtype dtype, const tn_linear *linear, int p, i
     const tn_lora *lora = &linear->part[p].lora;
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < linear->part[p].weight.rows; n++) {
-        const shares row = {linear, p, n, 0, 1, dropout};
+        const shares row = {linear, p, n, 0, 1, false, dropout};
         double total = 0, sums[BLOCK];
         for (int64_t first = 0; first < rows; first += BLOCK) {
             int64_t count = smaller(BLOCK, rows - first);
@@ -206,7 +225,7 @@ static void input_gradient(tn_dtype dtype, const tn_linear *linear, tn_view dy, 
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
         for (int64_t n = 0; n < part->weight.rows; n++) {
-            const shares row = {linear, p, n, 1, ratio_of(linear, output + n) - 1, dropout};
+            const shares row = {linear, p, n, 1, ratio_of(linear, output + n) - 1, false, dropout};
             tn_decode_row(&part->weight, n, start, width, weights);
             for (int64_t i = 0; i < count; i++) {
                 double factor = tn_load(dtype, tn_at(dtype, dy, first + i, output + n), 0);
