@@ -89,12 +89,12 @@ enum { TN_MAX_PARTS = 3 };
 typedef struct tn_linear {
     int parts;
     tn_part part[TN_MAX_PARTS];
-    int64_t in, out; /* out = sum of the parts' rows */
-    int64_t rank;    /* sum of the parts' r */
-    int64_t border;  /* columns behind input and output gradient: tn_border(rank) */
-    uint32_t site;   /* names the group for dropout: layer·8 + group */
+    int64_t in, out;   /* out = sum of the parts' rows */
+    int64_t rank;      /* sum of the parts' r */
+    int64_t border;    /* columns behind input and output gradient: tn_border(rank) */
+    uint32_t site;     /* names the group for dropout: layer·8 + group */
     bool fp8_products; /* linear_forward may multiply in FP8 (tn_linear_is_fp8) */
-    void *fused;     /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
+    void *fused;       /* the backend's own layout ([W|sB] over [A|0]), inside the region given at load */
     /* DoRA, of the last refresh: ‖W + scale·B·A‖ of every row, and magnitude over it (1 where a part has none).
      * [out] fp32 each, inside the region given at load; NULL where no part has DoRA. */
     float *norm, *ratio;
@@ -355,8 +355,8 @@ struct tn_device {
 
 /* Does linear_forward multiply by W's codes in FP8? Then x is rounded to E4M3 too, with a scale a row, absmax /
  * 448, while LoRA takes x as it is; u and y are as ever. So it does where a group asks for it, the device can,
- * every part is E4M3 with a scale a row, none has DoRA (rows of g·W are other ones), and the sizes are multiples of
- * 16; elsewhere, and in the backward pass always, products are those of the decoded weights. */
+ * every part is E4M3 with a scale a row, none has DoRA (rows of g·W are other ones), and the sizes are
+ * multiples of 16; elsewhere, and in the backward pass always, products are those of the decoded weights. */
 static inline bool tn_linear_is_fp8(const tn_device *device, const tn_linear *linear) {
     bool fits = device->fp8_products && linear->fp8_products && !linear->ratio && linear->in % 16 == 0;
     for (int i = 0; i < linear->parts; i++) {

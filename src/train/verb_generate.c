@@ -167,7 +167,8 @@ static tn_status continue_ids(tn_generator *g, const int32_t *ids, int64_t count
     tn_status status;
     for (int64_t i = 0; i < count; i++)
         if (is_picture(g, ids[i])) {
-            tn_fail(TN_USAGE, "the prompt holds a picture's token, and neither raw text nor ids bring pictures");
+            tn_fail(TN_USAGE,
+                    "the prompt holds a picture's token, and neither raw text nor ids bring pictures");
             return tn_remedy("give a conversation with its pictures: --messages FILE");
         }
     TN_TRY(tn_batch_set(&batch, ids, NULL, count));

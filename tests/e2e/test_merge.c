@@ -12,8 +12,8 @@ static const char *const models[] = {
     "llama_fp16",        "llama_linear",    "llama_longrope",  "llama_partial", "llama_longrope_short",
     "mistral_window",    "qwen2",           "qwen2_window",    "qwen2_yarn",    "mistral_yarn_attention",
     "qwen3_layer_types", "qwen3",           "seed_oss",        "smollm3",       "smollm3_window",
-    "qwen2_5_vl",        "qwen2_5_vl_tied",
-    "llama_dora",        "granite_dora",    "qwen2_dora",      "qwen3_dora",
+    "qwen2_5_vl",        "qwen2_5_vl_tied", "llama_dora",      "granite_dora",  "qwen2_dora",
+    "qwen3_dora",
 };
 enum { MODELS = sizeof models / sizeof *models };
 
