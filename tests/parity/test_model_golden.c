@@ -306,6 +306,20 @@ static double worst_difference(const curve *a, const double *want) {
     return worst;
 }
 
+static double mean_difference(const curve *a, const double *want) {
+    double sum = 0;
+    for (int i = 0; i < STEPS; i++) sum += fabs(a->loss[i + 1] - want[i]);
+    return sum / STEPS;
+}
+
+/* Of the bf16 curves only these two are held to PEFT's at every step. PEFT's own are up to 1.1e-2 from its fp32
+ * ones (llama_dora) and ours, one and the same model, are 4e-3 (AVX2) to 1.02e-2 (AVX-512) from PEFT's by the
+ * order of the sums alone (qwen2_tokens): the others are held to the fp32 curve at every step and to PEFT's
+ * bf16 one in the mean. */
+static bool half_is_held_to_each_step(const char *name) {
+    return strcmp(name, "llama") == 0 || strcmp(name, "qwen2") == 0;
+}
+
 static void fifty_steps_follow_peft(void **state) {
     static const char *const curves[] = {"llama",        "llama_embed_head", "qwen2",     "bnb_nf4",
                                          "qwen2_tokens", "llama_dora",       "qwen2_dora"};
@@ -320,11 +334,14 @@ static void fifty_steps_follow_peft(void **state) {
             const char *more[] = {"dtype", half ? "bfloat16" : "float32", NULL};
             curve c = {0};
             must(train(curves[i], fresh_directory(), more, &c));
-            double worst =
-                worst_difference(&c, tn_safetensors_find(golden, half ? "curve_bf16" : "curve_fp32")->data);
-            print_message("%-18s 50 steps %s: loss %.4f to %.4f, worst difference %.1e\n", curves[i],
-                          half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst);
-            assert_true(worst <= (half ? 1e-2 : 1e-4));
+            const double *exact = tn_safetensors_find(golden, "curve_fp32")->data;
+            const double *oracle = half ? tn_safetensors_find(golden, "curve_bf16")->data : exact;
+            double worst = worst_difference(&c, oracle), mean = mean_difference(&c, oracle);
+            print_message("%-18s 50 steps %s: loss %.4f to %.4f, difference %.1e at worst, %.1e in the mean\n",
+                          curves[i], half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst, mean);
+            assert_true(worst_difference(&c, exact) <= (half ? 1e-2 : 1e-4));
+            if (half) assert_true(mean <= 6e-3);
+            if (!half || half_is_held_to_each_step(curves[i])) assert_true(worst <= (half ? 1e-2 : 1e-4));
         }
         tn_safetensors_close(golden);
     }
