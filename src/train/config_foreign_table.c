@@ -30,7 +30,7 @@ const char *const tn_reason_texts[TN_REASONS] = {
     [TN_BECAUSE_STEPS] = "the other key counts the steps",
 };
 
-#define ONE_DEVICE "leave it out: one device is used"
+#define WHOLE_COPIES "leave it out: --gpus N trains on N cards, each with the whole model"
 #define OWN_TOKENS \
     "leave it out: the tokenizer's own tokens are used; new ones are added to its files beforehand"
 
@@ -244,10 +244,10 @@ const tn_foreign_key tn_foreign_keys[] = {
     ROW("use_cpu", F | T, "true=device:cpu,false", DONE, NULL),
     ROW("ddp_timeout", F | A | T, "*", MEMORY, NULL),
     ROW("ddp_find_unused_parameters", F | A | T, "*", MEMORY, NULL),
-    ROW("deepspeed", F | A | T, "", DONE, ONE_DEVICE),
-    ROW("fsdp", F | A | T, "", DONE, ONE_DEVICE),
-    ROW("fsdp_config", F | A | T, "", DONE, ONE_DEVICE),
-    ROW("local_rank", A, "0,-1", DONE, ONE_DEVICE),
+    ROW("deepspeed", F | A | T, "", DONE, WHOLE_COPIES),
+    ROW("fsdp", F | A | T, "", DONE, WHOLE_COPIES),
+    ROW("fsdp_config", F | A | T, "", DONE, WHOLE_COPIES),
+    ROW("local_rank", A, "0,-1", DONE, "leave it out: the launcher's environment says it"),
     ROW("env", T, "", DONE, "set them in the shell; --device cuda:N chooses a card"),
 };
 const int tn_foreign_key_count = sizeof tn_foreign_keys / sizeof *tn_foreign_keys;

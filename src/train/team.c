@@ -281,7 +281,7 @@ static tn_status agree_on_reducer(tn_team *t, const tn_reducer *ours) {
     ids = all + t->world;
     status = tn_team_gather(t, TN_OK, &present, 1, all);
     for (int i = 0; status == TN_OK && i < t->world; i++) present = (char)(present && all[i]);
-    if (status == TN_OK && present) {
+    if (status == TN_OK && ours && present) {
         if (t->rank == 0) status = ours->name(t->device, id);
         status = tn_team_gather(t, status, id, TN_REDUCER_ID, ids);
         if (status == TN_OK) status = ours->join(t->device, ids, t->rank, t->world);
