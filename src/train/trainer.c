@@ -34,7 +34,7 @@ typedef struct trainer {
     int64_t max_steps, epoch_batches; /* micro-batches of the epoch in hand */
     int64_t eval_steps, save_steps;   /* as asked for, or from so many an epoch; below 1 = never */
     FILE *log;
-    const char *log_path;
+    const char *log_path, *resolved_path;
     tn_output output;
     double ceiling, started, last_loss;
     int64_t tokens_at_start;
@@ -170,6 +170,7 @@ static tn_status open_log(trainer *t) {
     if (older && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
         return tn_fail_errno("cut", path);
     t->log_path = path;
+    t->resolved_path = tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml");
     t->log = fopen(path, "ae");
     return t->log ? TN_OK : tn_fail_errno("write", path);
 }
@@ -198,19 +199,21 @@ static tn_status write_resolved(trainer *t) {
         tn_warn("%s: the path is not UTF-8, so a checkpoint cannot hold it: give --%s again to resume this run",
                 odd, odd);
     TN_TRY(tn_config_write_yaml(t->e.config, &yaml));
-    status = tn_save_text(tn_path_join(&t->arena, s->output_dir, "config.resolved.yaml"), tn_str_text(&yaml),
-                          yaml.length);
+    status = tn_save_text(t->resolved_path, tn_str_text(&yaml), yaml.length);
 done:
     tn_str_free(&yaml);
     return status;
 }
 
+static bool is_gone(const char *path) { return access(path, F_OK) != 0 && errno == ENOENT; }
+
 /* A directory that was moved or removed under the run would take the log with it, and a save would make another
- * one without a word. Its log tells: inode numbers are not to be trusted on every file system. */
+ * one without a word. Its log tells, and the keys beside it, which an `rm -r` takes that is slower than we are:
+ * inode numbers are not to be trusted on every file system. */
 static tn_status keep_output_dir(trainer *t) {
     const char *directory = t->e.settings->output_dir;
     tn_status status = TN_OK;
-    if (access(t->log_path, F_OK) == 0 || errno != ENOENT) return TN_OK;
+    if (!is_gone(t->log_path) && !is_gone(t->resolved_path)) return TN_OK;
     tn_warn(
         "%s was moved or removed under the run: it is made anew, and the rest of the log and the next "
         "checkpoints go "

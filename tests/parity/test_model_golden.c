@@ -300,23 +300,31 @@ static tn_status train(const char *name, const char *output, const char *const *
     return status;
 }
 
-static double worst_difference(const curve *a, const double *want) {
+static double worst_difference(const double *a, const double *want) {
     double worst = 0;
-    for (int i = 0; i < STEPS; i++) worst = fmax(worst, fabs(a->loss[i + 1] - want[i]));
+    for (int i = 0; i < STEPS; i++) worst = fmax(worst, fabs(a[i] - want[i]));
     return worst;
 }
 
-static double mean_difference(const curve *a, const double *want) {
+static double mean_difference(const double *a, const double *want) {
     double sum = 0;
-    for (int i = 0; i < STEPS; i++) sum += fabs(a->loss[i + 1] - want[i]);
+    for (int i = 0; i < STEPS; i++) sum += fabs(a[i] - want[i]);
     return sum / STEPS;
 }
 
-/* Of the bf16 curves only these two are held to PEFT's at every step. PEFT's own are up to 1.1e-2 from its fp32
- * ones (llama_dora) and ours, one and the same model, are 4e-3 (AVX2) to 1.02e-2 (AVX-512) from PEFT's by the
- * order of the sums alone (qwen2_tokens): the others are held to the fp32 curve at every step and to PEFT's
- * bf16 one in the mean. */
-static bool half_is_held_to_each_step(const char *name) {
+/* A bf16 curve is as near to the exact one as PEFT's own, within a factor of two. */
+static void rounds_as_little(const double *ours, const double *theirs, const double *exact) {
+    print_message("  from the exact curve %.1e (PEFT's bf16: %.1e), in the mean %.1e (%.1e)\n",
+                  worst_difference(ours, exact), worst_difference(theirs, exact), mean_difference(ours, exact),
+                  mean_difference(theirs, exact));
+    assert_true(worst_difference(ours, exact) <= 2 * worst_difference(theirs, exact));
+    assert_true(mean_difference(ours, exact) <= 2 * mean_difference(theirs, exact));
+}
+
+/* Of the bf16 curves only these two are held to PEFT's at every step. For the others that measures chance:
+ * PEFT's own is up to 1.1e-2 from its fp32 one (llama_dora), and ours of one model (qwen2_tokens) is 4e-3
+ * (AVX2) to 1.02e-2 (AVX-512) from PEFT's by the order of the sums alone. */
+static bool follows_at_every_step(const char *name) {
     return strcmp(name, "llama") == 0 || strcmp(name, "qwen2") == 0;
 }
 
@@ -336,12 +344,11 @@ static void fifty_steps_follow_peft(void **state) {
             must(train(curves[i], fresh_directory(), more, &c));
             const double *exact = tn_safetensors_find(golden, "curve_fp32")->data;
             const double *oracle = half ? tn_safetensors_find(golden, "curve_bf16")->data : exact;
-            double worst = worst_difference(&c, oracle), mean = mean_difference(&c, oracle);
-            print_message("%-18s 50 steps %s: loss %.4f to %.4f, difference %.1e at worst, %.1e in the mean\n",
-                          curves[i], half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst, mean);
-            assert_true(worst_difference(&c, exact) <= (half ? 1e-2 : 1e-4));
-            if (half) assert_true(mean <= 6e-3);
-            if (!half || half_is_held_to_each_step(curves[i])) assert_true(worst <= (half ? 1e-2 : 1e-4));
+            double worst = worst_difference(c.loss + 1, oracle);
+            print_message("%-18s 50 steps %s: loss %.4f to %.4f, worst difference %.1e\n", curves[i],
+                          half ? "bf16" : "fp32", c.loss[1], c.loss[STEPS], worst);
+            if (half) rounds_as_little(c.loss + 1, oracle, exact);
+            if (!half || follows_at_every_step(curves[i])) assert_true(worst <= (half ? 1e-2 : 1e-4));
         }
         tn_safetensors_close(golden);
     }
@@ -355,7 +362,7 @@ static void fifty_steps_of_full_finetuning_follow_transformers(void **state) {
         curve c = {0};
         must(tn_safetensors_open(path_of(full_cases[i], "full.safetensors"), &golden));
         must(train(full_cases[i], fresh_directory(), more, &c));
-        double worst = worst_difference(&c, tn_safetensors_find(golden, "curve_fp32")->data);
+        double worst = worst_difference(c.loss + 1, tn_safetensors_find(golden, "curve_fp32")->data);
         print_message("%-18s 50 steps of all weights: loss %.4f to %.4f, worst difference %.1e\n",
                       full_cases[i], c.loss[1], c.loss[STEPS], worst);
         assert_true(worst <= 1e-4);
@@ -372,7 +379,7 @@ static void accumulation_eight_times_one_is_one_times_eight(void **state) {
     (void)state;
     must(train("llama", fresh_directory(), one, &a));
     must(train("llama", fresh_directory(), eight, &b));
-    double worst = worst_difference(&a, b.loss + 1);
+    double worst = worst_difference(a.loss + 1, b.loss + 1);
     print_message("accumulation 1x8 against 8x1: worst loss difference %.1e\n", worst);
     assert_true(worst <= allowed(1e-6, 1e-5));
 }

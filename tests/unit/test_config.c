@@ -159,7 +159,7 @@ static void files_of_other_programs_are_read_or_refused_by_name(void **state) {
                                              {"loss_type: dft\n", "cross-entropy"},
                                              {"packing_strategy: wrapped\n", "packing"},
                                              {"load_best_model_at_end: true\n", "checkpoints"},
-                                             {"deepspeed: z.json\n", "one device"}};
+                                             {"deepspeed: z.json\n", "--gpus N"}};
     (void)state;
     tn_config *config = new_config("train");
     if (load(config, factory) != TN_OK) fail_msg("%s", tn_error_message());
