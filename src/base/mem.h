@@ -1,6 +1,6 @@
 /* mem.h: host memory. tn_arena is a growing region whose pieces are freed together (objects built
  * from a file: a JSON tree, a tokenizer); tn_alloc and tn_grow are the checked faces of malloc for
- * the rest. Device memory and activations never come from here: see train/plan.h.
+ * the rest. Device memory and activations never come from here: see model/region.h.
  */
 #ifndef TN_BASE_MEM_H
 #define TN_BASE_MEM_H

@@ -1,7 +1,7 @@
 /* yaml.c: YAML text to the tree of base/json.h. libyaml scans and gives events; this file walks them, resolves
  * plain scalars (YAML 1.2, core schema, section 10.3.2) and expands aliases. Invariants:
- *   - an alias shares the items of its anchor, so it costs no memory; but whoever walks the tree pays for it,
- * so all that aliases stand for together (nodes and bytes) is bounded, and so is the depth they reach;
+ *   - an alias shares the items of its anchor, so it costs no memory; but whoever walks the tree pays for
+ *     it, so all that aliases stand for together (nodes and bytes) is bounded, and so is the depth they reach;
  *   - a node can be named only when it is finished, so the tree has no cycles. */
 #include <math.h>
 #include <stdlib.h>

@@ -3,8 +3,9 @@
  *   text        what the post-processor adds (BOS), the text, one EOS; every token has a label
  *   ids         taken as they are; without labels every token has one
  *   chat        the rendered conversation, nothing added; the assistant's turns have labels (labels.h)
- *   completion  no chat template: as text, but only the completion and EOS have labels; prompt and completion
- * are joined as they are, and a token that reaches over the seam belongs to the completion
+ *   completion  no chat template: as text, but only the completion and EOS have labels; prompt and
+ *               completion are joined as they are, and a token that reaches over the seam belongs to the
+ *               completion
  *
  * A picture of a chat becomes as many image tokens as the model sees of it (pictures.h), which never have a
  * label.

@@ -5,8 +5,8 @@
  *   .jsonl  one JSON value a line; blank lines are skipped
  *   .json   an array of records, {"data": [...]}, one object, or values one behind another (JSON lines)
  *   .csv    RFC 4180 with a header row: every field is a string under its column's name
- *   .txt    the whole file is one document: the record {"text": ...}. Stage cpt splits it at max_length; sft
- * cuts it.
+ *   .txt    the whole file is one document: the record {"text": ...}. Stage cpt splits it at max_length,
+ *           sft cuts it.
  *
  * A UTF-8 byte order mark is skipped, LF and CRLF end lines. Bytes that are not UTF-8 are TN_BAD_DATA.
  */

@@ -3,9 +3,8 @@
  *
  *   messages           {"messages": [{"role", "content", ...}]}, passed to the template as it is
  *   conversations      {"conversations": [{"from": "human"|"gpt"|"system"|..., "value"}]} (ShareGPT)
- *   alpaca             {"instruction", "input", "output"}; user = instruction, and "\n" + input where there is
- * one; `history`
- *                      ([[question, answer], ...]) comes before it
+ *   alpaca             {"instruction", "input", "output"}; user = instruction, and "\n" + input where there
+ *                      is one; "history" ([[question, answer], ...]) comes before it
  *   alpaca_prompt      the same keys as plain text in the wording of Stanford Alpaca, whatever the template;
  *                      only where it is asked for
  *   prompt_completion  {"prompt", "completion"}: strings, or lists of messages

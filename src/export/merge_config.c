@@ -1,6 +1,6 @@
 /* merge_config.c: config.json of a merged model: the base's, but for what merging has changed. A head that left
  * its embedding is no longer tied, rope that was stretched for training stays stretched, a base that
- * bitsandbytes quantised is so no more, and a GGUF base, whose configuration was made from its metadata, gets
+ * was quantised is so no more, and a GGUF base, whose configuration was made from its metadata, gets
  * its rope divisors in words that Transformers knows.
  */
 #include <string.h>

@@ -5,7 +5,7 @@
  * For GGUF the configuration is made from the metadata ("model_type" llama, qwen2, qwen3, …; keys as in
  * config.json, rope_freqs.weight turned into "tenon_rope_divisors"), names are translated (gguf_model.h),
  * and q/k rows of the llama layout are flagged `permuted`: the weights' reader undoes it. Groups of tensors
- * that are one weight of bitsandbytes count as one tensor (bnb_state.h).
+ * that are one weight, of bitsandbytes (bnb_state.h) or in FP8 (fp8_state.h), count as one tensor.
  */
 #ifndef TN_FORMAT_MODEL_FILES_H
 #define TN_FORMAT_MODEL_FILES_H

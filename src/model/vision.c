@@ -1,9 +1,9 @@
 /* vision.c: the forward pass of the tower (transformers: Qwen2_5_VisionTransformerPretrainedModel):
  *
- *   pixels → h = patch(pixels)                                        [N, d]
- *   a block: h += proj(attention(rope(qkv(norm1(h)))))                windows, or in some blocks the whole
- * picture h += down(silu(gate) · up),  gate|up of norm2(h) merger:  m neighbours side by side,
- * gelu(in(norm(h))) → out       [N / m, D]
+ *   patch    pixels → h = patch(pixels)                              [N, d]
+ *   a block  h += proj(attention(rope(qkv(norm1(h)))))               [N, d], in windows or the whole picture
+ *            h += down(silu(gate)·up), gate|up of norm2(h)           [N, d]
+ *   merger   m neighbours of norm(h) side by side → out(gelu(in))    [N / m, D]
  *
  * Patches come up in the order of windows, which is undone where the features are put among the tokens.
  */

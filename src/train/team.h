@@ -1,6 +1,6 @@
 /* team.h: what the processes of one run do together, step by step: give each other small records, sum their
- * gradients, and stop together. Everything is written for any number of them; of one, `links.world` is 1 and
- * nothing is sent.
+ * gradients, and stop together. Everything is written for any number of them; alone, `world` is 1 and nothing
+ * is sent.
  *
  * All exchanges are collective: every rank makes the same calls in the same order, and each brings the status
  * that its own work has ended with. Where one rank fails or is gone, the call of every other returns that too,

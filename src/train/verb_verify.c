@@ -1,6 +1,5 @@
 /* verb_verify.c: accounts for every tensor of an adapter, against its own configuration and (with --model) the
- * base, and with
- * --reference says how far each has moved.
+ * base, and with --reference says how far each has moved.
  */
 #include <math.h>
 #include <stdlib.h>

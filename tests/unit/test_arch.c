@@ -27,11 +27,12 @@ static tn_status read(const char *family, const char *more, tn_arch *arch) {
 }
 
 static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "seed_oss"};
+enum { FAMILIES = sizeof families / sizeof *families };
 
 static void a_part_of_a_head_never_turns(void **state) {
     (void)state;
     tn_arch arch;
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         partial_warnings = 0;
         tn_log_set(count_partial, NULL);
         must(read(families[i], ",\"partial_rotary_factor\":0.5", &arch));
@@ -88,7 +89,7 @@ static void layer_types_speak_of_every_layer(void **state) {
                                         "[\"full_attention\",\"full_attention\",\"sliding_attention\"]"};
     tn_arch arch;
     char keys[256];
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < FAMILIES; i++)
         for (int k = 0; k < 4; k++) {
             snprintf(keys, sizeof keys, ",\"layer_types\":%s", wrong[k]);
             must_fail(read(families[i], keys, &arch), TN_BAD_DATA, "one entry for each of the 2 layers");

@@ -4,9 +4,9 @@
  * compute dtype and put in order on the way), and a second stream moves one buffer to the device while the next
  * is filled. Layout of a linear's region, where S = in + border rounded up to 16 elements:
  *
- *   all parts plain    [out + border, S]: W top left, block-diagonal scale·B top right, A bottom left
- *   otherwise          the parts as they are (none for shared ones; scales apart behind their codes), then B
- * [out, border], A [border, in]
+ *   all parts plain   [out + border, S]: W top left, block-diagonal scale·B top right, A bottom left
+ *   otherwise         the parts as they are (none for shared ones; scales apart behind their codes), then
+ *                     B [out, border] and A [border, in]
  *
  * Behind either lie DoRA's norms and ratios, where the linear has DoRA.
  *
