@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "base/mem.h"
 #include "quant/dynamic_map.h"
 #include "quant/scaled.h"
@@ -57,8 +58,6 @@ float tn_fp8_scale(float absmax) {
 
 uint8_t tn_fp8_code(float value, float scale) { return scale > 0 ? tn_f32_to_e4m3(value / scale) : 0; }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Largest magnitude; infinite where a value is not finite. */
 static float largest_magnitude(int64_t count, const float *values) {
     float largest = 0;
@@ -94,14 +93,14 @@ static void put_codes(const tn_scaled_layout *l, int64_t first, int64_t count, c
 static float encode_block(const tn_scaled_layout *l, int64_t b, tn_value_source *source, const void *user,
                           uint8_t *memory) {
     float values[PIECE], absmax = 0;
-    int64_t first = b * l->block, end = smaller(first + l->block, l->elements);
+    int64_t first = b * l->block, end = tn_min(first + l->block, l->elements);
     for (int64_t i = first; i < end; i += PIECE) {
-        int64_t count = smaller(PIECE, end - i);
+        int64_t count = tn_min(PIECE, end - i);
         source(user, i, count, values);
         absmax = fmaxf(absmax, largest_magnitude(count, values));
     }
     for (int64_t i = first; i < end; i += PIECE) {
-        int64_t count = smaller(PIECE, end - i);
+        int64_t count = tn_min(PIECE, end - i);
         if (end - first > PIECE) source(user, i, count, values);
         put_codes(l, i, count, values, absmax, memory);
     }
@@ -127,7 +126,7 @@ void tn_encode_nested(int64_t blocks, int64_t nested_block, const float *absmax,
     const float *map = tn_dynamic_map(true);
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < blocks; first += nested_block) {
-        int64_t end = smaller(first + nested_block, blocks);
+        int64_t end = tn_min(first + nested_block, blocks);
         float largest = 0;
         for (int64_t b = first; b < end; b++) largest = fmaxf(largest, fabsf(absmax[b] - offset));
         nested[first / nested_block] = largest;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/integer.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/thread.h"
@@ -106,14 +107,12 @@ static tn_status check_stop(const trainer *t) {
     return tn_remedy("nothing was trained; give the same command again");
 }
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 static tn_status plan(trainer *t) {
     int64_t tokens, documents, longest, more_tokens = 0, more_documents = 0, longer = 0;
     tn_loader_limits(t->loader, &tokens, &documents, &longest);
     if (t->eval_loader) tn_loader_limits(t->eval_loader, &more_tokens, &more_documents, &longer);
-    return tn_engine_plan(&t->e, larger(tokens, more_tokens), larger(documents, more_documents),
-                          larger(longest, longer), 0);
+    return tn_engine_plan(&t->e, tn_max(tokens, more_tokens), tn_max(documents, more_documents),
+                          tn_max(longest, longer), 0);
 }
 
 /* Optimizer steps of an epoch: its micro-batches in groups, the last one possibly smaller. */
@@ -238,7 +237,7 @@ static tn_status banner(trainer *t) {
     const char *from = t->checkpoint ? t->checkpoint : t->e.adapter_directory;
     tn_str_printf(&text, "data       %lld records, %s tokens, %.1f%% labelled%s\n", (long long)t->stats.records,
                   tn_count_text(t->stats.tokens, count),
-                  100.0 * (double)t->stats.labelled / (double)larger(t->stats.tokens, 1),
+                  100.0 * (double)t->stats.labelled / (double)tn_max(t->stats.tokens, 1),
                   t->stats.from_cache ? " (from the token cache)" : "");
     if (t->stats.cut)
         tn_str_printf(&text, "           %lld records are cut to max_length %lld\n", (long long)t->stats.cut,
@@ -423,7 +422,7 @@ static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step
     const tn_settings *s = t->e.settings;
     double rate = (double)work->tokens / r->seconds;
     double flops = tn_engine_step_flops(&t->e, work->tokens, (int64_t)work->length, work->labelled);
-    if (t->at.step % larger(s->logging_steps, 1) != 0 && t->at.step != t->max_steps) return TN_OK;
+    if (t->at.step % tn_max(s->logging_steps, 1) != 0 && t->at.step != t->max_steps) return TN_OK;
     tn_status status = measure_ceiling(t);
     if (status != TN_OK) return status;
     tn_str line = {0};
@@ -461,7 +460,7 @@ static tn_status evaluate_now(trainer *t) {
     tn_status status =
         tn_evaluate(t->e.pass, t->eval_data ? t->eval_data : t->data, t->eval_loader, &t->team, NULL, &result);
     if (status != TN_OK || t->team.rank > 0) return status;
-    double loss = result.loss_sum / (double)larger(result.labelled, 1);
+    double loss = result.loss_sum / (double)tn_max(result.labelled, 1);
     tn_json_writer w = tn_json_write_to(&line, 0);
     tn_json_begin(&w, '{');
     tn_json_integer_member(&w, "step", t->at.step);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "base/mem.h"
 #include "op/cuda/cudnn_graph.h"
 
@@ -106,9 +107,6 @@ static tn_status execute(tn_cuda_device *cuda, const tn_sdpa_plan *plan, const a
 }
 
 /* ---- Shapes --------------------------------------------------------------------------------------------- */
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* least · factor^n, at least `value`. */
 static int64_t power_above(int64_t value, int64_t least, int64_t factor) {
@@ -240,7 +238,7 @@ static int64_t budget(tn_device *device) {
 
 /* Largest divisor of `whole` that is at most `most`, at least 1. */
 static int64_t divisor(int64_t whole, int64_t most) {
-    int64_t part = most < 1 ? 1 : smaller(most, whole);
+    int64_t part = most < 1 ? 1 : tn_min(most, whole);
     while (whole % part) part--;
     return part;
 }
@@ -278,7 +276,7 @@ static int64_t next_call(tn_device *device, const tn_attention *a, int64_t first
     if (s->packed) {
         s->length = bucket(length_of(a, first));
         for (; first + count < a->documents; count++) {
-            int64_t length = larger(s->length, bucket(length_of(a, first + count)));
+            int64_t length = tn_max(s->length, bucket(length_of(a, first + count)));
             if (count + 1 > documents_at_once(most, a->heads, length)) break;
             s->length = length;
         }
@@ -394,15 +392,15 @@ static int64_t dense_bytes(int64_t most, int64_t rows, int64_t longest, const tn
     const int64_t group = l->heads / l->kv_heads;
     tn_sdpa_shape s = {.backward = 1, .dim = l->head_dim, .batch = 1, .length = longest};
     s.heads = group, s.kv_heads = 1;
-    int64_t bytes = larger(call_bytes(&s), most + most / l->head_dim + PLAN_MARGIN);
-    for (s.length = DENSE; s.length <= smaller(longest, ORDERED_LENGTH); s.length += DENSE) {
+    int64_t bytes = tn_max(call_bytes(&s), most + most / l->head_dim + PLAN_MARGIN);
+    for (s.length = DENSE; s.length <= tn_min(longest, ORDERED_LENGTH); s.length += DENSE) {
         s.ordered = is_ordered(most, l->heads, l->kv_heads, s.length);
         s.kv_heads = heads_at_once(most, l->heads, l->kv_heads, l->head_dim, s.length);
         s.heads = s.kv_heads * group;
         s.batch = !s.ordered || s.kv_heads < l->kv_heads
                       ? 1
-                      : larger(1, smaller(rows / s.length, most / ordered_bytes(s.heads, s.length)));
-        bytes = larger(bytes, call_bytes(&s));
+                      : tn_max(1, tn_min(rows / s.length, most / ordered_bytes(s.heads, s.length)));
+        bytes = tn_max(bytes, call_bytes(&s));
     }
     return bytes;
 }
@@ -412,10 +410,10 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
     if (device->dtype == TN_DTYPE_F32) return 0;
     int64_t lists = 10 * tn_cuda_round((5 * l->documents + 2 * MOST_DOCUMENTS) * (int64_t)sizeof(int32_t));
     int64_t bytes = 0, longest = bucket(l->longest),
-            whole = ordered_bytes(l->heads, longest) * (l->rows / larger(l->longest, 1) + 1);
-    int64_t most = smaller(device->memory_total / MEMORY_SHARE, whole);
-    int64_t least = ordered_bytes(l->heads / l->kv_heads, smaller(longest, ORDERED_LENGTH));
-    if (least / 2 > most) most = smaller(least / 2, device->memory_total / LARGEST_SHARE);
+            whole = ordered_bytes(l->heads, longest) * (l->rows / tn_max(l->longest, 1) + 1);
+    int64_t most = tn_min(device->memory_total / MEMORY_SHARE, whole);
+    int64_t least = ordered_bytes(l->heads / l->kv_heads, tn_min(longest, ORDERED_LENGTH));
+    if (least / 2 > most) most = tn_min(least / 2, device->memory_total / LARGEST_SHARE);
     if (l->backward) tn_cuda(device)->attention_budget = most;
     tn_sdpa_shape s = {.backward = 1, .packed = 1, .dim = l->head_dim};
     for (int64_t length = SHORTEST; l->backward && length <= longest; length = bucket(length + 1)) {
@@ -423,8 +421,8 @@ int64_t tn_cuda_cudnn_scratch(tn_device *device, const tn_limits *l) {
         s.kv_heads = heads_at_once(most, l->heads, l->kv_heads, l->head_dim, length);
         s.heads = s.kv_heads * (l->heads / l->kv_heads);
         s.batch = documents_at_once(most, l->heads, length);
-        bytes = larger(bytes, call_bytes(&s));
+        bytes = tn_max(bytes, call_bytes(&s));
     }
-    if (l->backward) bytes = larger(bytes, dense_bytes(most, l->rows, longest, l));
+    if (l->backward) bytes = tn_max(bytes, dense_bytes(most, l->rows, longest, l));
     return bytes + lists + tn_cuda_round(l->rows * l->heads * (int64_t)sizeof(float)) + PLAN_MARGIN;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/host_memory.h"
+#include "base/integer.h"
 #include "base/mem.h"
 #include "op/cuda/cuda.h"
 
@@ -172,18 +173,16 @@ static tn_status zero(tn_device *device, void *memory, int64_t bytes) {
     return tn_cuda_check(cudaMemsetAsync(memory, 0, (size_t)bytes, tn_cuda(device)->stream), "zeroing");
 }
 
-static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* The workspace of cublasLt and behind it what the hungriest operation takes. */
 static int64_t scratch_bytes(tn_device *device, const tn_limits *limits) {
     int64_t bytes = 0;
     if (limits->scratch_for != TN_SCRATCH_ATTENTION) {
         bytes = tn_cuda_linear_scratch(device, limits);
-        bytes = largest(bytes, tn_cuda_column_scratch(limits->hidden)); /* gradients of norm weights */
+        bytes = tn_max(bytes, tn_cuda_column_scratch(limits->hidden)); /* gradients of norm weights */
     }
     if (limits->scratch_for != TN_SCRATCH_REST) {
-        bytes = largest(bytes, tn_cuda_flash_scratch(limits));
-        bytes = largest(bytes, tn_cuda_cudnn_scratch(device, limits));
+        bytes = tn_max(bytes, tn_cuda_flash_scratch(limits));
+        bytes = tn_max(bytes, tn_cuda_cudnn_scratch(device, limits));
     }
     return TN_CUDA_WORKSPACE + bytes;
 }

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "base/integer.h"
 #include "op/ref/element.h"
 #include "op/ref/reference.h"
 
@@ -18,16 +19,13 @@ typedef struct range {
     int64_t first, last;
 } range;
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static range visible_keys(const tn_attention *a, int64_t document, int64_t query) {
     int64_t queries = a->host_cu_q[document + 1] - a->host_cu_q[document];
     int64_t start = a->host_cu_kv[document], keys = a->host_cu_kv[document + 1] - start;
     if (a->bidirectional) return (range){start, start + keys};
     int64_t last = query - a->host_cu_q[document] + keys - queries + 1;
-    int64_t first = a->window ? larger(0, last - a->window) : 0;
-    return (range){start + first, start + larger(first, last)};
+    int64_t first = a->window ? tn_max(0, last - a->window) : 0;
+    return (range){start + first, start + tn_max(first, last)};
 }
 
 static range seeing_queries(const tn_attention *a, int64_t document, int64_t key) {
@@ -35,9 +33,9 @@ static range seeing_queries(const tn_attention *a, int64_t document, int64_t key
     if (a->bidirectional) return (range){start, start + queries};
     int64_t keys = a->host_cu_kv[document + 1] - a->host_cu_kv[document];
     int64_t first = key - a->host_cu_kv[document] - (keys - queries);
-    int64_t last = a->window ? smaller(queries, first + a->window) : queries;
-    first = larger(0, first);
-    return (range){start + first, start + larger(first, last)};
+    int64_t last = a->window ? tn_min(queries, first + a->window) : queries;
+    first = tn_max(0, first);
+    return (range){start + first, start + tn_max(first, last)};
 }
 
 static double dot(tn_dtype dtype, const void *x, const void *y, int64_t count) {

@@ -10,14 +10,13 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "base/integer.h"
 #include "base/rng.h"
 #include "op/ref/element.h"
 #include "op/ref/reference.h"
 #include "quant/scaled.h"
 
 enum { BLOCK = 16, CHUNK = 256 };
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 float tn_dropout_factor(const tn_dropout *dropout, const tn_linear *linear, int part, int64_t row,
                         int64_t column) {
@@ -81,7 +80,7 @@ static void dot_rows(tn_dtype dtype, const shares *s, tn_view x, int64_t first, 
     for (int64_t i = 0; i < count; i++) out[i] = 0;
     if (s->fp8) fp8_scales(dtype, x, first, count, w->cols, scales);
     for (int64_t start = 0; start < w->cols; start += CHUNK) {
-        int64_t width = smaller(CHUNK, w->cols - start);
+        int64_t width = tn_min(CHUNK, w->cols - start);
         tn_decode_row(w, s->n, start, width, weights);
         for (int64_t i = 0; i < count; i++) {
             const void *values = tn_at(dtype, x, first + i, start);
@@ -125,7 +124,7 @@ tn_status tn_ref_linear_forward(tn_device *device, const tn_linear *linear, int6
         for (int64_t n = 0; n < part->weight.rows; n++)
             for (int64_t first = 0; first < rows; first += BLOCK) {
                 double sums[BLOCK], ratio = ratio_of(linear, output + n);
-                int64_t count = smaller(BLOCK, rows - first);
+                int64_t count = tn_min(BLOCK, rows - first);
                 const shares row = {linear, p, n, 1, ratio - 1, fp8, dropout};
                 dot_rows(dtype, &row, x, first, count, sums);
                 for (int64_t i = 0; i < count; i++) {
@@ -186,7 +185,7 @@ static void magnitude_gradient(tn_dtype dtype, const tn_linear *linear, int p, i
         const shares row = {linear, p, n, 0, 1, false, dropout};
         double total = 0, sums[BLOCK];
         for (int64_t first = 0; first < rows; first += BLOCK) {
-            int64_t count = smaller(BLOCK, rows - first);
+            int64_t count = tn_min(BLOCK, rows - first);
             dot_rows(dtype, &row, x, first, count, sums);
             for (int64_t i = 0; i < count; i++)
                 total += (double)tn_load(dtype, tn_at(dtype, dy, first + i, n), 0) *
@@ -272,7 +271,7 @@ tn_status tn_ref_linear_backward(tn_device *device, const tn_linear *linear, int
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t first = 0; first < rows; first += BLOCK)
         for (int64_t start = 0; start < linear->in; start += CHUNK)
-            input_gradient(dtype, linear, dy, first, smaller(BLOCK, rows - first), start,
-                           smaller(CHUNK, linear->in - start), dx, accumulate, alpha, dropout);
+            input_gradient(dtype, linear, dy, first, tn_min(BLOCK, rows - first), start,
+                           tn_min(CHUNK, linear->in - start), dx, accumulate, alpha, dropout);
     return TN_OK;
 }
