@@ -271,10 +271,8 @@ static tn_status give_values(void *user, int64_t index, const void **bytes) {
                                                     p->count * (int64_t)sizeof *s->values);
     *bytes = s->values;
     if (status != TN_OK || p->dtype == TN_DTYPE_F32) return status;
-    for (int64_t i = 0; i < p->count; i++)
-        s->narrow[i] = p->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(s->values[i]) : tn_f32_to_f16(s->values[i]);
     *bytes = s->narrow;
-    return TN_OK;
+    return tn_quantize(p->dtype, s->values, p->count, s->narrow);
 }
 
 tn_status tn_adapter_save(const tn_adapter *adapter, tn_device *device, const char *directory) {

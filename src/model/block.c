@@ -18,9 +18,6 @@
  */
 #include "model/pass_internal.h"
 
-#define OP(pass) ((pass)->model->device->backend)
-#define DEV(pass) ((pass)->model->device)
-
 static const tn_view no_view = {NULL, 0};
 
 /* Rows first … first+count-1 of the batch. */
@@ -29,8 +26,7 @@ typedef struct tile {
 } tile;
 
 static tile tile_from(const tn_pass *pass, int64_t first) {
-    int64_t left = pass->tokens - first;
-    return (tile){first, left < TN_TILE_ROWS ? left : TN_TILE_ROWS};
+    return (tile){first, tn_tile_rows(pass->tokens - first)};
 }
 
 #define EACH_TILE(pass, t) \
@@ -38,11 +34,11 @@ static tile tile_from(const tn_pass *pass, int64_t first) {
 
 /* The view that begins `columns` further right. */
 static tn_view right(const tn_pass *pass, tn_view v, int64_t columns) {
-    return (tn_view){(char *)v.data + columns * tn_dtype_block_bytes(DEV(pass)->dtype), v.stride};
+    return tn_view_at(DEV(pass), v, 0, columns);
 }
 
 /* A tile's rows of a matrix of all rows. */
-static tn_view rows_of(const tn_pass *pass, tn_view v, tile t) { return right(pass, v, t.first * v.stride); }
+static tn_view rows_of(const tn_pass *pass, tn_view v, tile t) { return tn_view_at(DEV(pass), v, t.first, 0); }
 
 /* A tile's mask is a part of the whole batch's. */
 static tn_dropout dropout_of(const tn_dropout *dropout, tile t) {
@@ -114,9 +110,8 @@ done:
 /* Moves the new keys and values behind the cached ones and reads all of them from there. */
 static tn_status through_cache(tn_pass *pass, int64_t l, tn_view *k, tn_view *v) {
     const tn_arch *a = pass->model->arch;
-    int64_t skip = pass->past * pass->cache_k[l].stride * tn_dtype_block_bytes(DEV(pass)->dtype);
-    tn_view new_k = {(char *)pass->cache_k[l].data + skip, pass->cache_k[l].stride};
-    tn_view new_v = {(char *)pass->cache_v[l].data + skip, pass->cache_v[l].stride};
+    tn_view new_k = tn_view_at(DEV(pass), pass->cache_k[l], pass->past, 0);
+    tn_view new_v = tn_view_at(DEV(pass), pass->cache_v[l], pass->past, 0);
     tn_status status;
     TN_TRY(OP(pass)->copy_rows(DEV(pass), pass->tokens, tn_arch_kv(a), *k, new_k));
     TN_TRY(OP(pass)->copy_rows(DEV(pass), pass->tokens, tn_arch_kv(a), *v, new_v));

@@ -4,10 +4,8 @@
  */
 #include <stdlib.h>
 
+#include "base/integer.h"
 #include "model/pass_internal.h"
-
-#define OP(pass) ((pass)->model->device->backend)
-#define DEV(pass) ((pass)->model->device)
 
 static const tn_view no_view = {NULL, 0};
 
@@ -140,7 +138,7 @@ tn_status tn_head_loss(tn_pass *pass, bool train, float loss_scale, const tn_dro
         TN_TRY(OP(pass)->zero(DEV(pass), pass->dh.data,
                               pass->tokens * pass->dh.stride * tn_dtype_block_bytes(DEV(pass)->dtype)));
     for (int64_t at = 0; at < pass->labelled; at += chunk) {
-        int64_t count = pass->labelled - at < chunk ? pass->labelled - at : chunk;
+        int64_t count = tn_min(pass->labelled - at, chunk);
         tn_dropout here = dropout ? *dropout : (tn_dropout){0};
         here.first_row += at;
         TN_TRY(chunk_logits(pass, pass->in.rows + at, count, &here));
@@ -157,12 +155,10 @@ tn_status tn_head_logits(tn_pass *pass, const int32_t *rows, int64_t count, floa
     const int64_t vocab = pass->model->arch->vocab, chunk = pass->limits.head_rows;
     tn_status status = TN_OK;
     for (int64_t at = 0; at < count; at += chunk) {
-        int64_t n = count - at < chunk ? count - at : chunk;
+        int64_t n = tn_min(count - at, chunk);
         TN_TRY(chunk_logits(pass, rows + at, n, NULL));
         for (int64_t i = 0; i < n; i++) {
-            tn_view row = {
-                (char *)pass->logits.data + i * pass->logits.stride * tn_dtype_block_bytes(DEV(pass)->dtype),
-                pass->logits.stride};
+            tn_view row = tn_view_at(DEV(pass), pass->logits, i, 0);
             TN_TRY(OP(pass)->widen(DEV(pass), 1, vocab, row, pass->wide_logits));
             TN_TRY(OP(pass)->download(DEV(pass), logits + (at + i) * vocab, pass->wide_logits,
                                       vocab * (int64_t)sizeof *logits));

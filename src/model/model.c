@@ -474,12 +474,6 @@ void tn_model_multiply_in_fp8(tn_model *m) {
     }
 }
 
-static bool has_blocks(const tn_linear *linear) {
-    for (int i = 0; i < linear->parts; i++)
-        if (tn_dtype_is_block(linear->part[i].weight.dtype)) return true;
-    return false;
-}
-
 tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, int64_t longest,
                           int64_t head_rows, bool backward, bool dropout) {
     const tn_arch *a = m->arch;
@@ -503,7 +497,7 @@ tn_limits tn_model_limits(const tn_model *m, int64_t rows, int64_t documents, in
         if (tn_has_dora(linear) && linear->out + linear->border > limits.dora)
             limits.dora = linear->out + linear->border;
         if (linear->fp8_products) limits.fp8_products = true;
-        if (has_blocks(linear) && linear->in * linear->out > limits.largest_weight)
+        if (tn_linear_has_blocks(linear) && linear->in * linear->out > limits.largest_weight)
             limits.largest_weight = linear->in * linear->out;
     }
     return limits;

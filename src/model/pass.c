@@ -5,10 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "model/pass_internal.h"
-
-#define OP(pass) ((pass)->model->device->backend)
-#define DEV(pass) ((pass)->model->device)
 
 tn_status tn_pass_new(tn_model *model, const tn_pass_limits *limits, tn_pass **out) {
     tn_pass *pass = calloc(1, sizeof *pass);
@@ -84,8 +82,6 @@ static void place_inputs(tn_pass *pass, tn_region *region) {
     in->loss_total = tn_region_take(region, TN_SEGMENT_BATCH, (int64_t)sizeof(double));
 }
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* Bytes of scratch for attention, or for everything else; the tower's own attention is of the latter. */
 static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     const tn_pass_limits *l = &pass->limits;
@@ -95,7 +91,7 @@ static int64_t scratch_bytes(const tn_pass *pass, tn_scratch_use use) {
     int64_t bytes = OP(pass)->scratch_bytes(DEV(pass), &limits);
     if (!l->patches || use == TN_SCRATCH_ATTENTION) return bytes;
     limits = tn_vision_limits(&pass->model->vision, l->patches);
-    return larger(bytes, OP(pass)->scratch_bytes(DEV(pass), &limits));
+    return tn_max(bytes, OP(pass)->scratch_bytes(DEV(pass), &limits));
 }
 
 /* Gradients inside a layer of which each is used up before the next begins: of the activation, of a normalised
@@ -149,7 +145,7 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     DEV(pass)->scratch = tn_region_take(region, TN_SEGMENT_SCRATCH, DEV(pass)->scratch_size);
     if (l->training)
         pass->dh =
-            take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + larger(m->border_o, m->border_down));
+            take(pass, region, TN_SEGMENT_WORKSPACE, l->rows, a->hidden + tn_max(m->border_o, m->border_down));
     for (int kind = TN_SAVED_H; kind < TN_SAVED_COUNT; kind++)
         if (kind == TN_SAVED_H || tn_pass_keeps(pass, (tn_saved)kind))
             tn_saved_place(pass, region, pinned, (tn_saved)kind);
@@ -157,7 +153,7 @@ void tn_pass_place(tn_pass *pass, tn_region *region, tn_region *pinned) {
     for (int kind = TN_SAVED_H + 1; kind < TN_SAVED_H_MID; kind++)
         if (!tn_pass_keeps(pass, (tn_saved)kind)) tn_saved_place(pass, region, pinned, (tn_saved)kind);
     pass->x =
-        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + larger(m->border_qkv, m->border_gate_up));
+        take(pass, region, TN_SEGMENT_WORKSPACE, tile, a->hidden + tn_max(m->border_qkv, m->border_gate_up));
     pass->rstd = tn_region_take(region, TN_SEGMENT_WORKSPACE, tile * (int64_t)sizeof(float));
     if (l->training) place_gradients(pass, region, tile);
     place_halves(pass, region, pinned, tile);
@@ -318,10 +314,6 @@ static tn_status see(tn_pass *pass, const tn_batch *b) {
     return status;
 }
 
-static tn_view from_row(const tn_pass *pass, tn_view v, int64_t row) {
-    return (tn_view){(char *)v.data + row * v.stride * tn_dtype_block_bytes(DEV(pass)->dtype), v.stride};
-}
-
 /* The same for the tokens of one piece, which may begin or end inside a picture. */
 static tn_status see_piece(tn_pass *pass, const tn_piece *piece) {
     const tn_model *m = pass->model;
@@ -331,14 +323,14 @@ static tn_status see_piece(tn_pass *pass, const tn_piece *piece) {
     tn_status status = TN_OK;
     for (int64_t i = 0; b && i < b->picture_count; i++) {
         const tn_batch_picture *p = &b->pictures[i];
-        const int64_t last = p->first + p->rows * p->columns, from = larger(p->first, piece->past);
+        const int64_t last = p->first + p->rows * p->columns, from = tn_max(p->first, piece->past);
         if (last <= piece->past || p->first >= end) continue;
         if (from == p->first)
             TN_TRY(tn_vision_forward(&pass->vision, b->pixels + p->patch * tn_vision_values(m->arch->vision),
                                      p->rows, p->columns, 0, pass->seen));
-        TN_TRY(OP(pass)->copy_rows(DEV(pass), (last < end ? last : end) - from, m->arch->hidden,
-                                   from_row(pass, pass->seen, from - p->first),
-                                   from_row(pass, h, from - piece->past)));
+        TN_TRY(OP(pass)->copy_rows(DEV(pass), tn_min(last, end) - from, m->arch->hidden,
+                                   tn_view_at(DEV(pass), pass->seen, from - p->first, 0),
+                                   tn_view_at(DEV(pass), h, from - piece->past, 0)));
     }
 done:
     return status;

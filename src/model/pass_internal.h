@@ -6,6 +6,9 @@
 
 #include "model/pass.h"
 
+#define OP(pass) ((pass)->model->device->backend)
+#define DEV(pass) ((pass)->model->device)
+
 /* Rows of a tile of the stages that work on each row alone (block.c): products reach their full speed, and the
  * buffers of an MLP stay below 2 GB. */
 enum { TN_TILE_ROWS = 8192 };

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/dtype.h"
+#include "base/integer.h"
+#include "quant/quant.h"
 
 #define OP(pass) ((pass)->device->backend)
 
@@ -50,8 +51,6 @@ void tn_vision_place(tn_vision_pass *pass, tn_region *region) {
     pass->rows = tn_region_take(region, TN_SEGMENT_BATCH, n / unit * (int64_t)sizeof(int32_t));
 }
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* A row or column of windows may be one merged patch wide: of m merged patches in windows of w by w there are
  * at most m / w + 1, when all stand in one row. */
 tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches) {
@@ -60,24 +59,16 @@ tn_limits tn_vision_limits(const tn_vision *vision, int64_t patches) {
     return (tn_limits){.rows = patches,
                        .documents = patches / (a->merge * a->merge * a->window) + 1,
                        .longest = patches,
-                       .hidden = larger(larger(wide, a->out), tn_vision_values(a)),
-                       .intermediate = larger(2 * a->intermediate, 3 * a->hidden),
+                       .hidden = tn_max(tn_max(wide, a->out), tn_vision_values(a)),
+                       .intermediate = tn_max(2 * a->intermediate, 3 * a->hidden),
                        .heads = a->heads,
                        .kv_heads = a->heads,
                        .head_dim = a->hidden / a->heads,
                        .bidirectional = true,
-                       .largest_weight = larger(wide * wide, 3 * a->hidden * a->hidden)};
+                       .largest_weight = tn_max(wide * wide, 3 * a->hidden * a->hidden)};
 }
 
 /* ---- A picture ----------------------------------------------------------------------------------- */
-
-static void narrow(tn_dtype dtype, const float *from, int64_t count, void *to) {
-    uint16_t *halves = to;
-    if (dtype == TN_DTYPE_F32) memcpy(to, from, (size_t)count * sizeof *from);
-    else
-        for (int64_t i = 0; i < count; i++)
-            halves[i] = dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(from[i]) : tn_f32_to_f16(from[i]);
-}
 
 /* Pixels in the order of windows and the compute dtype. */
 static tn_status upload_pixels(const tn_vision_pass *pass, const float *pixels, const tn_vision_layout *l) {
@@ -89,7 +80,7 @@ static tn_status upload_pixels(const tn_vision_pass *pass, const float *pixels, 
     TN_TRY(tn_alloc(&staged, l->patches / unit, values * width, "pixels"));
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < l->patches / unit; i++)
-        narrow(pass->device->dtype, pixels + l->order[i] * values, values, staged + i * values * width);
+        tn_quantize(pass->device->dtype, pixels + l->order[i] * values, values, staged + i * values * width);
     status = OP(pass)->upload(pass->device, pass->pixels.data, staged, l->patches / unit * values * width);
 done:
     free(staged);
@@ -136,10 +127,6 @@ static tn_attention attention_of(const tn_vision_pass *pass, const tn_vision_lay
                           .bidirectional = true};
 }
 
-static tn_view right(const tn_vision_pass *pass, tn_view v, int64_t columns) {
-    return (tn_view){(char *)v.data + columns * tn_dtype_block_bytes(pass->device->dtype), v.stride};
-}
-
 static tn_status multiply(const tn_vision_pass *pass, const tn_linear *linear, int64_t rows, tn_view x,
                           tn_view y, tn_view residual) {
     return OP(pass)->linear_forward(pass->device, linear, rows, x, y, residual, 1.0f, NULL);
@@ -154,7 +141,8 @@ static tn_status normalise(const tn_vision_pass *pass, int64_t n, const void *we
 static tn_status run_block(const tn_vision_pass *pass, const tn_vision_block *b, int64_t n,
                            const tn_attention *shape) {
     const tn_vision_arch *a = pass->vision->arch;
-    const tn_view k = right(pass, pass->qkv, a->hidden), v = right(pass, pass->qkv, 2 * a->hidden);
+    const tn_view k = tn_view_at(pass->device, pass->qkv, 0, a->hidden),
+                  v = tn_view_at(pass->device, pass->qkv, 0, 2 * a->hidden);
     tn_status status;
     TN_TRY(normalise(pass, n, b->norm1));
     TN_TRY(multiply(pass, &b->qkv, n, pass->x, pass->qkv, no_view));

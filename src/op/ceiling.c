@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/thread.h"
 #include "op/op.h"
+#include "quant/quant.h"
 
 typedef struct product {
     int64_t rows, out, in;
@@ -131,8 +132,7 @@ static tn_status measure_all(tn_device *device, const product *products, int64_t
     TN_TRY(tn_alloc(&values, PATTERN, sizeof *values, "random numbers"));
     TN_TRY(tn_alloc(&halves, PATTERN, sizeof *halves, "random numbers"));
     tn_random_weights(1, 0.1f, PATTERN, values);
-    for (int64_t i = 0; i < PATTERN; i++)
-        halves[i] = device->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(values[i]) : tn_f32_to_f16(values[i]);
+    if (device->dtype != TN_DTYPE_F32) TN_TRY(tn_quantize(device->dtype, values, PATTERN, halves));
     for (int64_t i = 0; i < count; i++) {
         double share = budget / (double)count;
         product p = shortened(products[i], share, *best);

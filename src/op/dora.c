@@ -3,12 +3,11 @@
 
 #include <stddef.h>
 
+#include "base/integer.h"
+
 enum { ALIGNMENT = 256 };
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 bool tn_has_dora(const tn_linear *linear) {
     for (int p = 0; p < linear->parts; p++)
         if (linear->part[p].lora.dora) return true;
@@ -35,15 +34,15 @@ static int64_t bytes_of(const tn_device *device, int64_t rows, int64_t columns) 
 
 /* Rows of a tile; a linear with more columns never has a larger tile. */
 static int64_t tile_rows(int64_t rows, int64_t columns) {
-    return smaller(smaller(rows, TN_DORA_ROWS), larger(1, TN_DORA_ELEMENTS / stride_of(columns)));
+    return tn_min(tn_min(rows, TN_DORA_ROWS), tn_max(1, TN_DORA_ELEMENTS / stride_of(columns)));
 }
 
 int64_t tn_dora_scratch(const tn_device *device, const tn_limits *l) {
-    const int64_t in = larger(larger(l->hidden, l->intermediate), l->heads * l->head_dim);
-    const int64_t rows = smaller(l->rows, TN_DORA_ROWS), size = tn_dtype_block_bytes(device->dtype);
+    const int64_t in = tn_max(tn_max(l->hidden, l->intermediate), l->heads * l->head_dim);
+    const int64_t rows = tn_min(l->rows, TN_DORA_ROWS), size = tn_dtype_block_bytes(device->dtype);
     if (l->dora == 0) return 0;
-    const int64_t most = larger(TN_DORA_ELEMENTS, stride_of(l->dora)) * size;
-    const int64_t wide = aligned(smaller(bytes_of(device, rows, l->dora), most));
+    const int64_t most = tn_max(TN_DORA_ELEMENTS, stride_of(l->dora)) * size;
+    const int64_t wide = aligned(tn_min(bytes_of(device, rows, l->dora), most));
     return wide + (l->dropout ? wide + bytes_of(device, rows, in) : 0) + ALIGNMENT;
 }
 
@@ -73,14 +72,6 @@ typedef struct work {
     tn_dropout dropout;
 } work;
 
-static bool drops(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
-
-static tn_view part_of(const work *w, tn_view matrix, int64_t row, int64_t column) {
-    const int64_t element = row * matrix.stride + column;
-    if (!matrix.data) return matrix;
-    return (tn_view){(char *)matrix.data + element * tn_dtype_block_bytes(w->device->dtype), matrix.stride};
-}
-
 /* Part p's weight alone, frozen. */
 static tn_linear weight_of(const work *w, int p) {
     const tn_weight *weight = &w->linear->part[p].weight;
@@ -104,7 +95,7 @@ static tn_status begin(work *w, tn_device *device, const tn_dora_steps *steps, c
         w->plain.part[p].lora.magnitude = NULL, w->plain.part[p].lora.dmagnitude = NULL;
     }
     TN_TRY(take(device, tile, columns, &w->z)); /* the gradient that takes its place has a border */
-    if (!drops(dropout)) goto done;
+    if (!tn_drops(dropout)) goto done;
     TN_TRY(take(device, tile, linear->out, &w->c));
     status = take(device, tile, linear->in, &w->masked);
 done:
@@ -121,8 +112,8 @@ static tn_status products(work *w) {
     for (int p = 0; w->c.data && p < w->linear->parts; p++) {
         const tn_linear weight = weight_of(w, p);
         TN_TRY(w->steps->mask(w->device, w->linear, p, &w->dropout, w->rows, w->x, w->masked, false));
-        TN_TRY(backend->linear_forward(w->device, &weight, w->rows, w->masked, part_of(w, w->c, 0, output),
-                                       none, 1.0f, NULL));
+        TN_TRY(backend->linear_forward(w->device, &weight, w->rows, w->masked,
+                                       tn_view_at(w->device, w->c, 0, output), none, 1.0f, NULL));
         output += weight.out;
     }
 done:
@@ -131,8 +122,8 @@ done:
 
 /* Tile after tile: rows first … first+count-1 of the call. */
 static void set_tile(work *w, int64_t rows, int64_t first, tn_view x, const tn_dropout *dropout) {
-    w->rows = smaller(w->tile, rows - first);
-    w->x = part_of(w, x, first, 0);
+    w->rows = tn_min(w->tile, rows - first);
+    w->x = tn_view_at(w->device, x, first, 0);
     w->dropout.first_row = (dropout ? dropout->first_row : 0) + first;
 }
 
@@ -145,8 +136,8 @@ tn_status tn_dora_forward(tn_device *device, const tn_dora_steps *steps, const t
     for (int64_t first = 0; first < rows; first += w.tile) {
         set_tile(&w, rows, first, x, dropout);
         TN_TRY(products(&w));
-        TN_TRY(steps->finish(device, linear, w.rows, w.z, w.c, part_of(&w, y, first, 0),
-                             part_of(&w, residual, first, 0), alpha));
+        TN_TRY(steps->finish(device, linear, w.rows, w.z, w.c, tn_view_at(device, y, first, 0),
+                             tn_view_at(device, residual, first, 0), alpha));
     }
 done:
     device->scratch_size = size;
@@ -159,8 +150,8 @@ static tn_status turn_parts(work *w, tn_view dy, float alpha) {
     tn_status status = TN_OK;
     for (int p = 0; p < w->linear->parts; p++) {
         const tn_part *part = &w->linear->part[p];
-        TN_TRY(w->steps->turn(w->device, w->rows, part->weight.rows, part_of(w, dy, 0, output),
-                              part_of(w, w->z, 0, output), part_of(w, w->c, 0, output),
+        TN_TRY(w->steps->turn(w->device, w->rows, part->weight.rows, tn_view_at(w->device, dy, 0, output),
+                              tn_view_at(w->device, w->z, 0, output), tn_view_at(w->device, w->c, 0, output),
                               w->linear->norm + output, w->linear->ratio + output, alpha,
                               part->lora.dmagnitude));
         output += part->weight.rows;
@@ -176,8 +167,8 @@ static tn_status dropped_gradient(work *w, tn_view dx, float alpha) {
     tn_status status = TN_OK;
     for (int p = 0; p < w->linear->parts; p++) {
         const tn_linear weight = weight_of(w, p);
-        TN_TRY(backend->linear_backward(w->device, &weight, w->rows, w->x, part_of(w, w->c, 0, output),
-                                        w->masked, false, alpha, NULL));
+        TN_TRY(backend->linear_backward(w->device, &weight, w->rows, w->x,
+                                        tn_view_at(w->device, w->c, 0, output), w->masked, false, alpha, NULL));
         TN_TRY(w->steps->mask(w->device, w->linear, p, &w->dropout, w->rows, w->masked, dx, true));
         output += weight.out;
     }
@@ -193,10 +184,10 @@ tn_status tn_dora_backward(tn_device *device, const tn_dora_steps *steps, const 
     tn_status status;
     TN_TRY(begin(&w, device, steps, linear, rows, dropout));
     for (int64_t first = 0; first < rows; first += w.tile) {
-        const tn_view dx_here = part_of(&w, dx, first, 0);
+        const tn_view dx_here = tn_view_at(device, dx, first, 0);
         set_tile(&w, rows, first, x, dropout);
         TN_TRY(products(&w));
-        TN_TRY(turn_parts(&w, part_of(&w, dy, first, 0), alpha));
+        TN_TRY(turn_parts(&w, tn_view_at(device, dy, first, 0), alpha));
         TN_TRY(device->backend->linear_backward(device, &w.plain, w.rows, w.x, w.z, dx_here, accumulate, alpha,
                                                 &w.dropout));
         if (w.c.data && dx.data) TN_TRY(dropped_gradient(&w, dx_here, alpha));

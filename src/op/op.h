@@ -103,6 +103,13 @@ typedef struct tn_linear {
 /* Columns a matrix needs behind its own for LoRA of total rank `rank`: the next multiple of 16. */
 static inline int64_t tn_border(int64_t rank) { return (rank + 15) / 16 * 16; }
 
+/* Is a part quantised, and has to be decoded for its products? */
+static inline bool tn_linear_has_blocks(const tn_linear *linear) {
+    bool any = false;
+    for (int i = 0; i < linear->parts; i++) any = any || tn_dtype_is_block(linear->part[i].weight.dtype);
+    return any;
+}
+
 /* Dropout on the LoRA path: element (row, col) of part p of site s is dropped where the uniform number
  * tn_random_uniform(seed, TN_STREAM(TN_PURPOSE_DROPOUT, step, site·4 + p), (first_row + row)·in + col) < p. */
 typedef struct tn_dropout {
@@ -111,6 +118,7 @@ typedef struct tn_dropout {
     uint32_t step; /* micro-batch counter: recomputation sees the same mask */
     int64_t first_row;
 } tn_dropout;
+static inline bool tn_drops(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
 
 /* ---- Attention ----------------------------------------------------------------------------------- */
 
@@ -352,6 +360,13 @@ struct tn_device {
     void *scratch;         /* set by the caller, scratch_bytes() large */
     int64_t scratch_size;
 };
+
+/* The view that begins at element [row, column] of `view`; of no matrix none. */
+static inline tn_view tn_view_at(const tn_device *device, tn_view view, int64_t row, int64_t column) {
+    const int64_t element = row * view.stride + column;
+    if (view.data) view.data = (char *)view.data + element * tn_dtype_block_bytes(device->dtype);
+    return view;
+}
 
 /* Does linear_forward multiply by W's codes in FP8? Then x is rounded to E4M3 too, with a scale a row, absmax /
  * 448, while LoRA takes x as it is; u and y are as ever. So it does where a group asks for it, the device can,

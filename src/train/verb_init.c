@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "export/model_write.h"
+#include "export/pack.h"
 #include "model/model.h"
 #include "train/config.h"
 
@@ -51,11 +52,8 @@ static tn_status give(void *user, int64_t declared, const void **bytes) {
     tn_random_weights(w->seed ^ tn_random_name(t->name), t->std, t->count, w->values);
     *bytes = w->values;
     if (w->dtype == TN_DTYPE_F32) return TN_OK;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < t->count; i++)
-        w->narrow[i] = w->dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(w->values[i]) : tn_f32_to_f16(w->values[i]);
     *bytes = w->narrow;
-    return TN_OK;
+    return tn_pack(t->name, w->dtype, w->values, t->shape[0], t->shape[1], w->narrow);
 }
 
 static tn_status write_weights(writer *w, const char *directory) {

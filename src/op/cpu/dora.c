@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "base/integer.h"
 #include "op/cpu/linear.h"
 
 enum {
@@ -14,8 +15,6 @@ enum {
     CHUNK = 256,
     STRIP = 64 /* columns of a sum per task */
 };
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- Norms ---------------------------------------------------------------------------------------- */
 
@@ -28,7 +27,7 @@ static void widen_rows(const tn_device *device, const tn_weight *w, int64_t firs
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < count; row++)
         for (int64_t k = 0; k < w->cols; k += CHUNK)
-            tn_cpu_decode_row(kernels, w, first + row, k, smaller(CHUNK, w->cols - k), to + row * w->cols + k);
+            tn_cpu_decode_row(kernels, w, first + row, k, tn_min(CHUNK, w->cols - k), to + row * w->cols + k);
 }
 
 static tn_status part_norms(tn_device *device, const tn_part *part, float *tile, float *norm, float *ratio) {
@@ -36,7 +35,7 @@ static tn_status part_norms(tn_device *device, const tn_part *part, float *tile,
     const tn_lora *lora = &part->lora;
     tn_status status = TN_OK;
     for (int64_t first = 0, step = tile_rows(w->cols); first < w->rows; first += step) {
-        const int64_t count = smaller(step, w->rows - first);
+        const int64_t count = tn_min(step, w->rows - first);
         const tn_gemm delta = {.in = TN_DTYPE_F32,
                                .out = TN_DTYPE_F32,
                                .m = count,
@@ -88,7 +87,7 @@ static tn_status mask(tn_device *device, const tn_linear *linear, int part, cons
     for (int64_t row = 0; row < rows; row++)
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK], sums[TN_MASK];
-            int64_t count = smaller(TN_MASK, linear->in - k);
+            int64_t count = tn_min(TN_MASK, linear->in - k);
             void *here = tn_at(dtype, to, row, k);
             tn_dropout_mask(device, linear, part, row, k, count, dropout, factors);
             for (int64_t i = 0; i < count; i++) factors[i] -= 1;
@@ -109,7 +108,7 @@ static void finish_row(const tn_device *device, const tn_part *part, const float
     int bf16 = tn_is_bf16(device);
     for (int64_t n = 0; n < part->weight.rows; n += CHUNK) {
         float sums[CHUNK], values[CHUNK];
-        int64_t count = smaller(CHUNK, part->weight.rows - n);
+        int64_t count = tn_min(CHUNK, part->weight.rows - n);
         kernels->widen[bf16](count, tn_at(dtype, z, row, n), sums);
         for (int64_t i = 0; i < count; i++) sums[i] *= ratio[n + i];
         if (c.data) kernels->widen[bf16](count, tn_at(dtype, c, row, n), values);
@@ -150,7 +149,7 @@ static tn_status turn(tn_device *device, int64_t rows, int64_t cols, tn_view dy,
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < cols; n += STRIP) {
         float sums[STRIP] = {0}, gradient[STRIP], values[STRIP];
-        int64_t count = smaller(STRIP, cols - n);
+        int64_t count = tn_min(STRIP, cols - n);
         for (int64_t row = 0; row < rows; row++) {
             kernels->widen[bf16](count, tn_at(dtype, dy, row, n), gradient);
             kernels->widen[bf16](count, tn_at(dtype, z, row, n), values);

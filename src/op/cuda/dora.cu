@@ -158,11 +158,6 @@ static __global__ void finish_kernel(result<T> p) {
     store<T, V>(p.y + row * p.y_stride + col, value);
 }
 
-static tn_view right(const tn_device *device, tn_view view, int64_t columns) {
-    if (view.data) view.data = (char *)view.data + columns * tn_cuda_size(device->dtype);
-    return view;
-}
-
 static tn_status finish_part(tn_device *device, const tn_part *given, const float *ratio, int64_t rows,
                              tn_view z, tn_view c, tn_view y, tn_view residual, float alpha) {
     const int64_t cols = given->weight.rows;
@@ -185,9 +180,9 @@ static tn_status finish(tn_device *device, const tn_linear *linear, int64_t rows
     int64_t output = 0;
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts && status == TN_OK; p++) {
-        status = finish_part(device, &linear->part[p], linear->ratio + output, rows, right(device, z, output),
-                             right(device, c, output), right(device, y, output),
-                             right(device, residual, output), alpha);
+        status = finish_part(device, &linear->part[p], linear->ratio + output, rows, tn_view_at(device, z, 0, output),
+                             tn_view_at(device, c, 0, output), tn_view_at(device, y, 0, output),
+                             tn_view_at(device, residual, 0, output), alpha);
         output += linear->part[p].weight.rows;
     }
     return status;

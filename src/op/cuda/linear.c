@@ -14,6 +14,7 @@
  * LoRA's share is added by a second one. dx is always that of the decoded weights: the scales of W's rows run
  * along its sum, where the library takes none.
  */
+#include "base/integer.h"
 #include "op/cuda/dora.h"
 #include "op/cuda/load.h"
 
@@ -24,18 +25,6 @@ typedef struct matrix {
     bool bordered;
     tn_cuda_border border;
 } matrix;
-
-static bool has_blocks(const tn_linear *linear) {
-    for (int i = 0; i < linear->parts; i++)
-        if (tn_dtype_is_block(linear->part[i].weight.dtype)) return true;
-    return false;
-}
-
-static bool dropping(const tn_dropout *dropout) { return dropout && dropout->p > 0; }
-
-static tn_view offset(const tn_device *device, tn_view view, int64_t columns) {
-    return (tn_view){(char *)view.data + columns * tn_cuda_size(device->dtype), view.stride};
-}
 
 /* Builds the bordered matrix in scratch from parts in any format. */
 static tn_status assemble(tn_device *device, const tn_linear *linear, matrix *m) {
@@ -57,7 +46,7 @@ static tn_status assemble(tn_device *device, const tn_linear *linear, matrix *m)
 
 static tn_status prepare(tn_device *device, const tn_linear *linear, matrix *m) {
     const tn_weight *first = &linear->part[0].weight;
-    if (has_blocks(linear) || (linear->parts > 1 && !tn_cuda_is_bordered(linear)))
+    if (tn_linear_has_blocks(linear) || (linear->parts > 1 && !tn_cuda_is_bordered(linear)))
         return assemble(device, linear, m);
     *m = (matrix){first->data, first->stride, tn_cuda_is_bordered(linear), {0}};
     if (linear->border) m->border = tn_cuda_border_of(device, linear);
@@ -94,12 +83,13 @@ static tn_status inner_with_dropout(tn_device *device, const tn_linear *linear, 
         if (status == TN_OK)
             status = project(device, rows, linear->in, r, masked,
                              (const char *)border.a + column * border.a_stride * size, border.a_stride,
-                             offset(device, x, linear->in + column));
+                             tn_view_at(device, x, 0, linear->in + column));
         column += r;
     }
     tn_cuda(device)->used = used;
     if (status != TN_OK || column == linear->border) return status;
-    tn_view rest = offset(device, x, linear->in + column); /* meets zeros in the product, so must be finite */
+    tn_view rest =
+        tn_view_at(device, x, 0, linear->in + column); /* meets zeros in the product, so must be finite */
     return tn_cuda_check(
         cudaMemset2DAsync(rest.data, (size_t)(x.stride * size), 0, (size_t)((linear->border - column) * size),
                           (size_t)rows, tn_cuda(device)->stream),
@@ -108,9 +98,9 @@ static tn_status inner_with_dropout(tn_device *device, const tn_linear *linear, 
 
 static tn_status inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
                        tn_cuda_border border, const tn_dropout *dropout) {
-    if (dropping(dropout)) return inner_with_dropout(device, linear, rows, x, border, dropout);
+    if (tn_drops(dropout)) return inner_with_dropout(device, linear, rows, x, border, dropout);
     return project(device, rows, linear->in, linear->border, x, border.a, border.a_stride,
-                   offset(device, x, linear->in));
+                   tn_view_at(device, x, 0, linear->in));
 }
 
 tn_status tn_cuda_linear_inner(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x,
@@ -123,10 +113,6 @@ tn_status tn_cuda_linear_inner(tn_device *device, const tn_linear *linear, int64
 /* ---- Forward in FP8 ----------------------------------------------------------------------------------- */
 
 enum { FP8_ROWS = 8192 /* rounded to E4M3 at a time */ };
-
-static tn_view below(const tn_device *device, tn_view view, int64_t rows) {
-    return view.data ? offset(device, view, rows * view.stride) : view;
-}
 
 /* What one call of forward_fp8 multiplies: rows encoded in `codes` and `scales`. */
 typedef struct encoded {
@@ -142,7 +128,7 @@ typedef struct encoded {
 static tn_cuda_gemm fp8_product(const tn_device *device, const tn_linear *linear, int p, int64_t column,
                                 const encoded *e) {
     const tn_weight *w = &linear->part[p].weight;
-    const tn_view residual = e->residual.data ? offset(device, e->residual, column) : e->residual;
+    const tn_view residual = tn_view_at(device, e->residual, 0, column);
     return (tn_cuda_gemm){.m = e->rows,
                           .n = w->rows,
                           .k = linear->in,
@@ -154,7 +140,7 @@ static tn_cuda_gemm fp8_product(const tn_device *device, const tn_linear *linear
                           .bias = e->bias ? e->bias + column * tn_cuda_size(device->dtype) : NULL,
                           .c = residual.data,
                           .ldc = residual.stride,
-                          .d = offset(device, e->y, column).data,
+                          .d = tn_view_at(device, e->y, 0, column).data,
                           .ldd = e->y.stride,
                           .alpha = e->alpha,
                           .beta = residual.data ? 1 : 0,
@@ -195,8 +181,9 @@ static tn_status forward_fp8(tn_device *device, const tn_linear *linear, int64_t
     if (rest && *done) e.rows = rest, *done = can_multiply_fp8(device, linear, &e);
     for (int64_t first = 0; first < rows && *done && status == TN_OK; first += e.rows) {
         e.rows = rows - first < most ? rows - first : most;
-        e.y = below(device, y, first), e.residual = below(device, residual, first);
-        status = tn_cuda_encode_fp8(device, e.rows, linear->in, below(device, x, first), e.codes, e.scales);
+        e.y = tn_view_at(device, y, first, 0), e.residual = tn_view_at(device, residual, first, 0);
+        status =
+            tn_cuda_encode_fp8(device, e.rows, linear->in, tn_view_at(device, x, first, 0), e.codes, e.scales);
         if (status == TN_OK) status = multiply_fp8(device, linear, &e);
     }
     return status;
@@ -249,7 +236,7 @@ tn_status tn_cuda_linear_forward(tn_device *device, const tn_linear *linear, int
                                                         .n = linear->out,
                                                         .k = linear->border,
                                                         .transpose_b = true,
-                                                        .a = offset(device, x, linear->in).data,
+                                                        .a = tn_view_at(device, x, 0, linear->in).data,
                                                         .lda = x.stride,
                                                         .b = m.border.b,
                                                         .ldb = m.border.b_stride,
@@ -294,9 +281,10 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
         const tn_lora *lora = &part->lora;
-        tn_view u = offset(device, x, linear->in + column), v = offset(device, dy, linear->out + column),
-                input = x, d = offset(device, dy, output);
-        if (pairs && lora->r && lora->da && dropping(dropout)) {
+        tn_view u = tn_view_at(device, x, 0, linear->in + column),
+                v = tn_view_at(device, dy, 0, linear->out + column), input = x,
+                d = tn_view_at(device, dy, 0, output);
+        if (pairs && lora->r && lora->da && tn_drops(dropout)) {
             input = (tn_view){tn_cuda_take(device, rows * linear->in * size), linear->in};
             if (!input.data) return TN_FAILED;
             TN_TRY(tn_cuda_dropout(device, linear, p, dropout, rows, x, input, false));
@@ -329,7 +317,7 @@ static tn_status dropped_gradient(tn_device *device, const tn_linear *linear, in
                                   &(tn_cuda_gemm){.m = rows,
                                                   .n = linear->in,
                                                   .k = r,
-                                                  .a = offset(device, dy, linear->out + column).data,
+                                                  .a = tn_view_at(device, dy, 0, linear->out + column).data,
                                                   .lda = dy.stride,
                                                   .b = (const char *)border.a + column * border.a_stride * size,
                                                   .ldb = border.a_stride,
@@ -345,7 +333,7 @@ static tn_status dropped_gradient(tn_device *device, const tn_linear *linear, in
 static tn_status input_gradient(tn_device *device, const tn_linear *linear, int64_t rows, const matrix *m,
                                 tn_view dy, tn_view dx, bool accumulate, float alpha,
                                 const tn_dropout *dropout) {
-    bool together = m->bordered && linear->border && !dropping(dropout);
+    bool together = m->bordered && linear->border && !tn_drops(dropout);
     tn_cuda_gemm product = {.m = rows,
                             .n = linear->in,
                             .k = linear->out + (together ? linear->border : 0),
@@ -361,8 +349,9 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
                             .beta = accumulate ? 1 : 0};
     tn_status status = tn_cuda_multiply(device, &product);
     if (status != TN_OK || together || linear->border == 0) return status;
-    if (dropping(dropout)) return dropped_gradient(device, linear, rows, dy, dx, m->border, alpha, dropout);
-    product.k = linear->border, product.a = offset(device, dy, linear->out).data, product.b = m->border.a;
+    if (tn_drops(dropout)) return dropped_gradient(device, linear, rows, dy, dx, m->border, alpha, dropout);
+    product.k = linear->border, product.a = tn_view_at(device, dy, 0, linear->out).data,
+    product.b = m->border.a;
     product.ldb = m->border.a_stride, product.beta = 1;
     return tn_cuda_multiply(device, &product);
 }
@@ -372,7 +361,7 @@ static tn_status lora_gradients(tn_device *device, const tn_linear *linear, int6
                                 float alpha, const tn_dropout *dropout, tn_cuda_thin_way *way) {
     tn_cuda_border border = tn_cuda_border_of(device, linear);
     tn_status status = TN_OK;
-    if (!dropping(dropout)) *way = tn_cuda_thin_way_of(device, linear, rows, x, dy, border.b, border.b_stride);
+    if (!tn_drops(dropout)) *way = tn_cuda_thin_way_of(device, linear, rows, x, dy, border.b, border.b_stride);
     if (*way != TN_THIN_ALL)
         TN_TRY(tn_cuda_multiply(device, &(tn_cuda_gemm){.m = rows,
                                                         .n = linear->border,
@@ -381,7 +370,7 @@ static tn_status lora_gradients(tn_device *device, const tn_linear *linear, int6
                                                         .lda = dy.stride,
                                                         .b = border.b,
                                                         .ldb = border.b_stride,
-                                                        .d = offset(device, dy, linear->out).data,
+                                                        .d = tn_view_at(device, dy, 0, linear->out).data,
                                                         .ldd = dy.stride,
                                                         .alpha = 1}));
     if (*way != TN_THIN_NONE)
@@ -410,20 +399,18 @@ done:
 
 /* ---- Scratch ------------------------------------------------------------------------------------------- */
 
-static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
-
 int64_t tn_cuda_linear_scratch(tn_device *device, const tn_limits *l) {
     int64_t size = tn_cuda_size(device->dtype), border = tn_border(l->rank);
-    int64_t in = largest(largest(l->hidden, l->intermediate), l->heads * l->head_dim);
-    int64_t out = largest(largest(2 * l->intermediate, l->hidden), (l->heads + 2 * l->kv_heads) * l->head_dim);
+    int64_t in = tn_max(tn_max(l->hidden, l->intermediate), l->heads * l->head_dim);
+    int64_t out = tn_max(tn_max(2 * l->intermediate, l->hidden), (l->heads + 2 * l->kv_heads) * l->head_dim);
     int64_t encoded_rows = l->rows < FP8_ROWS ? l->rows : FP8_ROWS;
-    int64_t bytes = tn_cuda_round(largest(out, l->vocab) * size); /* bias */
+    int64_t bytes = tn_cuda_round(tn_max(out, l->vocab) * size); /* bias */
     if (l->block_weights)
         bytes += tn_cuda_round(
-            (l->largest_weight + (border + 15) * (largest(out, l->vocab) + border) + border * in) * size);
+            (l->largest_weight + (border + 15) * (tn_max(out, l->vocab) + border) + border * in) * size);
     if (l->dropout) bytes += tn_cuda_round(l->rows * in * size);
     if (l->fp8_products) bytes += tn_cuda_round(encoded_rows * in) + tn_cuda_round(encoded_rows * 4);
     if (l->backward) bytes += tn_cuda_column_scratch(out);
-    if (l->dora) bytes = largest(bytes, tn_cuda_column_scratch(l->dora)); /* gradients of magnitudes */
+    if (l->dora) bytes = tn_max(bytes, tn_cuda_column_scratch(l->dora)); /* gradients of magnitudes */
     return bytes + tn_dora_scratch(device, l);
 }

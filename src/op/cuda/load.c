@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "op/cuda/dora.h"
 #include "op/source.h"
+#include "quant/quant.h"
 
 enum { BUFFERS = 4, BUFFER_BYTES = 32 << 20, CHUNK = 256, DIRECT_BYTES = 4 << 20 };
 
@@ -107,14 +108,6 @@ tn_status tn_cuda_load_finish(tn_device *device) {
 
 /* ---- One matrix -------------------------------------------------------------------------------------- */
 
-static void narrow(tn_dtype dtype, const float *values, int64_t count, void *out) {
-    if (dtype == TN_DTYPE_F32) memcpy(out, values, (size_t)count * sizeof(float));
-    else
-        for (int64_t i = 0; i < count; i++)
-            ((uint16_t *)out)[i] =
-                dtype == TN_DTYPE_BF16 ? tn_f32_to_bf16(values[i]) : tn_f32_to_f16(values[i]);
-}
-
 /* One row of the source in its held form. */
 static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dtype held, int64_t bytes,
                       char *out) {
@@ -128,7 +121,7 @@ static void fetch_row(const tn_source *source, int64_t row, int64_t cols, tn_dty
         float values[CHUNK];
         int64_t count = cols - first < CHUNK ? cols - first : CHUNK;
         tn_source_values(source, row, cols, first, count, values);
-        narrow(held, values, count, out + first * tn_cuda_size(held));
+        tn_quantize(held, values, count, out + first * tn_cuda_size(held));
     }
 }
 
