@@ -7,9 +7,6 @@
 
 #include "model/pass_internal.h"
 
-#define OP(pass) ((pass)->model->device->backend)
-#define DEV(pass) ((pass)->model->device)
-
 static int by_id(const void *x, const void *y) {
     const tn_slot *a = x, *b = y;
     return a->id < b->id ? -1 : a->id > b->id;
@@ -94,10 +91,12 @@ tn_status tn_embed_forward(tn_pass *pass) {
     const tn_view h = tn_pass_saved(pass, TN_SAVED_H, 0);
     tn_status status;
     TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->tokens, pass->in.ids, &m->embed, scale, h));
-    if (!pass->slots || pass->ordered == 0) goto done;
-    TN_TRY(OP(pass)->embed_forward(DEV(pass), pass->ordered, pass->in.slot_ids, &m->embed_rows.table, scale,
-                                   pass->x));
-    status = OP(pass)->scatter_rows(DEV(pass), pass->ordered, m->arch->hidden, pass->in.order, pass->x, h);
+    for (int64_t at = 0; pass->slots && at < pass->ordered; at += TN_TILE_ROWS) { /* x holds a tile */
+        const int64_t count = tn_tile_rows(pass->ordered - at);
+        TN_TRY(OP(pass)->embed_forward(DEV(pass), count, pass->in.slot_ids + at, &m->embed_rows.table, scale,
+                                       pass->x));
+        TN_TRY(OP(pass)->scatter_rows(DEV(pass), count, m->arch->hidden, pass->in.order + at, pass->x, h));
+    }
 done:
     return status;
 }

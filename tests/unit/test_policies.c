@@ -121,6 +121,47 @@ static void no_policy_changes_a_bit(void **state) {
     same_bits(dora);
 }
 
+/* Rows that train alone are looked up in a tile, however many tokens of a batch they are; here a tile of the
+ * residual stream is nearly all that there is, so that whoever writes beyond it leaves the block. */
+static void trained_tokens_may_fill_a_batch(void **state) {
+    enum { COUNT = 3000, LENGTH = 16, TOKENS = COUNT * LENGTH };
+    static const char text[] =
+        "{\"model_type\": \"llama\", \"vocab_size\": 96, \"hidden_size\": 512, \"intermediate_size\": 8, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 1, \"num_key_value_heads\": 1, \"head_dim\": 8}";
+    tn_engine e;
+    tn_batch batch = {0};
+    tn_config *config;
+    int32_t *ids = malloc(TOKENS * sizeof *ids);
+    float *losses = malloc(TOKENS * sizeof *losses);
+    (void)state;
+    must(tn_config_new("bench", &config));
+    must(tn_config_set(config, "model", write_scratch("wide.json", text, (int64_t)strlen(text))));
+    must(tn_config_set(config, "device", test_device()));
+    must(tn_config_set(config, "dtype", "float32"));
+    must(tn_config_set(config, "trainable_token_indices", "9,61"));
+    must(tn_engine_open(config, TN_USE_TRAIN, false, NULL, &e));
+    tn_model_files_close(e.files), e.files = NULL;
+    e.use = TN_USE_EVAL; /* of a fresh adapter */
+    for (int i = 0; i < TOKENS; i++) ids[i] = i % 2 ? 9 : 61;
+    must(tn_batch_set(&batch, ids, NULL, TOKENS));
+    batch.cu_seqlens = realloc(batch.cu_seqlens, (COUNT + 1) * sizeof *batch.cu_seqlens);
+    for (int d = 0; d <= COUNT; d++) batch.cu_seqlens[d] = d * LENGTH;
+    for (int i = 0; i < TOKENS; i++) {
+        batch.positions[i] = i % LENGTH;
+        if (i % LENGTH == LENGTH - 1) batch.targets[i] = -100;
+    }
+    batch.documents = COUNT, batch.longest = LENGTH;
+    must(tn_engine_plan(&e, TOKENS, COUNT, LENGTH, 0));
+    must(tn_engine_allocate(&e));
+    must(tn_pass_eval(e.pass, &batch, losses));
+    for (int i = LENGTH; i < TOKENS; i++) assert_true(fabsf(losses[i] - losses[i % LENGTH]) < 1e-4f);
+    free(losses);
+    free(ids);
+    tn_batch_free(&batch);
+    tn_engine_close(&e);
+    tn_config_free(config);
+}
+
 /* ---- The plan -------------------------------------------------------------------------------------- */
 
 /* `pinnable` -1: enough for the inputs alone. */
@@ -210,6 +251,7 @@ static int remove_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_policy_changes_a_bit),
+        cmocka_unit_test(trained_tokens_may_fill_a_batch),
         cmocka_unit_test(what_is_moved_leaves_two_buffers_on_the_device),
         cmocka_unit_test(auto_takes_the_fastest_that_fits),
         cmocka_unit_test(a_host_with_too_little_memory_is_refused),
