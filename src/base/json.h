@@ -107,6 +107,8 @@ void tn_json_string_member(tn_json_writer *w, const char *key, const char *text)
 void tn_json_integer_member(tn_json_writer *w, const char *key, int64_t value);
 void tn_json_real_member(tn_json_writer *w, const char *key, double value);
 void tn_json_boolean_member(tn_json_writer *w, const char *key, bool value);
+/* A list of `count` token ids or labels. */
+void tn_json_ids_member(tn_json_writer *w, const char *key, const int32_t *ids, int64_t count);
 
 /* Appends `text` as a quoted JSON string; only what JSON demands is escaped (ensure_ascii=False).
  * Bytes that are not UTF-8 become U+FFFD, so that the output is valid whatever a file name held. */

@@ -119,6 +119,13 @@ void tn_json_boolean_member(tn_json_writer *w, const char *key, bool value) {
     tn_json_put_boolean(w, value);
 }
 
+void tn_json_ids_member(tn_json_writer *w, const char *key, const int32_t *ids, int64_t count) {
+    tn_json_key(w, key);
+    tn_json_begin(w, '[');
+    for (int64_t i = 0; i < count; i++) tn_json_put_integer(w, ids[i]);
+    tn_json_end(w, ']');
+}
+
 void tn_json_quote(tn_str *out, const char *text, int64_t length) {
     static const char letters[] = "\"\"\\\\\nn\rr\tt\bb\ff"; /* byte, letter behind the backslash */
     int64_t start = 0;

@@ -35,6 +35,17 @@ typedef struct tn_tensor_info {
     const tn_scales *scales;    /* of a dtype that has them, else NULL */
 } tn_tensor_info;
 
+/* Where row `row` of a matrix that llama.cpp keeps head by head interleaved (q and k) lies in Hugging Face's
+ * order, and the other way round: stored row 2j+p of a head is row p·(head_dim/2)+j. */
+static inline int64_t tn_interleaved_to_halves(int64_t row, int64_t head_dim) {
+    const int64_t in_head = row % head_dim;
+    return row - in_head + in_head % 2 * (head_dim / 2) + in_head / 2;
+}
+static inline int64_t tn_halves_to_interleaved(int64_t row, int64_t head_dim) {
+    const int64_t in_head = row % head_dim, half = head_dim / 2;
+    return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
 /* The block of element i of the flat matrix; *end is the first element behind it in the line. */
 int64_t tn_scales_block(const tn_scales *scales, int64_t i, int64_t *end);
 /* Whether each row has one scale of its own, as LLM_INT8's and most FP8's have. */

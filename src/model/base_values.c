@@ -3,16 +3,6 @@
 
 #include "quant/scaled.h"
 
-int64_t tn_interleaved_to_halves(int64_t row, int64_t head_dim) {
-    const int64_t half = head_dim / 2, in_head = row % head_dim;
-    return row - in_head + in_head % 2 * half + in_head / 2;
-}
-
-int64_t tn_halves_to_interleaved(int64_t row, int64_t head_dim) {
-    const int64_t half = head_dim / 2, in_head = row % head_dim;
-    return row - in_head + 2 * (in_head % half) + in_head / half;
-}
-
 void tn_base_row(const tn_model_files *files, const tn_tensor_info *t, int64_t head_dim, int64_t row,
                  float *out) {
     const int64_t cols = t->rank == 2 ? t->shape[1] : 1;

@@ -6,10 +6,6 @@
 
 #include "format/model_files.h"
 
-/* Where row `row` of a head-wise interleaved matrix lies in Hugging Face's order, and the other way round:
- * stored row 2j+p of a head is row p·(head_dim/2)+j. */
-int64_t tn_interleaved_to_halves(int64_t row, int64_t head_dim);
-int64_t tn_halves_to_interleaved(int64_t row, int64_t head_dim);
 /* Row `row` of a matrix, [cols], or element `row` of a vector. The tensor must be of a float or block type. */
 void tn_base_row(const tn_model_files *files, const tn_tensor_info *tensor, int64_t head_dim, int64_t row,
                  float *out);

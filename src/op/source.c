@@ -52,12 +52,8 @@ tn_status tn_source_check(const tn_source *source, int64_t rows, int64_t cols) {
     return tensor->dtype == TN_DTYPE_FP8 ? check_codes(tensor) : TN_OK;
 }
 
-/* A head's row p·(head_dim/2)+j is stored as 2j+p. */
 int64_t tn_source_row(const tn_source *source, int64_t row) {
-    int64_t size = source->permuted_head_dim;
-    if (!size) return row;
-    int64_t within = row % size, half = size / 2;
-    return row - within + 2 * (within % half) + within / half;
+    return source->permuted_head_dim ? tn_halves_to_interleaved(row, source->permuted_head_dim) : row;
 }
 
 void tn_source_values(const tn_source *source, int64_t row, int64_t cols, int64_t first, int64_t count,

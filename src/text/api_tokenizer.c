@@ -33,10 +33,7 @@ static tn_status encode(const tn_tokenizer *tokenizer, const char *text, int64_t
     tn_status status =
         tn_text_encode(tn_chat_text(tokenizer->chat), text, length, add_special_tokens, &ids, NULL);
     if (status == TN_OK) {
-        tn_json_key(w, "ids");
-        tn_json_begin(w, '[');
-        for (int64_t i = 0; i < ids.count; i++) tn_json_put_integer(w, ids.ids[i]);
-        tn_json_end(w, ']');
+        tn_json_ids_member(w, "ids", ids.ids, ids.count);
         tn_json_key(w, "text");
         tn_json_put_string(w, text, length);
     }

@@ -14,10 +14,7 @@ static tn_status write_record(tn_save *file, const tn_dataset *dataset, const tn
     tn_str line = {0};
     tn_json_writer w = tn_json_write_to(&line, 0);
     tn_json_begin(&w, '{');
-    tn_json_key(&w, "ids");
-    tn_json_begin(&w, '[');
-    for (int64_t i = 0; i < sample.length; i++) tn_json_put_integer(&w, sample.ids[i]);
-    tn_json_end(&w, ']');
+    tn_json_ids_member(&w, "ids", sample.ids, sample.length);
     tn_json_key(&w, "logprobs");
     tn_json_begin(&w, '[');
     for (int64_t i = 0; i < sample.length; i++) {

@@ -7,19 +7,12 @@
 #include "data/show.h"
 #include "train/engine.h"
 
-static void write_list(tn_json_writer *w, const char *key, const int32_t *values, int64_t count) {
-    tn_json_key(w, key);
-    tn_json_begin(w, '[');
-    for (int64_t i = 0; i < count; i++) tn_json_put_integer(w, values[i]);
-    tn_json_end(w, ']');
-}
-
 static tn_status write_sample(tn_json_writer *w, const tn_engine *e, tn_sample sample) {
     tn_str text = {0};
     tn_status status = TN_OK;
     tn_json_begin(w, '{');
-    write_list(w, "ids", sample.ids, sample.length);
-    write_list(w, "labels", sample.labels, sample.length);
+    tn_json_ids_member(w, "ids", sample.ids, sample.length);
+    tn_json_ids_member(w, "labels", sample.labels, sample.length);
     if (e->chat) {
         status = tn_show_sample(e->chat, sample, &text);
         tn_json_key(w, "text");

@@ -107,13 +107,6 @@ static bool on_token(void *user, int32_t token) {
     return s->status == TN_OK && pass_on(s);
 }
 
-static void write_ids(tn_json_writer *w, const char *key, const int32_t *ids, int64_t count) {
-    tn_json_key(w, key);
-    tn_json_begin(w, '[');
-    for (int64_t i = 0; i < count; i++) tn_json_put_integer(w, ids[i]);
-    tn_json_end(w, ']');
-}
-
 static tn_status run(tn_generator *g, const tn_batch *prompt, tn_text_function *on_text, void *user,
                      tn_doc **doc) {
     const tn_settings *set = g->engine.settings;
@@ -140,8 +133,8 @@ static tn_status run(tn_generator *g, const tn_batch *prompt, tn_text_function *
     tn_json_begin(&w, '{');
     tn_json_key(&w, "text");
     tn_json_put_string(&w, tn_str_text(&s.text), s.text.length);
-    write_ids(&w, "ids", out.ids, out.count);
-    write_ids(&w, "prompt_ids", prompt->ids, prompt->tokens);
+    tn_json_ids_member(&w, "ids", out.ids, out.count);
+    tn_json_ids_member(&w, "prompt_ids", prompt->ids, prompt->tokens);
     tn_json_string_member(&w, "finish_reason", stopped ? "stop" : "length");
     tn_json_end(&w, '}');
     status = tn_doc_from(&text, doc);
