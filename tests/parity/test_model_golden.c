@@ -62,19 +62,15 @@ static const char *path_of(const char *name, const char *rest) {
 }
 
 /* TENON_TEST_DEVICE=cuda runs all of it on a card, where products of another size may add in another order. */
-static const char *device(void) {
-    const char *name = getenv("TENON_TEST_DEVICE");
-    return name ? name : "cpu";
-}
 static double allowed(double on_the_cpu, double on_a_card) {
-    return strcmp(device(), "cpu") == 0 ? on_the_cpu : on_a_card;
+    return strcmp(test_device(), "cpu") == 0 ? on_the_cpu : on_a_card;
 }
 
 static tn_config *configure(const char *verb, const char *name, const char *const *pairs) {
     tn_config *config;
     must(tn_config_new(verb, &config));
     must(tn_config_set(config, "model", path_of(name, "model")));
-    must(tn_config_set(config, "device", device()));
+    must(tn_config_set(config, "device", test_device()));
     for (; pairs && *pairs; pairs += 2) must(tn_config_set(config, pairs[0], pairs[1]));
     return config;
 }

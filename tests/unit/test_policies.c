@@ -31,11 +31,10 @@ static int64_t inputs_alone(const tn_engine *e, int64_t rows) {
 static bool is_inputs_alone(const char *policy) { return strcmp(policy, "offload_inputs") == 0; }
 
 static tn_config *configure(const char *policy, const char *const *more) {
-    const char *device = getenv("TENON_TEST_DEVICE");
     tn_config *config;
     must(tn_config_new("bench", &config));
     must(tn_config_set(config, "model", model()));
-    must(tn_config_set(config, "device", device ? device : "cpu"));
+    must(tn_config_set(config, "device", test_device()));
     must(tn_config_set(config, "gradient_checkpointing", is_inputs_alone(policy) ? "offload" : policy));
     for (; more && *more; more += 2) must(tn_config_set(config, more[0], more[1]));
     return config;
