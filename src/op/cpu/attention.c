@@ -16,12 +16,11 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "op/cpu/cpu.h"
 
 enum { T = TN_TILE, FEW = 8 };
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t tiles(int64_t rows) { return (rows + T - 1) / T; }
 
 /* What one call works with. `kind` is 1 where elements are bfloat16 (product in hardware), else floats. */
@@ -81,7 +80,7 @@ static void visible(const tn_attention *a, int64_t document, int64_t row, int64_
                     int64_t *last) {
     int64_t end = row + documents_keys(a, document) - documents_queries(a, document) + 1;
     if (a->bidirectional) end = documents_keys(a, document);
-    *first = larger(0, (a->window ? end - a->window : 0) - origin);
+    *first = tn_max(0, (a->window ? end - a->window : 0) - origin);
     *last = end - origin;
 }
 
@@ -91,9 +90,9 @@ static void seeing(const tn_attention *a, int64_t document, int64_t key, int64_t
     int64_t start = key - documents_keys(a, document) + documents_queries(a, document);
     if (a->bidirectional) start = 0;
     int64_t end =
-        a->window ? smaller(start + a->window, documents_queries(a, document)) : documents_queries(a, document);
-    *first = larger(0, start - origin);
-    *last = smaller(T, end - origin);
+        a->window ? tn_min(start + a->window, documents_queries(a, document)) : documents_queries(a, document);
+    *first = tn_max(0, start - origin);
+    *last = tn_min(T, end - origin);
 }
 
 /* Tiles of keys that the queries first … last of a document touch. */
@@ -129,7 +128,7 @@ static void pack_keys(const work *w, void (*make)(const work *w, int64_t place, 
         int64_t head = task / w->kv_tiles, within,
                 document = document_of(a, a->host_cu_kv, task % w->kv_tiles, &within);
         if (within < 0) continue;
-        int64_t count = smaller(T, documents_keys(a, document) - within * T);
+        int64_t count = tn_min(T, documents_keys(a, document) - within * T);
         int64_t row = a->host_cu_kv[document] + within * T, column = head * a->head_dim;
         load_tile(w, w->k, row, count, column, k);
         load_tile(w, w->v, row, count, column, v);
@@ -164,7 +163,7 @@ static void query_tile(const work *w, int64_t document, int64_t tile, int64_t he
     float *sums = (float *)(own + sizeof *f); /* [T, width] */
     char *q = (char *)(sums + T * w->width);
     int64_t d = a->head_dim, kv_head = head / (a->heads / a->kv_heads), origin = tile * T;
-    int64_t count = smaller(T, documents_queries(a, document) - origin), row = a->host_cu_q[document] + origin,
+    int64_t count = tn_min(T, documents_queries(a, document) - origin), row = a->host_cu_q[document] + origin,
             from, to;
     load_tile(w, w->q, row, count, head * d, q);
     memset(sums, 0, (size_t)(T * w->width) * sizeof *sums);
@@ -204,7 +203,7 @@ static void query_row(const work *w, int64_t document, int64_t i, int64_t head, 
     memset(sums, 0, (size_t)d * sizeof *sums);
     visible(a, document, i, 0, &first, &last);
     for (int64_t key = first; key < last; key += T) {
-        int64_t count = smaller(T, last - key);
+        int64_t count = tn_min(T, last - key);
         for (int64_t j = 0; j < count; j++)
             scores[j] = w->kernels->dot[half](d, tn_at(w->dtype, w->k, start + key + j, column), q);
         float shrink = w->kernels->softmax[0](scores, 0, count, a->scale, a->softcap, &largest, parts, p);
@@ -220,7 +219,7 @@ static void query_row(const work *w, int64_t document, int64_t i, int64_t head, 
 static int64_t forward_own_bytes(const work *w) {
     int64_t packing = 2 * tile_bytes(w),
             tile = (int64_t)sizeof(forward_tiles) + T * w->width * 4 + tile_bytes(w);
-    return tn_scratch_room(larger(packing, tile));
+    return tn_scratch_room(tn_max(packing, tile));
 }
 
 static tn_status take_forward(work *w, tn_scratch scratch) {
@@ -288,7 +287,7 @@ typedef struct query_operands {
 
 static int64_t backward_own_bytes(const work *w) {
     int64_t tile = (int64_t)sizeof(backward_tiles) + 5 * tile_bytes(w) + 2 * T * w->width * 4;
-    return tn_scratch_room(larger(2 * tile_bytes(w), tile));
+    return tn_scratch_room(tn_max(2 * tile_bytes(w), tile));
 }
 
 static query_operands operands_behind(const work *w, char *own) {
@@ -356,7 +355,7 @@ static void head_backward(const work *w, int64_t document, int64_t head, char *o
     memset(w->dk_sums + start, 0, bytes);
     memset(w->dv_sums + start, 0, bytes);
     for (int64_t query = 0; query < tiles(queries); query++) {
-        int64_t count = smaller(T, queries - query * T), row = a->host_cu_q[document] + query * T, from, to;
+        int64_t count = tn_min(T, queries - query * T), row = a->host_cu_q[document] + query * T, from, to;
         load_queries(w, row, count, head, b, &q);
         touched(a, document, query * T, query * T + count - 1, &from, &to);
         for (int64_t t = from; t < to; t++) tile_pair(w, document, query, t, head, b, &q);
@@ -373,7 +372,7 @@ static void reduce_tile(const work *w, int64_t place, int64_t kv_head, float *su
     int64_t group = a->heads / a->kv_heads, width = w->width, within;
     int64_t document = document_of(a, a->host_cu_kv, place, &within);
     if (within < 0) return;
-    int64_t count = smaller(T, documents_keys(a, document) - within * T),
+    int64_t count = tn_min(T, documents_keys(a, document) - within * T),
             row = a->host_cu_kv[document] + within * T;
     float *total = sums + (kv_head * group * w->kv_tiles + place) * T * width;
     for (int64_t member = 1; member < group; member++)
@@ -420,7 +419,7 @@ tn_status tn_cpu_attention_backward(tn_device *device, const tn_attention *a, tn
 
 int64_t tn_cpu_attention_scratch(const tn_device *device, const tn_limits *limits) {
     tn_attention a = {.documents = limits->documents,
-                      .kv_rows = larger(limits->rows, limits->longest),
+                      .kv_rows = tn_max(limits->rows, limits->longest),
                       .heads = limits->heads,
                       .kv_heads = limits->kv_heads,
                       .head_dim = limits->head_dim};
@@ -429,5 +428,5 @@ int64_t tn_cpu_attention_scratch(const tn_device *device, const tn_limits *limit
     int64_t sums = tn_scratch_room(a.heads * w.kv_tiles * T * w.width * 4);
     int64_t forward = omp_get_max_threads() * forward_own_bytes(&w) + 2 * packed;
     int64_t backward = omp_get_max_threads() * backward_own_bytes(&w) + 3 * packed + 2 * sums;
-    return limits->backward ? larger(forward, backward) : forward;
+    return limits->backward ? tn_max(forward, backward) : forward;
 }

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "base/integer.h"
 #include "base/mem.h"
 #include "op/cpu/cpu.h"
 
@@ -23,8 +24,6 @@ static struct {
     pthread_mutex_t lock;
     float *a, *b, *c;
 } tiles = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* [rows, cols] of a bf16 matrix from its element [row, col] to a dense tile of floats. */
 static void widen(const void *from, int64_t ld, int64_t row, int64_t col, int64_t rows, int64_t cols,
@@ -46,9 +45,9 @@ static void finish_tile(const tn_gemm *g, int64_t row, int64_t col, int64_t rows
 
 static tn_status tile(const tn_gemm *g, int64_t row, int64_t col, int64_t cols, bool a_ready, const void *a,
                       const void *b, void *c, const void *added, const void *bias) {
-    int64_t rows = smaller(M, g->m - row);
+    int64_t rows = tn_min(M, g->m - row);
     for (int64_t from = 0; from < g->k; from += K) {
-        int64_t depth = smaller(K, g->k - from);
+        int64_t depth = tn_min(K, g->k - from);
         if (!a_ready) widen(a, g->lda, from, row, depth, rows, tiles.a);
         if (g->b_transposed) widen(b, g->ldb, col, from, cols, depth, tiles.b);
         else widen(b, g->ldb, from, col, depth, cols, tiles.b);
@@ -83,7 +82,7 @@ done:
 /* Columns of a tile: as few tiles as hold n, about equally wide. */
 static int64_t tile_columns(int64_t n) {
     int64_t count = (n + N - 1) / N, columns = (n + count - 1) / count;
-    return smaller(N, (columns + STEP - 1) / STEP * STEP);
+    return tn_min(N, (columns + STEP - 1) / STEP * STEP);
 }
 
 static tn_status in_tiles(const tn_gemm *g, const void *a, const void *b, void *c, const void *added,
@@ -93,7 +92,7 @@ static tn_status in_tiles(const tn_gemm *g, const void *a, const void *b, void *
     tn_status status = take_tiles();
     for (int64_t row = 0; row < g->m; row += M)
         for (int64_t col = 0; status == TN_OK && col < g->n; col += step)
-            status = tile(g, row, col, smaller(step, g->n - col), col > 0 && g->k <= K, a, b, c, added, bias);
+            status = tile(g, row, col, tn_min(step, g->n - col), col > 0 && g->k <= K, a, b, c, added, bias);
     pthread_mutex_unlock(&tiles.lock);
     return status;
 }

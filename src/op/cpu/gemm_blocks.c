@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "base/mem.h"
 #include "op/cpu/cpu.h"
 #include "op/cpu/gemm.h"
@@ -74,8 +75,6 @@ typedef struct pass {
     int64_t row, rows, col, cols, from, depth;
 } pass;
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t parts_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 static int64_t up_to(int64_t count, int64_t step) { return parts_of(count, step) * step; }
 
@@ -86,7 +85,7 @@ static int64_t strip_width(int64_t n) { return n <= STRIP / 2 ? STRIP / 2 : STRI
 /* Where the last step of k begins: it ends with k, so that A can be read where it lies, and what it repeats of
  * the step before is zero in the packed B. */
 static int64_t last_step(int64_t k) { return k < STEP ? 0 : k - STEP; }
-static int64_t step_begin(int64_t k, int64_t step) { return smaller(step * STEP, last_step(k)); }
+static int64_t step_begin(int64_t k, int64_t step) { return tn_min(step * STEP, last_step(k)); }
 
 static const uint16_t *row_of_b(const operand *b, const tn_gemm_rows *rows, int64_t k, int64_t col) {
     int64_t row = k - rows->at;
@@ -107,7 +106,7 @@ static void gather(const work *w, const operand *b, int64_t k, int64_t depth, in
     memset(block, 0, (size_t)(depth * width * w->size));
     for (int i = 0; i < b->count; i++) {
         const tn_gemm_rows *rows = &b->rows[i];
-        int64_t from = larger(first, rows->at), to = smaller(k + depth, rows->at + rows->k);
+        int64_t from = tn_max(first, rows->at), to = tn_min(k + depth, rows->at + rows->k);
         if (from >= to) continue;
         int64_t lines = b->transposed ? cols : to - from, count = b->transposed ? to - from : cols;
         int64_t ld = b->transposed ? depth : width, place = b->transposed ? from - k : (from - k) * width;
@@ -125,7 +124,7 @@ static void pack_strip(const work *w, const operand *b, int64_t from, int64_t de
                        int64_t width, char *to) {
     float block[STRIP * CHUNK];
     for (int64_t k = 0, taken; k < up_to(depth, STEP); k += taken) {
-        taken = smaller(CHUNK, larger(depth / STEP * STEP - k, STEP));
+        taken = tn_min(CHUNK, tn_max(depth / STEP * STEP - k, STEP));
         int64_t begin = from + (taken == STEP ? step_begin(depth, k / STEP) : k),
                 ld = b->transposed ? taken : width;
         const tn_gemm_rows *rows =
@@ -150,7 +149,7 @@ static int64_t strip_bytes(const work *w, int64_t depth, int64_t width) {
 static void pack(const work *w, const pass *s, int64_t strip) {
     operand b = stacked(w);
     int64_t width = strip_width(w->g->n), col = strip * width;
-    pack_strip(w, &b, s->from, s->depth, s->col + col, smaller(width, s->cols - col), width,
+    pack_strip(w, &b, s->from, s->depth, s->col + col, tn_min(width, s->cols - col), width,
                memory.packed + strip * strip_bytes(w, s->depth, width));
 }
 
@@ -182,7 +181,7 @@ typedef struct span {
 static left rows_of_a(const work *w, int64_t row, int64_t rows, const span *s, bool copies, char *buffer) {
     int64_t full = up_to(rows, FULL), stride = up_to(s->taken, STEP), whole = stride - STEP;
     bool ends = s->k + s->taken == s->depth;
-    int64_t last = ends ? last_step(s->depth) : s->k + whole, there = smaller(STEP, s->depth);
+    int64_t last = ends ? last_step(s->depth) : s->k + whole, there = tn_min(STEP, s->depth);
     if (!copies && w->kind && rows == full && s->depth >= STEP)
         return (left){(const char *)row_of_a(w, row, s->from + s->k), w->g->lda, rows, stride - s->taken};
     memset(buffer + rows * stride * w->size, 0, (size_t)((full - rows) * stride * w->size));
@@ -221,9 +220,9 @@ static void make_columns(const work *w, int64_t row, int64_t rows, char *own) {
         int64_t width = strip_width(inner->r), bytes = strip_bytes(w, inner->k, width);
         int64_t near = near_of(w, inner->k);
         for (int64_t col = 0, cols; col < inner->r; col += COLS, packed += parts_of(cols, width) * bytes) {
-            cols = smaller(COLS, inner->r - col);
+            cols = tn_min(COLS, inner->r - col);
             for (int64_t k = 0; k < inner->k; k += near) {
-                const span columns = {inner->from, inner->k, k, smaller(near, inner->k - k)};
+                const span columns = {inner->from, inner->k, k, tn_min(near, inner->k - k)};
                 left a = rows_of_a(w, row, rows, &columns, false, own + w->sum_bytes);
                 multiply_strips(w, &a, columns.taken, packed + k * width * w->size, bytes, width, cols, k > 0,
                                 block);
@@ -246,12 +245,12 @@ static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, in
                      char *own) {
     int64_t width = strip_width(w->g->n), bytes = strip_bytes(w, s->depth, width), near = near_of(w, s->depth);
     for (int64_t k = 0; k < s->depth; k += near) {
-        const span columns = {s->from, s->depth, k, smaller(near, s->depth - k)};
+        const span columns = {s->from, s->depth, k, tn_min(near, s->depth - k)};
         bool last = s->last && k + near >= s->depth;
         bool copies = w->kernels->dense && near < s->depth;
         left a = rows_of_a(w, s->row + row, rows, &columns, copies, own + w->sum_bytes);
         for (int64_t col = from; col < to; col += COLS) {
-            int64_t cols = smaller(COLS, to - col);
+            int64_t cols = tn_min(COLS, to - col);
             float *block = block_of(w, s, row, col, from, own);
             const char *b = memory.packed + col / width * bytes + k * width * w->size;
             multiply_strips(w, &a, columns.taken, b, bytes, width, cols, !s->first || k > 0, block);
@@ -265,7 +264,7 @@ static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, in
 /* Columns of a task: all, or fewer where rows alone make too few tasks. */
 static int64_t group_of(const pass *s) {
     int64_t blocks = parts_of(s->cols, COLS), wanted = (int64_t)TASKS * omp_get_max_threads();
-    int64_t groups = smaller(blocks, parts_of(wanted, parts_of(s->rows, ROWS)));
+    int64_t groups = tn_min(blocks, parts_of(wanted, parts_of(s->rows, ROWS)));
     return parts_of(blocks, groups) * COLS;
 }
 
@@ -282,23 +281,22 @@ static void run_pass(const work *w, const pass *s) {
         if (apart) {
 #pragma omp for schedule(dynamic, 1)
             for (int64_t task = 0; task < row_tasks; task++)
-                make_columns(w, s->row + task * ROWS, smaller(ROWS, s->rows - task * ROWS), own);
+                make_columns(w, s->row + task * ROWS, tn_min(ROWS, s->rows - task * ROWS), own);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++) {
-            int64_t row = task / groups * ROWS, rows = smaller(ROWS, s->rows - row),
-                    col = task % groups * group;
+            int64_t row = task / groups * ROWS, rows = tn_min(ROWS, s->rows - row), col = task % groups * group;
             if (s->inner && !apart) make_columns(w, s->row + row, rows, own);
-            multiply(w, s, row, rows, col, smaller(col + group, s->cols), own);
+            multiply(w, s, row, rows, col, tn_min(col + group, s->cols), own);
         }
     }
 }
 
 /* Columns of B packed at once. */
 static int64_t width_of(const work *w) {
-    int64_t column = strip_bytes(w, smaller(w->g->k, DEPTH), 1), room = w->kind ? CACHED : PACKED;
-    int64_t most = larger(COLS, smaller(WIDTH, room / column / COLS * COLS));
-    return smaller(most, up_to(parts_of(w->g->n, parts_of(w->g->n, most)), STRIP));
+    int64_t column = strip_bytes(w, tn_min(w->g->k, DEPTH), 1), room = w->kind ? CACHED : PACKED;
+    int64_t most = tn_max(COLS, tn_min(WIDTH, room / column / COLS * COLS));
+    return tn_min(most, up_to(parts_of(w->g->n, parts_of(w->g->n, most)), STRIP));
 }
 
 static void run(const work *w) {
@@ -312,11 +310,11 @@ static void run(const work *w) {
                           .last = k + DEPTH >= g->k,
                           .inner = col == 0 && k == 0,
                           .row = row,
-                          .rows = smaller(height, g->m - row),
+                          .rows = tn_min(height, g->m - row),
                           .col = col,
-                          .cols = smaller(width, g->n - col),
+                          .cols = tn_min(width, g->n - col),
                           .from = k,
-                          .depth = smaller(DEPTH, g->k - k)};
+                          .depth = tn_min(DEPTH, g->k - k)};
                 run_pass(w, &s);
             }
 }
@@ -345,7 +343,7 @@ static int64_t inner_bytes(const work *w) {
 static tn_status take_memory(work *w) {
     tn_status status = TN_OK;
     bool deep = w->g->k > DEPTH, blocks = !deep && w->g->k > w->near;
-    w->sum_bytes = ROWS * 4 * (blocks ? smaller(WIDTH, up_to(w->g->n, COLS)) : COLS);
+    w->sum_bytes = ROWS * 4 * (blocks ? tn_min(WIDTH, up_to(w->g->n, COLS)) : COLS);
     w->own_bytes = w->sum_bytes + ROWS * w->near * w->size;
     if (!memory.packed) TN_TRY(tn_alloc_aligned(&memory.packed, PACKED, "packed weights"));
     if (deep && !memory.sums)
@@ -365,14 +363,14 @@ static void pack_inners(const work *w) {
         const operand d = {&rows, 1, inner->transposed, inner->k, inner->r};
         int64_t width = strip_width(inner->r);
         for (int64_t col = 0; col < inner->r; col += width, to += strip_bytes(w, inner->k, width))
-            pack_strip(w, &d, 0, inner->k, col, smaller(width, inner->r - col), width, to);
+            pack_strip(w, &d, 0, inner->k, col, tn_min(width, inner->r - col), width, to);
     }
 }
 
 static void make_all_columns(const work *w) {
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t row = 0; row < w->g->m; row += ROWS)
-        make_columns(w, row, smaller(ROWS, w->g->m - row), memory.own + omp_get_thread_num() * w->own_bytes);
+        make_columns(w, row, tn_min(ROWS, w->g->m - row), memory.own + omp_get_thread_num() * w->own_bytes);
 }
 
 tn_status tn_gemm_stacked(const tn_gemm *g, const tn_gemm_stack *stack, void *a, void *c, const void *added,

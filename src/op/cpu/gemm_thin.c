@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/integer.h"
 #include "base/mem.h"
 #include "op/cpu/cpu.h"
 #include "op/cpu/gemm.h"
@@ -45,7 +46,6 @@ typedef struct own {
     float sums[TN_GRADIENT_COLUMNS * STRIP]; /* [width, STRIP] */
 } own;
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t up_to(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
 
 static int64_t columns_of(const tn_gradient *parts, int count) {
@@ -56,7 +56,7 @@ static int64_t columns_of(const tn_gradient *parts, int count) {
 
 /* Rows row … row+STEP-1 of L to columns of Lᵀ. */
 static void turn(const work *w, int64_t row) {
-    int64_t columns = columns_of(w->parts, w->count), there = smaller(STEP, w->rows - row);
+    int64_t columns = columns_of(w->parts, w->count), there = tn_min(STEP, w->rows - row);
     for (int64_t j = 0; j < w->width; j++) {
         uint16_t *to = w->turned + j * w->depth + row;
         for (int64_t i = 0; i < STEP; i++) to[i] = j < columns && i < there ? w->l[(row + i) * w->ldl + j] : 0;
@@ -65,7 +65,7 @@ static void turn(const work *w, int64_t row) {
 
 /* Rows of X from `row` on, in columns col … col+cols-1, packed; zeros behind the last. Returns their number. */
 static int64_t pack(const work *w, int64_t row, int64_t col, int64_t cols, own *o) {
-    int64_t whole = smaller(DEPTH, (w->rows - row) / STEP * STEP), rest = w->rows - row - whole;
+    int64_t whole = tn_min(DEPTH, (w->rows - row) / STEP * STEP), rest = w->rows - row - whole;
     w->kernels->pack[1](whole, cols, STRIP, w->x + row * w->ldx + col, w->ldx, o->packed);
     if (whole == DEPTH || rest == 0) return whole;
     memset(o->tail, 0, sizeof o->tail);
@@ -89,7 +89,7 @@ static void give(const work *w, int64_t col, int64_t cols, const float *sums) {
 }
 
 static void strip(const work *w, int64_t col, own *o) {
-    int64_t cols = smaller(STRIP, w->n - col);
+    int64_t cols = tn_min(STRIP, w->n - col);
     for (int64_t row = 0, depth; row < w->rows; row += depth) {
         depth = pack(w, row, col, cols, o);
         w->kernels->panel[1](w->width, STRIP, depth, w->turned + row, w->depth, 0, o->packed, o->sums, STRIP,

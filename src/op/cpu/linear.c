@@ -20,9 +20,9 @@
 
 #include <stddef.h>
 
-enum { CHUNK = 256 /* elements decoded at a time */ };
+#include "base/integer.h"
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+enum { CHUNK = 256 /* elements decoded at a time */ };
 
 /* ---- Few rows: dot products ---------------------------------------------------------------------- */
 
@@ -35,7 +35,7 @@ static void dot_rows(const tn_kernels *kernels, const tn_weight *w, int64_t n, i
     for (int64_t k = 0; k < w->cols; k += CHUNK) {
         float values[CHUNK];
         const void *piece = values;
-        int64_t width = smaller(CHUNK, w->cols - k);
+        int64_t width = tn_min(CHUNK, w->cols - k);
         if (plain) piece = (const char *)w->data + (n * w->stride + k) * bytes;
         else tn_cpu_decode_row(kernels, w, n, k, width, values);
         for (int64_t i = 0; i < rows; i++)
@@ -199,7 +199,7 @@ static tn_status part_forward(tn_device *device, const tn_linear *linear, int p,
     tn_status status = TN_OK;
     if (apart) TN_TRY(lora_share(device, t, rows, in_place));
     for (int64_t n = 0, step = tn_weight_step(w); n < w->rows; n += step) {
-        int64_t count = smaller(step, w->rows - n);
+        int64_t count = tn_min(step, w->rows - n);
         tn_view rows_of_w = tn_weight_rows(device, w, n, count, tile);
         tn_view added = t->residual.data && !in_place ? tn_shifted(device->dtype, t->residual, n) : none;
         TN_TRY(base_share(device, linear, p, t, rows, n, rows_of_w, count, added, apart || in_place));

@@ -4,11 +4,10 @@
  */
 #include <stddef.h>
 
+#include "base/integer.h"
 #include "op/cpu/linear.h"
 
 enum { STRIP = 64 /* columns of a bias gradient per task */ };
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* to[m, n] += factor·aᵀ·b in fp32, over `rows` rows. */
 static tn_status add_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m, tn_view b, int64_t n,
@@ -69,7 +68,7 @@ static void bias_gradient(const tn_device *device, int64_t rows, tn_view dy, int
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < out; n += STRIP) {
         float sums[STRIP] = {0};
-        int64_t count = smaller(STRIP, out - n);
+        int64_t count = tn_min(STRIP, out - n);
         for (int64_t row = 0; row < rows; row++)
             kernels->accumulate[tn_is_bf16(device)](count, tn_at(device->dtype, dy, row, n), sums);
         for (int64_t i = 0; i < count; i++) dbias[n + i] += alpha * sums[i];
@@ -243,7 +242,7 @@ static tn_status input_gradient(tn_device *device, const tn_linear *linear, int6
     for (int p = 0; p < linear->parts; p++) {
         const tn_weight *w = &linear->part[p].weight;
         for (int64_t n = 0, step = tn_weight_step(w); n < w->rows; n += step) {
-            int64_t count = smaller(step, w->rows - n);
+            int64_t count = tn_min(step, w->rows - n);
             tn_view rows_of_w = tn_weight_rows(device, w, n, count, tile);
             bool last = p + 1 == linear->parts && n + count == w->rows;
             bool rounded = last && tn_is_bf16(device), added = rounded && total->started;

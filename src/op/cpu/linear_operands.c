@@ -3,13 +3,11 @@
  */
 #include <stddef.h>
 
+#include "base/integer.h"
 #include "base/rng.h"
 #include "op/cpu/linear.h"
 
 enum { TILE = 1 << 22 /* elements of a decoded tile */, CHUNK = 256 /* elements decoded at a time */ };
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- Compute copies of A and B ---------------------------------------------------------------------- */
 
@@ -42,7 +40,7 @@ const void *tn_lora_b(const tn_device *device, const tn_linear *linear, int p) {
 static void scale_rounded(const tn_device *device, int64_t count, float factor, const float *from, void *to) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i += CHUNK)
-        tn_kernels_of(device)->scale[1](smaller(CHUNK, count - i), factor, from + i, (uint16_t *)to + i);
+        tn_kernels_of(device)->scale[1](tn_min(CHUNK, count - i), factor, from + i, (uint16_t *)to + i);
 }
 
 int64_t tn_cpu_linear_bytes(tn_device *device, const tn_linear *linear, const tn_source *const sources[]) {
@@ -75,17 +73,17 @@ tn_status tn_cpu_linear_refresh(tn_device *device, tn_linear *linear) {
 
 /* ---- Scratch ------------------------------------------------------------------------------------------ */
 
-static int64_t tile_rows(int64_t rows, int64_t cols) { return smaller(rows, larger(1, TILE / cols)); }
+static int64_t tile_rows(int64_t rows, int64_t cols) { return tn_min(rows, tn_max(1, TILE / cols)); }
 
 int64_t tn_cpu_linear_scratch(const tn_device *device, const tn_limits *limits) {
-    int64_t body = larger(larger(limits->hidden, limits->intermediate), limits->heads * limits->head_dim);
-    int64_t inputs = larger(limits->rows * body, limits->head_rows * limits->hidden);
+    int64_t body = tn_max(tn_max(limits->hidden, limits->intermediate), limits->heads * limits->head_dim);
+    int64_t inputs = tn_max(limits->rows * body, limits->head_rows * limits->hidden);
     int64_t size = tn_element_bytes(device->dtype), bytes = tn_scratch_room(TN_FEW * body * 4);
     if (limits->block_weights)
-        bytes += tn_scratch_room(larger(smaller(limits->largest_weight, TILE), body) * size);
+        bytes += tn_scratch_room(tn_max(tn_min(limits->largest_weight, TILE), body) * size);
     if (limits->dropout) bytes += 2 * tn_scratch_room(inputs * 4); /* masked x, and v·A before its mask */
     if (limits->backward && tn_is_bf16(device)) bytes += tn_scratch_room(inputs * 4); /* dx, not yet rounded */
-    if (limits->dora) bytes = larger(bytes, tn_cpu_dora_tile(body));
+    if (limits->dora) bytes = tn_max(bytes, tn_cpu_dora_tile(body));
     return bytes + tn_dora_scratch(device, limits);
 }
 
@@ -108,7 +106,7 @@ static void drop_rows(const tn_device *device, const tn_linear *linear, int p, i
     for (int64_t row = 0; row < rows; row++)
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK];
-            int64_t count = smaller(TN_MASK, linear->in - k);
+            int64_t count = tn_min(TN_MASK, linear->in - k);
             tn_dropout_mask(device, linear, p, row, k, count, dropout, factors);
             kernels->multiply[tn_is_bf16(device)](count, factors, tn_at(device->dtype, x, row, k),
                                                   tn_at(device->dtype, result, row, k));
@@ -122,7 +120,7 @@ void tn_add_dropped(const tn_device *device, const tn_linear *linear, int p, int
     for (int64_t row = 0; row < rows; row++)
         for (int64_t k = 0; k < linear->in; k += TN_MASK) {
             float factors[TN_MASK];
-            int64_t count = smaller(TN_MASK, linear->in - k);
+            int64_t count = tn_min(TN_MASK, linear->in - k);
             tn_dropout_mask(device, linear, p, row, k, count, dropout, factors);
             tn_kernels_of(device)->add_product(count, factors, from + row * linear->in + k,
                                                to + row * stride + k);
@@ -157,7 +155,7 @@ tn_view tn_weight_rows(const tn_device *device, const tn_weight *w, int64_t firs
     for (int64_t row = 0; row < count; row++)
         for (int64_t k = 0; k < w->cols; k += CHUNK) {
             float values[CHUNK];
-            int64_t width = smaller(CHUNK, w->cols - k);
+            int64_t width = tn_min(CHUNK, w->cols - k);
             tn_cpu_decode_row(kernels, w, first + row, k, width, values);
             kernels->narrow[tn_is_bf16(device)](width, values, tn_at(device->dtype, view, row, k));
         }
@@ -173,7 +171,7 @@ tn_status tn_take_tile(const tn_device *device, const tn_linear *linear, tn_scra
     int64_t elements = 0;
     for (int p = 0; p < linear->parts; p++) {
         const tn_weight *w = &linear->part[p].weight;
-        if (tn_dtype_is_block(w->dtype)) elements = larger(elements, tn_weight_step(w) * w->cols);
+        if (tn_dtype_is_block(w->dtype)) elements = tn_max(elements, tn_weight_step(w) * w->cols);
     }
     *tile = NULL;
     return elements ? tn_scratch_take(scratch, elements * tn_element_bytes(device->dtype), tile) : TN_OK;
