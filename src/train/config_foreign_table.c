@@ -80,7 +80,7 @@ const tn_foreign_key tn_foreign_keys[] = {
     ROW("lora_fan_in_fan_out", A, "false", DONE, "leave it out: no supported model has such layers"),
     ROW("lora_bias", A, "none,false", DONE, "leave it out: biases do not train"),
     ROW("use_loftq", U, "true=init_lora_weights:loftq,false", DONE, NULL),
-    ROW("loftq_config", A | U, "", DONE, "init_lora_weights: loftq"),
+    ROW("loftq_config", A | U, "", DONE, "leave it out: A and B start as init_lora_weights says, true or gaussian"),
     ROW("pissa_init", F, "true=init_lora_weights:pissa,false", DONE, NULL),
     ROW("loraplus_lr_ratio", F, "", DONE, "leave it out: A and B train at one rate"),
     ROW("loraplus_lr_embedding", F, "", DONE, "embedding_learning_rate"),
