@@ -236,7 +236,7 @@ static void say_dropout(const tn_engine *e) {
 static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
     const tn_json *tree;
     tn_status status;
-    *e = (tn_engine){.config = config, .use = use};
+    *e = (tn_engine){.config = config, .use = use, .processes = 1, .processes_here = 1};
     TN_TRY(tn_config_resolve(config, &e->settings));
     TN_TRY(tn_threads_set((int)e->settings->threads));
     TN_TRY(check_supported(e->settings));
@@ -270,7 +270,6 @@ static tn_status open_pictures(tn_engine *e) {
 /* How many train together: those that run, or for a plan those that shall. */
 static tn_status count_processes(tn_engine *e) {
     tn_ranks ranks;
-    e->processes = e->processes_here = 1;
     if (e->use != TN_USE_TRAIN) return TN_OK;
     tn_status status = tn_ranks_read(&ranks);
     if (status != TN_OK) return status;
