@@ -349,6 +349,20 @@ class Data(unittest.TestCase):
         self.assertTrue(all(token != -100 for sample in whole for token in sample["labels"]))
         self.assertEqual(self.samples(str(CHATS)), whole)
 
+    def test_pictures_are_found_from_here(self):
+        def file_of(record):
+            return json.loads(Path(tenon.datasets.files([record])[0]).read_text())
+
+        here, part = os.path.abspath("a.png"), {"type": "image", "image": "a.png"}
+        says = file_of({"messages": [{"role": "user", "content": [part, {"type": "text", "text": "image"}]}]})
+        self.assertEqual(says["messages"][0]["content"], [{**part, "image": here}, {"type": "text", "text": "image"}])
+        self.assertEqual(file_of({"question": "x", "images": ["a.png", "/b.png"]})["images"], [here, "/b.png"])
+        part = {"type": "image_url", "image_url": {"url": "file:///c.png"}}
+        self.assertEqual(file_of({"messages": [{"role": "user", "content": [part]}]})["messages"][0]["content"], [part])
+        pillow = type("Image", (), {"convert": None, "size": (1, 1)})()
+        with self.assertRaisesRegex(BadDataError, "record 0 holds a picture in memory"):
+            file_of({"messages": [], "images": [pillow]})
+
     def test_markers_agree_with_the_template(self):
         model, _ = with_lora()
         trainer = SFTTrainer(model=model, train_dataset=chats(), args=SFTConfig(output_dir=path("none")))

@@ -104,7 +104,8 @@ int cli_read_arguments(cli_run *run, int count, char **words) {
         return cli_error(run->json, CLI_USAGE, remedy, "there is no configuration file '%s'", file);
     }
     if (is_directory(file)) {
-        const char *remedy = "a model, adapter or checkpoint belongs behind its key: --model DIR, --adapter DIR";
+        const char *remedy =
+            "a model, adapter or checkpoint belongs behind its key: --model DIR, --adapter DIR";
         return cli_error(run->json, CLI_USAGE, remedy, "'%s' is a directory, and no configuration file", file);
     }
     tn_status status = tn_config_load(run->config, file);

@@ -156,7 +156,8 @@ tn_status tn_ranks_check_started(int world, int64_t processes) {
     tn_fail(TN_USAGE, "processes says %lld, and this process runs alone: the library starts no others",
             (long long)processes);
     return tn_remedy(
-        "leave it out, or let the program start them (`tenon VERB --processes %lld` with the same keys), or torchrun, "
+        "leave it out, or let the program start them (`tenon VERB --processes %lld` with the same keys), or "
+        "torchrun, "
         "mpirun or Slurm any program",
         (long long)processes);
 }

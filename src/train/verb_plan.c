@@ -27,8 +27,8 @@ static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
     static const double recompute[TN_POLICIES] = {1.0, 1.2, 1.45, 1.4, 1.45};
     double ceiling;
     tn_status status = tn_device_ceiling(e->device, &ceiling);
-    double flops = tn_engine_step_flops(e, tokens, e->max_length, tokens) *
-                   recompute[e->plan.limits.policy] * dora_work(e);
+    double flops = tn_engine_step_flops(e, tokens, e->max_length, tokens) * recompute[e->plan.limits.policy] *
+                   dora_work(e);
     *tokens_per_second = status == TN_OK ? 0.6 * ceiling * (double)tokens / flops : 0;
     /* Of several processes the one with most micro-batches sets the pace; on the CPU they share the cores. */
     const int64_t split = e->settings->gradient_accumulation_steps;
