@@ -1,7 +1,11 @@
 /* finetune.c: teaches a model with LoRA, then asks it a question, through tenon's C library.
  *
  *   cc finetune.c $(pkg-config --cflags --libs tenon) -o finetune
- *   ./finetune examples/islands.yaml run "Who keeps the lighthouse on Corren Skerry?"
+ *   ./finetune examples/islands.yaml run "Who keeps the lighthouse on Corren Skerry?"   # in the repository's
+ * root
+ *
+ * Behind `make install`; with a PREFIX that the system does not look at, PKG_CONFIG_PATH=PREFIX/lib/pkgconfig
+ * for the first and LD_LIBRARY_PATH=PREFIX/lib for the second.
  */
 #include <stdio.h>
 #include <tenon/tenon.h>

@@ -108,9 +108,41 @@ def chosen(records, text_field="text"):
     return [{new: record[old] for old, new in wanted.items()} for record in records]
 
 
+def _picture(number, value):
+    """A picture as a record names it, its path from here: the file that the record goes to lies elsewhere."""
+    if isinstance(value, (list, tuple)):
+        return [_picture(number, one) for one in value]
+    if isinstance(value, dict):
+        return {key: _picture(number, one) if key in ("path", "url") else one for key, one in value.items()}
+    if is_path(value):
+        path = os.fspath(value)
+        return path if "://" in path or path.startswith("data:") else os.path.abspath(path)
+    if hasattr(value, "convert") and hasattr(value, "size"):  # Pillow's
+        raise BadDataError(
+            f"record {number} holds a picture in memory ({type(value).__name__})",
+            "save it as a PNG file (picture.save) and give its path: pictures are read from files",
+        )
+    return value
+
+
+def _with_pictures(number, record):
+    """The record, or a part of a message, with the paths of its pictures made absolute."""
+    if isinstance(record, (list, tuple)):
+        return [_with_pictures(number, one) for one in record]
+    if not isinstance(record, dict):
+        return record
+    pictures = ("images", "image", "image_url")
+    if record.get("type") == "image":
+        pictures += ("path", "url")
+    nested = ("messages", "conversations", "prompt", "completion", "content", "value")
+    found = {key: _picture(number, record[key]) for key in pictures if key in record}
+    found.update({key: _with_pictures(number, record[key]) for key in nested if key in record})
+    return {**record, **found}
+
+
 def _line(number, record):
     try:
-        return json.dumps(plain(f"record {number}", _lists(record)))
+        return json.dumps(plain(f"record {number}", _with_pictures(number, _lists(record))))
     except UsageError as error:
         raise BadDataError(error.message, "leave the column out, or make texts or numbers of it") from None
 

@@ -167,7 +167,7 @@ class Tokenizer:
     ):
         refuse_unknown("tokenizer", unknown, _CALL)
         refuse("tokenizer", "text_pair", text_pair, (None,), "give one text; join the two beforehand")
-        refuse("tokenizer", "images", images, (None,), "pictures are trained and evaluated on, not generated from")
+        refuse("tokenizer", "images", images, (None,), "tenon.generate(model=…, messages=[…]) answers what has pictures")
         ignored(
             "tokenizer",
             "nothing is ever padded; rows have the lengths of their texts",

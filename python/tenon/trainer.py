@@ -259,6 +259,8 @@ class SFTTrainer:
             answer = call(
                 "train", self._config("train", keys), self._on_event, lambda: self.control.should_training_stop
             )
+            if answer is None:  # of several processes rank 0 alone hears what happened
+                answer, self._saved = {"tokens": 0}, keys["output_dir"]
         except InterruptedRun:
             if not self.control.should_training_stop:
                 raise

@@ -114,6 +114,37 @@ class Taught(unittest.TestCase):
         self.assertEqual(self.stats.global_step, 60)
         self.assertAlmostEqual(self.stats.training_loss, sum(log) / 60)
 
+    def test_two_processes_train_one_adapter(self):
+        script = (
+            "import sys; sys.path.insert(0, 'python/tests'); from test_tenon import *\n"
+            "model = FastLanguageModel.get_peft_model(opened()[0], r=4)\n"
+            "args = SFTConfig(**{**RUN, 'gradient_accumulation_steps': 2}, max_steps=1, output_dir=sys.argv[1])\n"
+            "trainer = SFTTrainer(model=model, train_dataset=str(CHATS), args=args)\n"
+            "print(trainer.train().global_step, answer(model, model.tokenizer))"
+        )
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, path("two")],
+                cwd=ROOT,
+                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": "24256", "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        said = [rank.communicate(timeout=240) for rank in ranks]
+        self.assertEqual([rank.returncode for rank in ranks], [0, 0], said)
+        steps, answers = zip(*(out.strip().split(" ", 1) for out, _ in said))
+        self.assertEqual((steps, answers[0]), (("1", "0"), answers[1]))
+
+    def test_the_library_starts_no_processes(self):
+        with self.assertRaisesRegex(UsageError, r"this process runs alone(.|\n)*tenon VERB --processes 2"):
+            tenon.train(model=ISLANDS, dataset=str(CHATS), output_dir=path("alone"), processes=2, device="cpu")
+        with self.assertRaisesRegex(UsageError, "this process runs alone"):
+            tenon.bench(model=ISLANDS, processes=2, max_length=32, device="cpu")
+        self.assertEqual(tenon.plan(model=ISLANDS, processes=2, device="cpu")["processes"], 2)
+
     def test_labels_are_the_answers(self):
         record = self.trainer.train_dataset[0]
         labelled = [token for token in record["labels"] if token != -100]
@@ -317,6 +348,20 @@ class Data(unittest.TestCase):
         whole = self.samples(chats())  # of a chat too: answers alone have to be asked for, as in TRL
         self.assertTrue(all(token != -100 for sample in whole for token in sample["labels"]))
         self.assertEqual(self.samples(str(CHATS)), whole)
+
+    def test_pictures_are_found_from_here(self):
+        def file_of(record):
+            return json.loads(Path(tenon.datasets.files([record])[0]).read_text())
+
+        here, part = os.path.abspath("a.png"), {"type": "image", "image": "a.png"}
+        says = file_of({"messages": [{"role": "user", "content": [part, {"type": "text", "text": "image"}]}]})
+        self.assertEqual(says["messages"][0]["content"], [{**part, "image": here}, {"type": "text", "text": "image"}])
+        self.assertEqual(file_of({"question": "x", "images": ["a.png", "/b.png"]})["images"], [here, "/b.png"])
+        part = {"type": "image_url", "image_url": {"url": "file:///c.png"}}
+        self.assertEqual(file_of({"messages": [{"role": "user", "content": [part]}]})["messages"][0]["content"], [part])
+        pillow = type("Image", (), {"convert": None, "size": (1, 1)})()
+        with self.assertRaisesRegex(BadDataError, "record 0 holds a picture in memory"):
+            file_of({"messages": [], "images": [pillow]})
 
     def test_markers_agree_with_the_template(self):
         model, _ = with_lora()

@@ -1,6 +1,7 @@
 /* args.c: the words behind the verb: one optional configuration file, and keys with values. A boolean key may
  * stand alone; the next word is its value only where it is "true" or "false". */
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -75,6 +76,11 @@ static int read_key(cli_run *run, int count, char **words, int *at) {
     return status == TN_OK ? CLI_OK : cli_fail(run->json, status);
 }
 
+static bool is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 int cli_read_arguments(cli_run *run, int count, char **words) {
     const char *file = NULL;
     int code = CLI_OK;
@@ -96,6 +102,11 @@ int cli_read_arguments(cli_run *run, int count, char **words) {
     if (access(file, F_OK) != 0) {
         const char *remedy = "a value belongs behind its key (--key value); booleans are true or false";
         return cli_error(run->json, CLI_USAGE, remedy, "there is no configuration file '%s'", file);
+    }
+    if (is_directory(file)) {
+        const char *remedy =
+            "a model, adapter or checkpoint belongs behind its key: --model DIR, --adapter DIR";
+        return cli_error(run->json, CLI_USAGE, remedy, "'%s' is a directory, and no configuration file", file);
     }
     tn_status status = tn_config_load(run->config, file);
     return status == TN_OK ? CLI_OK : cli_fail(run->json, status);

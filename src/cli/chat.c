@@ -93,10 +93,10 @@ static int take_line(const cli_run *run, tn_generator *generator, conversation *
                      "the line is not UTF-8 text, and was left out");
 }
 
-/* A line that cannot be answered (too long for the context, no text) must not cost the conversation: where
- * there is a reader (no --json, whose answer is one document) it goes on. What is piped in still ends with the
- * code of the turn that failed. */
-static bool is_passing(int code) { return code == CLI_NO_FIT || code == CLI_BAD_DATA; }
+/* A line that cannot be answered (too long for the context, no text, a picture for who is blind) must not cost
+ * the conversation: where there is a reader (no --json, whose answer is one document) it goes on. What is piped
+ * in still ends with the code of the turn that failed. */
+static bool is_passing(int code) { return code == CLI_NO_FIT || code == CLI_BAD_DATA || code == CLI_USAGE; }
 
 static int converse(const cli_run *run, tn_generator *generator) {
     bool terminal = isatty(STDIN_FILENO);

@@ -5,7 +5,9 @@
  * end where this process dies. They notice one another's end themselves (train/team.c); here it is only waited
  * for.
  */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +32,20 @@ static void set_number(const char *name, long value) {
     setenv(name, text, 1);
 }
 
-/* Cores are shared out where nobody said how many threads there shall be. */
+/* Those that this process may run on, which a container or taskset makes fewer than there are. */
+static long cores_at_hand(void) {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Cores are shared out where nobody said how many threads there shall be (0: auto). */
 static void share_threads(const cli_run *run, int processes) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const long cores = cores_at_hand();
     char text[32];
-    if (strcmp(tn_config_get(run->config, "threads"), "auto") != 0 || getenv("OMP_NUM_THREADS")) return;
+    if (strcmp(tn_config_get(run->config, "threads"), "0") != 0 || getenv("OMP_NUM_THREADS")) return;
     snprintf(text, sizeof text, "%ld", cores > processes ? cores / processes : 1);
     (void)tn_config_set(run->config, "threads", text);
 }

@@ -26,12 +26,12 @@ const cli_verb cli_verbs[] = {
      "tenon eval --model Qwen2.5-0.5B --adapter out --dataset test.jsonl\n"},
     {"generate", "continue a text, or answer a conversation", cli_generate,
      "Writes the text to stdout as it comes. --prompt is raw text; --messages is a file with a JSON list\n"
-     "of messages, which goes through the chat template.\n",
+     "of messages, which goes through the chat template; a model that sees takes pictures in them.\n",
      "tenon generate --model Qwen2.5-0.5B --adapter out --messages question.json --max_new_tokens 200\n"
      "tenon generate --model base --prompt \"Once upon a time\" --temperature 0.8 --top_p 0.95 --seed 1\n"},
     {"chat", "talk with base + adapter on the terminal", cli_chat,
      "Reads a line, answers, and keeps the conversation. /reset forgets it, /exit or end of input ends.\n"
-     "Ctrl-C stops an answer.\n",
+     "Ctrl-C stops an answer. /image FILE shows a picture with the next line, to a model that sees.\n",
      "tenon chat --model Qwen2.5-0.5B --adapter out --temperature 0.7\n"},
     {"tokenize", "JSON lines of texts or conversations to token ids", cli_tokenize,
      "Reads {\"text\":...} or {\"messages\":[...]} a line from stdin or --dataset, and writes\n"
@@ -132,6 +132,7 @@ static int dispatch(int count, char **words) {
     bool asks_help = is_word(words[0], "--help", "-h");
     if (asks_help || is_word(words[0], "help", NULL)) {
         const char *verb = !asks_help && count > 1 && strncmp(words[1], "--", 2) != 0 ? words[1] : NULL;
+        if (verb && is_word(verb, "help", "version")) verb = NULL; /* the overview says it all */
         if (verb && !find_verb(verb)) return unknown_verb(verb, json);
         return cli_help(verb, json);
     }

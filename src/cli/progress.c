@@ -20,8 +20,17 @@ static void close_line(void) {
     if (open_line) *open_line = false;
 }
 
+/* merge opens its devices one behind the other, and each would say that there is no GPU. */
+static bool was_said_last(const char *line) {
+    static char last[512];
+    if (strcmp(line, last) == 0) return true;
+    snprintf(last, sizeof last, "%s", line);
+    return false;
+}
+
 static void show_line(void *user, tn_log_level level, const char *line) {
     (void)user;
+    if (level != TN_LOG_WARNING && was_said_last(line)) return;
     close_line();
     fprintf(stderr, "%s%s\n", level == TN_LOG_WARNING ? "warning: " : "", line);
 }

@@ -54,6 +54,8 @@ static tn_status measure(const tn_picture_tokens *tokens, const char *path, tn_s
     tn_picture picture;
     tn_grid grid;
     tn_status status = tn_picture_open(path, &picture);
+    if (status == TN_USAGE)
+        tn_remedy("check the path; a relative one starts at the folder of the file that names the picture");
     if (status == TN_OK) status = tn_image_grid(&tokens->processor, picture.width, picture.height, path, &grid);
     if (status == TN_OK) {
         out->rows = grid.h / tokens->processor.merge;

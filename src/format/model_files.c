@@ -200,6 +200,7 @@ static tn_status open_path(tn_model_files *f, bool need_weights) {
     if (tn_is_directory(f->path)) return open_directory(f, need_weights);
     if (!tn_is_file(f->path)) {
         tn_fail(TN_USAGE, "the model %s does not exist", f->path);
+        if (strchr("/.", f->path[0])) return tn_remedy("give a Hugging Face model directory or a GGUF file");
         return tn_remedy(
             "give a Hugging Face model directory or a GGUF file; a model of the hub is downloaded "
             "beforehand, e.g. `hf download %s --local-dir DIR`",

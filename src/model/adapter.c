@@ -405,23 +405,17 @@ done:
 
 /* PEFT's initial values (tuners/lora/layer.py, reset_lora_parameters). The stream's site is a hash of the name,
  * so adding a module changes no other. */
-static tn_status initial_values(const tn_param *p, const char *kind, uint64_t seed, float *values) {
+static void initial_values(const tn_param *p, const char *kind, uint64_t seed, float *values) {
     uint64_t stream = TN_STREAM(TN_PURPOSE_INIT, 0, tn_hash64(p->name, (int64_t)strlen(p->name)) & 0xFFFFFF);
     float bound = 1.0f / sqrtf((float)p->shape[1]);
-    bool plain = strcmp(kind, "true") == 0, gaussian = strcmp(kind, "gaussian") == 0,
-         random_b = strcmp(kind, "false") == 0;
-    if (!plain && !gaussian && !random_b) {
-        tn_fail(TN_USAGE, "init_lora_weights: %s is not supported yet", kind);
-        return tn_remedy("use true, false or gaussian");
-    }
-    if (p->kind == TN_PARAM_LORA_B && !random_b) {
+    const bool gaussian = strcmp(kind, "gaussian") == 0;
+    if (p->kind == TN_PARAM_LORA_B && strcmp(kind, "false") != 0) {
         memset(values, 0, (size_t)p->count * sizeof *values);
-        return TN_OK;
+        return;
     }
     for (int64_t i = 0; i < p->count; i++)
         values[i] = gaussian ? tn_random_normal(seed, stream, (uint64_t)i) / (float)p->shape[0]
                              : (2 * tn_random_uniform(seed, stream, (uint64_t)i) - 1) * bound;
-    return TN_OK;
 }
 
 tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed, tn_base_values *base,
@@ -437,7 +431,7 @@ tn_status tn_adapter_init(tn_adapter *adapter, tn_device *device, uint64_t seed,
         const bool first_round = i < adapter->param_count;
         if ((p->kind == TN_PARAM_MAGNITUDE) == first_round) continue;
         if (!tn_param_is_lora(p)) TN_TRY(base(user, p, values));
-        else TN_TRY(initial_values(p, adapter->config->init_lora_weights, seed, values));
+        else initial_values(p, adapter->config->init_lora_weights, seed, values);
         TN_TRY(device->backend->upload(device, adapter->values + p->offset, values,
                                        p->count * (int64_t)sizeof *values));
     }

@@ -73,7 +73,7 @@ const tn_key tn_config_keys[] = {
     ROW("processes", "gpus,num_processes,nproc_per_node", processes, INTEGER, AT_LEAST_ONE, TRAINING, "", NULL,
         "train with so many processes on this machine, one a GPU (on the CPU: threads shared out); a step's micro-batches are "
         "dealt out over them; torchrun, mpirun and Slurm start them too"),
-    ROW("memory_limit", "", memory_limit, SIZE, ANY, LOADING, "", NULL, "device memory the plan may use"),
+    ROW("memory_limit", "", memory_limit, SIZE, ANY, LOADING, "", NULL, "device memory the plan may use; of several processes each"),
 
     /* data */
     PATHS("dataset", "dataset_name,data,train_file", dataset, datasets, TRAINING | EVAL | TOKENIZE,

@@ -236,7 +236,7 @@ static void say_dropout(const tn_engine *e) {
 static tn_status open_arch(tn_engine *e, tn_config *config, tn_use use, bool weights, const char *adapter) {
     const tn_json *tree;
     tn_status status;
-    *e = (tn_engine){.config = config, .use = use};
+    *e = (tn_engine){.config = config, .use = use, .processes = 1, .processes_here = 1};
     TN_TRY(tn_config_resolve(config, &e->settings));
     TN_TRY(tn_threads_set((int)e->settings->threads));
     TN_TRY(check_supported(e->settings));
@@ -270,11 +270,11 @@ static tn_status open_pictures(tn_engine *e) {
 /* How many train together: those that run, or for a plan those that shall. */
 static tn_status count_processes(tn_engine *e) {
     tn_ranks ranks;
-    e->processes = 1;
     if (e->use != TN_USE_TRAIN) return TN_OK;
     tn_status status = tn_ranks_read(&ranks);
     if (status != TN_OK) return status;
     e->processes = ranks.world > 1 || e->settings->processes < 1 ? ranks.world : (int)e->settings->processes;
+    e->processes_here = ranks.world == 1 ? e->processes : ranks.local_world > 0 ? ranks.local_world : 1;
     return tn_ranks_check(ranks.world, e->settings->processes, e->settings->gradient_accumulation_steps);
 }
 
@@ -418,11 +418,14 @@ static tn_status refuse(const tn_engine *e) {
     if (device)
         tn_fail(TN_NO_FIT, "%s needed on %s, %s available%s", tn_bytes_text(e->plan.device_bytes, need),
                 e->device->name, tn_bytes_text(e->plan.available, have),
-                e->settings->memory_limit >= 0 ? " by memory_limit" : "");
+                e->settings->memory_limit >= 0 ? " by memory_limit"
+                : e->processes_here > 1        ? " to each of the processes on this machine"
+                                               : "");
     else
         tn_fail(TN_NO_FIT,
-                "gradient_checkpointing offload keeps %s in pinned host memory, and the host has %s left",
-                tn_bytes_text(e->plan.pinned.used, need), tn_bytes_text(e->device->pinnable, have));
+                "gradient_checkpointing offload keeps %s in pinned host memory, and the host has %s left%s",
+                tn_bytes_text(e->plan.pinned.used, need), tn_bytes_text(tn_engine_pinnable(e), have),
+                e->processes_here > 1 ? " for each of the processes on this machine" : "");
     if (e->plan.longest_context > 0)
         return tn_remedy(
             "one document of up to %lld tokens would fit (--per_device_train_batch_size 1 --max_length %lld)",

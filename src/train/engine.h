@@ -36,6 +36,7 @@ typedef struct tn_engine {
     const tn_settings *settings;
     tn_use use;
     int processes;         /* that train together, each with all that is planned here; 1: alone */
+    int processes_here;    /* those of them that share this machine's memory */
     tn_model_files *files; /* NULL: random weights (bench) or a shape's name (plan) */
     tn_dtype quantise_to;  /* of plain base weights while they are loaded; F32: not */
     tn_arch arch;
@@ -86,6 +87,8 @@ tn_status tn_engine_plan(tn_engine *engine, int64_t rows, int64_t documents, int
                          int64_t cache_length);
 /* Longest context (one document a row, batch size 1) that fits, by bisection; into plan.longest_context. */
 tn_status tn_engine_longest(tn_engine *engine);
+/* Pinned host memory that this process may have: its share where several plan on one machine. */
+int64_t tn_engine_pinnable(const tn_engine *engine);
 /* TN_NO_FIT with what would fit, where the plan does not fit; else allocates, places and loads everything. */
 tn_status tn_engine_allocate(tn_engine *engine);
 /* The plan's "params" and "memory" members, as `plan` prints them. */

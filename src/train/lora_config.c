@@ -88,10 +88,17 @@ static tn_status token_rules(tn_arena *arena, const char *text, tn_token_rule *e
     return TN_USAGE;
 }
 
+static tn_status check_init(const char *kind) {
+    if (!kind || strcmp(kind, "true") == 0 || strcmp(kind, "gaussian") == 0) return TN_OK;
+    tn_fail(TN_USAGE, "init_lora_weights: %s is not in this version", kind);
+    return tn_remedy("use true (the default) or gaussian");
+}
+
 tn_status tn_lora_config_fresh(const tn_settings *s, const char *targets, tn_peft_config **config) {
     tn_peft_config *c = NULL;
     tn_status status;
     *config = NULL;
+    TN_TRY(check_init(s->init_lora_weights));
     TN_TRY(tn_peft_config_new(&c));
     c->r = s->lora_r;
     c->lora_alpha = s->lora_alpha;

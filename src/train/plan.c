@@ -48,6 +48,15 @@ static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
            (share ? (plan->pinned.used + share - 1) / share : 0);
 }
 
+int64_t tn_engine_pinnable(const tn_engine *e) { return e->device->pinnable / e->processes_here; }
+
+/* Bytes of the device for this process. A GPU is its own; the host's memory is shared with the others. */
+static int64_t available_bytes(const tn_engine *e) {
+    const bool is_host = e->device->pinnable == 0;
+    if (e->settings->memory_limit >= 0) return e->settings->memory_limit;
+    return e->device->memory_free / (is_host ? e->processes_here : 1) + e->device->context_bytes;
+}
+
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {
     tn_pass_free(e->pass);
     e->pass = NULL;
@@ -56,9 +65,8 @@ static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory
     plan->limits = *limits;
     count(e, &plan->region, &plan->pinned);
     plan->device_bytes = plan->region.used + context_bytes(e, plan);
-    plan->available = e->settings->memory_limit >= 0 ? e->settings->memory_limit
-                                                     : e->device->memory_free + e->device->context_bytes;
-    plan->fits = plan->device_bytes <= plan->available && plan->pinned.used <= e->device->pinnable;
+    plan->available = available_bytes(e);
+    plan->fits = plan->device_bytes <= plan->available && plan->pinned.used <= tn_engine_pinnable(e);
     return TN_OK;
 }
 

@@ -151,6 +151,17 @@ tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches) {
     return TN_OK;
 }
 
+tn_status tn_ranks_check_started(int world, int64_t processes) {
+    if (processes <= world) return TN_OK;
+    tn_fail(TN_USAGE, "processes says %lld, and this process runs alone: the library starts no others",
+            (long long)processes);
+    return tn_remedy(
+        "leave it out, or let the program start them (`tenon VERB --processes %lld` with the same keys), or "
+        "torchrun, "
+        "mpirun or Slurm any program",
+        (long long)processes);
+}
+
 /* ---- The device ------------------------------------------------------------------------------------- */
 
 tn_status tn_ranks_device(const char *device, char out[TN_RANKS_DEVICE]) {

@@ -21,6 +21,10 @@ tn_status tn_meeting_read(tn_meeting *meeting);
  * TN_USAGE where the two differ, or a process would have none. */
 tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches);
 
+/* TN_USAGE where the key asks for more processes than run: the program starts them, and the library does not.
+ */
+tn_status tn_ranks_check_started(int world, int64_t processes);
+
 enum { TN_RANKS_DEVICE = 32 };
 /* The device of this process for what the key `device` says: of several processes each takes the GPU of its
  * local rank (the only one where it sees one alone). Errors: TN_USAGE where the key names one GPU for all. */

@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
+#include "train/ranks.h"
 #include "train/step.h"
 
 /* Random tokens, fresh for every `number`; the first `labelled` part of each row's targets counts. */
@@ -134,6 +135,7 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     tn_status status;
     TN_TRY(tn_team_open(hooks, &b.team));
     TN_TRY(tn_engine_open(config, TN_USE_TRAIN, false, NULL, &b.e));
+    TN_TRY(tn_ranks_check_started(b.team.world, b.e.processes));
     TN_TRY(tn_team_enter(&b.team, b.e.device));
     const tn_settings *s = b.e.settings;
     b.steps = s->steps, b.warmup = s->warmup, b.rows = s->per_device_train_batch_size;

@@ -415,6 +415,8 @@ static void keys_without_effect(void **state) {
         {"echo 'embedding_lr: 1e-5' >x.yaml", TRAIN "x.yaml", 0, "warning: embedding_learning_rate has no"},
         {"", TRAIN "--embedding_learning_rate 1e-5 --modules_to_save lm_head", 0, "rate 1e-05"},
         {"", TRAIN "--optim sgd --adam_beta1 0.8", 2, "adam_beta1 has no effect: optim is sgd"},
+        {"", "plan --model m --init_lora_weights pissa", 2, "init_lora_weights: pissa is not in this version"},
+        {"", "inspect m", 2, "'m' is a directory, and no configuration file"},
         {"", TRAIN "--optim sgd --adam_beta2 0.8", 2, "adam_beta2 has no effect: optim is sgd"},
         {"", TRAIN "--optim lion --adam_epsilon 1e-6", 2, "adam_epsilon has no effect: optim is lion"},
         {"", TRAIN "--optim lion --adam_beta2 0.99 --adam_epsilon 1e-8", 0, "step 1/1"},

@@ -268,6 +268,32 @@ static void plan_shows_the_split(void **state) {
     tn_str_free(&text);
 }
 
+static double planned(const char *keys, const char *member) {
+    tn_str text = {0};
+    tn_arena arena = {0};
+    const tn_json *plan;
+    must_end(shell("\"$TENON\" plan --model m --device cpu --json %s", keys), 0);
+    must(tn_read_file(scratch("out"), 1 << 20, &text));
+    must(tn_json_parse(&arena, tn_str_text(&text), text.length, TN_JSON_DEFAULT, "plan", &plan));
+    const tn_json *memory = tn_json_get(plan, "memory"), *found = tn_json_get(plan, member);
+    double value = tn_json_number(found ? found : tn_json_get(memory, member), NAN);
+    tn_arena_free(&arena);
+    tn_str_free(&text);
+    return value;
+}
+
+/* Nobody said how many threads or bytes each may take. */
+static void the_machine_is_shared_out(void **state) {
+    (void)state;
+    double alone = planned("", "available"), each = planned("--processes 4", "available");
+    assert_true(each < alone / 3 && each > alone / 6); /* what is free changes from call to call */
+    assert_true(planned("--processes 4 --memory_limit 1000000", "available") == 1000000);
+    must_end(shell("unset OMP_NUM_THREADS; cores=$(nproc) && [ $cores -gt 1 ] || cores=2; "
+                   "T --output_dir shared --max_steps 1 --threads auto --processes 2 && "
+                   "grep \"^threads: $((cores / 2))$\" shared/config.resolved.yaml"),
+             0);
+}
+
 /* ---- Launchers' variables --------------------------------------------------------------------------- */
 
 static void the_environment_is_read(void **state) {
@@ -352,6 +378,7 @@ int main(void) {
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(ranks_that_differ_are_refused),
         cmocka_unit_test(plan_shows_the_split),
+        cmocka_unit_test(the_machine_is_shared_out),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

@@ -258,6 +258,25 @@ static void chat_shows_a_picture_with_the_next_line(void **state) {
     close_answerer(&a);
 }
 
+static void chat_of_a_model_that_reads_alone_goes_on(void **state) {
+    (void)state;
+    tn_str command = {0}, out = {0};
+    tn_str_printf(&command,
+                  "printf '/image " PICTURES
+                  "rgb.png\nx\nWho keeps the lighthouse on Crab Island?\n' | \"$TENON\" chat "
+                  "--model models/islands --device %s --max_new_tokens 4 >%s 2>%s",
+                  test_device(), scratch("out"), scratch("err"));
+    const int status = system(tn_str_text(&command));
+    assert_int_equal(WEXITSTATUS(status), 2);
+    must(tn_read_file(scratch("err"), 1 << 20, &out));
+    assert_non_null(strstr(tn_str_text(&out), "this model sees none"));
+    tn_str_clear(&out);
+    must(tn_read_file(scratch("out"), 1 << 20, &out));
+    assert_true(tn_str_text(&out)[0] == 'T');
+    tn_str_free(&command);
+    tn_str_free(&out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_those_of_transformers),
@@ -268,6 +287,7 @@ int main(void) {
         cmocka_unit_test(a_picture_larger_than_the_context_is_said),
         cmocka_unit_test(a_model_that_reads_alone_sees_nothing),
         cmocka_unit_test(chat_shows_a_picture_with_the_next_line),
+        cmocka_unit_test(chat_of_a_model_that_reads_alone_goes_on),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     remove_scratch();
