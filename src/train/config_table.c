@@ -209,7 +209,7 @@ const tn_key tn_config_keys[] = {
     ROW("save_total_limit", "", save_total_limit, INTEGER, TO_A_MILLION, TRAINING, "3", NULL,
         "checkpoints kept"),
     ROW("report_to", "", report_to, CHOICE, ANY, TRAINING, "jsonl", "jsonl,tensorboard",
-        "jsonl; tensorboard is not in this version"),
+        "tensorboard writes event files into output_dir/runs beside train_log.jsonl"),
     ROW("dry_run", "", dry_run, BOOLEAN, ANY, TRAINING, "false", NULL,
         "stop after the plan, as the verb plan does"),
 

@@ -26,10 +26,6 @@ static tn_status check_supported(const tn_settings *s) {
         return tn_remedy(
             "leave it out, or name modules in modules_to_save, whose weight and bias then train in full");
     }
-    if (strcmp(s->report_to, "jsonl") != 0) {
-        tn_fail(TN_USAGE, "report_to tensorboard is not supported by this version");
-        return tn_remedy("leave it out: train_log.jsonl in output_dir holds the same numbers");
-    }
     return TN_OK;
 }
 

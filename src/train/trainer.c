@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/thread.h"
+#include "format/event_file.h"
 #include "train/agreement.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -37,6 +38,7 @@ typedef struct trainer {
     int64_t eval_steps, save_steps;   /* as asked for, or from so many an epoch; below 1 = never */
     FILE *log;
     const char *log_path, *resolved_path;
+    tn_event_file *events; /* TensorBoard's, where it is asked for */
     tn_output output;
     double ceiling, started, last_loss;
     int64_t tokens_at_start;
@@ -162,6 +164,16 @@ done:
     return status;
 }
 
+/* A file of its own for each run, all in one folder. */
+static tn_status open_events(trainer *t) {
+    const char *directory = tn_path_join(&t->arena, t->e.settings->output_dir, "runs");
+    tn_event_file_close(t->events);
+    t->events = NULL;
+    if (strcmp(t->e.settings->report_to, "tensorboard") != 0) return TN_OK;
+    if (!directory) return tn_fail_memory(256, "a path");
+    return tn_event_file_open(directory, t->at.step, &t->events);
+}
+
 /* The log is cut back to the checkpoint: later lines belong to steps that did not survive. */
 static tn_status open_log(trainer *t) {
     const char *path = tn_path_join(&t->arena, t->e.settings->output_dir, "train_log.jsonl");
@@ -172,7 +184,7 @@ static tn_status open_log(trainer *t) {
     t->log_path = path;
     t->resolved_path = tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml");
     t->log = fopen(path, "ae");
-    return t->log ? TN_OK : tn_fail_errno("write", path);
+    return t->log ? open_events(t) : tn_fail_errno("write", path);
 }
 
 /* What defaults became in this run, so that run.json hands it to a resumed one. */
@@ -342,6 +354,7 @@ done:
 static void tear_down(trainer *t, tn_status status) {
     tn_team_close(&t->team, status);
     if (t->log) fclose(t->log);
+    tn_event_file_close(t->events);
     for (int64_t i = 0; t->batches && i < t->e.settings->gradient_accumulation_steps; i++)
         tn_batch_free(&t->batches[i]);
     free(t->batches);
@@ -392,12 +405,14 @@ static tn_status train_step(trainer *t, const tn_step_work *work, tn_step_result
 
 /* ---- Reporting ----------------------------------------------------------------------------------- */
 
-static tn_status log_line(trainer *t, tn_str *line) {
+/* The step's line of the log, which is freed, and its numbers for TensorBoard. */
+static tn_status log_step(trainer *t, tn_str *line, const tn_scalar *scalars, int count) {
     tn_str_putc(line, '\n');
     tn_status status = tn_str_check(line, "a log line");
     if (status == TN_OK &&
         (fwrite(line->data, 1, (size_t)line->length, t->log) != (size_t)line->length || fflush(t->log) != 0))
         status = tn_fail_errno("write", "train_log.jsonl");
+    if (status == TN_OK && t->events) status = tn_event_file_add(t->events, t->at.step, scalars, count);
     tn_str_free(line);
     return status;
 }
@@ -415,6 +430,11 @@ static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step
     double rate = (double)work->tokens / r->seconds;
     double flops = tn_engine_step_flops(&t->e, work->tokens, (int64_t)work->length, work->labelled);
     if (t->at.step % tn_max(s->logging_steps, 1) != 0 && t->at.step != t->max_steps) return TN_OK;
+    const tn_scalar scalars[] = {{"train/loss", r->loss},
+                                 {"train/grad_norm", r->grad_norm},
+                                 {"train/learning_rate", r->learning_rate},
+                                 {"train/epoch", epoch_now(t)},
+                                 {"train/tokens_per_second", rate}};
     tn_str line = {0};
     tn_json_writer w = tn_json_write_to(&line, 0);
     tn_json_begin(&w, '{');
@@ -441,7 +461,7 @@ static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step
                             t->ceiling > 0 ? 100 * flops / r->seconds / t->ceiling / t->team.world : NAN,
                         .seconds_left = per_step * (double)(t->max_steps - t->at.step),
                         .tokens = t->at.tokens});
-    return log_line(t, &line);
+    return log_step(t, &line, scalars, sizeof scalars / sizeof *scalars);
 }
 
 static tn_status evaluate_now(trainer *t) {
@@ -461,7 +481,7 @@ static tn_status evaluate_now(trainer *t) {
                         .steps = t->max_steps,
                         .loss = loss,
                         .tokens = result.labelled});
-    return log_line(t, &line);
+    return log_step(t, &line, &(tn_scalar){"eval/loss", loss}, 1);
 }
 
 /* Rank 0's: writes the state that it has. */
