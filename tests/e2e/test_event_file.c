@@ -47,8 +47,46 @@ static void a_folder_that_cannot_be_is_named(void **state) {
     assert_null(file);
 }
 
+static int times(const tn_str *text, const char *word) {
+    int count = 0;
+    const size_t length = strlen(word);
+    for (int64_t i = 0; i + (int64_t)length <= text->length; i++)
+        count += memcmp(text->data + i, word, length) == 0;
+    return count;
+}
+
+static void a_run_reports_steps_and_evaluations(void **state) {
+    static const char *const keys[] = {"model",      "tests/parity/golden/llama/model",
+                                       "dataset",    "tests/parity/golden/llama/train.jsonl",
+                                       "max_length", "32",
+                                       "max_steps",  "4",
+                                       "eval_split", "2",
+                                       "eval_steps", "2",
+                                       "report_to",  "tensorboard",
+                                       "device",     "cpu"};
+    (void)state;
+    tn_config *config;
+    tn_doc *doc = NULL;
+    tn_arena arena = {0};
+    tn_str text = {0};
+    must(tn_config_new("train", &config));
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i += 2)
+        must(tn_config_set(config, keys[i], keys[i + 1]));
+    must(tn_config_set(config, "output_dir", scratch("run")));
+    must(tn_train(config, NULL, &doc));
+    must(tn_read_file(only_file(&arena, scratch("run/runs")), 1 << 16, &text));
+    assert_int_equal(times(&text, "train/loss"), 4);
+    assert_int_equal(times(&text, "train/learning_rate"), 4);
+    assert_int_equal(times(&text, "eval/loss"), 2);
+    tn_doc_free(doc);
+    tn_config_free(config);
+    tn_str_free(&text);
+    tn_arena_free(&arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_bytes_are_tensorboards),
+                                       cmocka_unit_test(a_run_reports_steps_and_evaluations),
                                        cmocka_unit_test(a_folder_that_cannot_be_is_named)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove_scratch();
