@@ -151,6 +151,14 @@ tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches) {
     return TN_OK;
 }
 
+tn_status tn_ranks_started(int world, int64_t processes) {
+    if (processes <= world) return TN_OK;
+    tn_fail(TN_USAGE, "processes says %lld, and only the command line starts them", (long long)processes);
+    return tn_remedy(
+        "leave the key out, and start this program with torchrun, mpirun or Slurm, or train with `tenon "
+        "train`");
+}
+
 /* ---- The device ------------------------------------------------------------------------------------- */
 
 tn_status tn_ranks_device(const char *device, char out[TN_RANKS_DEVICE]) {

@@ -20,6 +20,9 @@ tn_status tn_meeting_read(tn_meeting *meeting);
 /* May so many micro-batches be dealt out? `world` processes run; the key says `processes`, -1 nothing. Errors:
  * TN_USAGE where the two differ, or a process would have none. */
 tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches);
+/* Are as many at work as the key `processes` says (none given: < 1)? Of a program that uses the library nothing
+ * has started the others. */
+tn_status tn_ranks_started(int world, int64_t processes);
 
 enum { TN_RANKS_DEVICE = 32 };
 /* The device of this process for what the key `device` says: of several processes each takes the GPU of its

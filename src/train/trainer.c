@@ -15,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/output_dir.h"
+#include "train/ranks.h"
 #include "train/resume.h"
 #include "train/step.h"
 
@@ -300,6 +301,7 @@ static tn_status open_run(trainer *t, tn_config *config) {
     TN_TRY(tn_team_open(t->hooks, &t->team));
     TN_TRY(tn_resume_prepare(config, &t->arena, &t->checkpoint));
     TN_TRY(tn_engine_open(config, TN_USE_TRAIN, true, t->checkpoint, &t->e));
+    TN_TRY(tn_ranks_started(t->team.world, t->e.settings->processes));
     if (t->team.rank == 0) TN_TRY(tn_output_check(&t->e, t->checkpoint, &t->output));
     TN_TRY(tn_team_enter(&t->team, t->e.device));
     TN_TRY(open_data_in_turn(t));

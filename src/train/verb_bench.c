@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
+#include "train/ranks.h"
 #include "train/step.h"
 
 /* Random tokens, fresh for every `number`; the first `labelled` part of each row's targets counts. */
@@ -139,6 +140,7 @@ tn_status tn_bench(tn_config *config, const tn_hooks *hooks, tn_doc **doc) {
     b.steps = s->steps, b.warmup = s->warmup, b.rows = s->per_device_train_batch_size;
     bool given = tn_config_setter(config, "gradient_accumulation_steps") >= TN_SET_FILE;
     b.micro = given ? s->gradient_accumulation_steps : b.team.world;
+    TN_TRY(tn_ranks_started(b.team.world, s->processes));
     TN_TRY(tn_ranks_check(b.team.world, s->processes, b.micro));
     if (b.e.files && tn_model_files_count(b.e.files) == 0)
         tn_model_files_close(b.e.files), b.e.files = NULL; /* config.json: random weights */

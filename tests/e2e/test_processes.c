@@ -239,8 +239,29 @@ static void contradictions_are_refused(void **state) {
     must_say("rank 1 found no rank 0");
     must_end(shell("T --output_dir bad --processes 7"), 2);
     must_say("7 processes share the 6 micro-batches");
+    must_end(shell("T --output_dir bad --processes 99999999999"), 2);
+    must_say("99999999999 processes on one machine");
+    must_end(shell("T --output_dir bad --processes 1e1"), 2); /* and not one process */
+    must_say("10 processes share the 6 micro-batches");
     must_end(shell("T --output_dir bad --processes 2 --device cuda:0"), 2);
     must_say("names one GPU");
+    assert_false(tn_is_directory(scratch("bad")));
+}
+
+/* A program that uses the library is alone, whatever its keys say. */
+static void the_library_starts_no_processes(void **state) {
+    tn_config *config;
+    tn_doc *doc;
+    (void)state;
+    must(tn_config_new("train", &config));
+    must(tn_config_set(config, "model", scratch("m")));
+    must(tn_config_set(config, "dataset", scratch("d.jsonl")));
+    must(tn_config_set(config, "output_dir", scratch("bad")));
+    must(tn_config_set(config, "device", "cpu"));
+    must(tn_config_set(config, "processes", "2"));
+    must_fail(tn_train(config, NULL, &doc), TN_USAGE,
+              "processes says 2, and only the command line starts them");
+    tn_config_free(config);
     assert_false(tn_is_directory(scratch("bad")));
 }
 
@@ -350,6 +371,7 @@ int main(void) {
         cmocka_unit_test(an_interrupt_leaves_one_checkpoint),
         cmocka_unit_test(a_signal_to_one_rank_stops_all),
         cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(the_library_starts_no_processes),
         cmocka_unit_test(ranks_that_differ_are_refused),
         cmocka_unit_test(plan_shows_the_split),
     };
