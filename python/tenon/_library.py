@@ -288,7 +288,7 @@ class Config:
         try:
             text = json.dumps(keys, ensure_ascii=False).encode("utf-8")  # JSON is YAML
         except UnicodeEncodeError as error:
-            raise UsageError(f"an argument is no UTF-8 text: {ascii(error.object[error.start - 9 : error.end])}") from None
+            raise UsageError(f"an argument is no UTF-8 text: {ascii(error.object[max(error.start - 30, 0) : error.end])}") from None
         with tempfile.NamedTemporaryFile("wb", suffix=".yaml", delete=False) as file:
             file.write(text)
         try:
@@ -449,7 +449,10 @@ class Generator:
             elif "\0" in prompt:
                 raise BadDataError("the prompt has a NUL in it")
             else:
-                given = (prompt.encode("utf-8"),)
+                try:
+                    given = (prompt.encode("utf-8"),)
+                except UnicodeEncodeError:
+                    raise BadDataError("the prompt has half of a surrogate pair in it, which is no character") from None
             status = getattr(lib, "tn_generate_" + kind)(self.handle, *given, function, None, ctypes.byref(doc))
         return running.finish(status, doc)
 

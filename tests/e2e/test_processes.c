@@ -270,7 +270,7 @@ static void ranks_that_differ_are_refused(void **state) {
     must_end(shell("export WORLD_SIZE=2 MASTER_PORT=23756; RANK=1 T --output_dir bad --learning_rate 1e-3 & "
                    "export WORLD_SIZE=2 MASTER_PORT=23756; RANK=0 T --output_dir bad"),
              2);
-    must_say("rank 1 has another configuration than rank 0");
+    must_say("rank 1 has another learning_rate than rank 0: 0.001, not 0.01");
     must_end(shell("export WORLD_SIZE=2 MASTER_PORT=23856; RANK=1 T --output_dir bad --model nowhere & "
                    "export WORLD_SIZE=2 MASTER_PORT=23856; RANK=0 T --output_dir bad"),
              2);
