@@ -432,6 +432,8 @@ static void keys_without_effect(void **state) {
          "\nlora_model_dir:\n' >x.yaml",
          TRAIN "x.yaml", 0, "step 1/1"},
         {"", "generate --model t --prompt '' --max_new_tokens 1", 2, "the prompt"},
+        {"", "generate --model t --prompt ab --max_new_tokens 1 --device cpu --min_p 0.5", 0,
+         "min_p has no effect"},
     };
     (void)state;
     RUN(rows);

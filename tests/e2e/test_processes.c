@@ -6,7 +6,9 @@
  * for twelve steps of that (1e-7 is what is seen).
  */
 #include <math.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -278,6 +280,29 @@ static void ranks_that_differ_are_refused(void **state) {
     assert_false(tn_is_directory(scratch("bad")));
 }
 
+/* A port scanner, or a health check: somebody who connects to rank 0 and says nothing, before rank 1 comes. */
+static void strangers_cost_time_alone(void **state) {
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(23956)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    pid_t stranger = fork();
+    if (stranger == 0) {
+        const struct timespec moment = {.tv_nsec = 2000000};
+        for (int reached = 0; reached < 3; nanosleep(&moment, NULL)) {
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+            if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) reached++;
+            else close(fd);
+        }
+        for (;;) pause();
+    }
+    must_end(
+        shell("export WORLD_SIZE=2 MASTER_PORT=23956; (sleep 1; RANK=1 T --max_steps 2 --output_dir met) & "
+              "RANK=0 T --max_steps 2 --output_dir met && wait $!"),
+        0);
+    kill(stranger, SIGKILL);
+    waitpid(stranger, NULL, 0);
+}
+
 static void plan_shows_the_split(void **state) {
     tn_str text = {0};
     (void)state;
@@ -373,6 +398,7 @@ int main(void) {
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(the_library_starts_no_processes),
         cmocka_unit_test(ranks_that_differ_are_refused),
+        cmocka_unit_test(strangers_cost_time_alone),
         cmocka_unit_test(plan_shows_the_split),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
