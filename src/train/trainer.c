@@ -411,23 +411,11 @@ static void send(const trainer *t, const tn_event *event) {
     if (t->hooks && t->hooks->on_event) t->hooks->on_event(t->hooks->user, event);
 }
 
-/* Behind the first step that is reported, so that no run waits for it before step 1; its time (a second or two
- * on a CPU) is not the run's. */
-static tn_status measure_ceiling(trainer *t) {
-    double before = tn_seconds();
-    if (t->ceiling > 0) return TN_OK;
-    tn_status status = tn_device_ceiling(t->e.device, &t->ceiling);
-    t->started += tn_seconds() - before;
-    return status;
-}
-
 static tn_status report_step(trainer *t, const tn_step_work *work, const tn_step_result *r) {
     const tn_settings *s = t->e.settings;
     double rate = (double)work->tokens / r->seconds;
     double flops = tn_engine_step_flops(&t->e, work->tokens, (int64_t)work->length, work->labelled);
     if (t->at.step % larger(s->logging_steps, 1) != 0 && t->at.step != t->max_steps) return TN_OK;
-    tn_status status = measure_ceiling(t);
-    if (status != TN_OK) return status;
     tn_str line = {0};
     tn_json_writer w = tn_json_write_to(&line, 0);
     tn_json_begin(&w, '{');

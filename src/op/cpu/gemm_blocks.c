@@ -240,15 +240,16 @@ static float *block_of(const work *w, const pass *s, int64_t row, int64_t col, i
     return (float *)(void *)own + (s->depth > w->near ? (col - from) * ROWS : 0);
 }
 
-/* `rows` rows from `row` times columns from … to-1 of the pass. Where k is taken in several steps, rows of A
- * are copied for each: they lie closer together then, on fewer pages. */
+/* `rows` rows from `row` times columns from … to-1 of the pass. Where k is taken in several steps, kernels may
+ * want rows of A copied for each: they lie closer together then, on fewer pages. */
 static void multiply(const work *w, const pass *s, int64_t row, int64_t rows, int64_t from, int64_t to,
                      char *own) {
     int64_t width = strip_width(w->g->n), bytes = strip_bytes(w, s->depth, width), near = near_of(w, s->depth);
     for (int64_t k = 0; k < s->depth; k += near) {
         const span columns = {s->from, s->depth, k, smaller(near, s->depth - k)};
         bool last = s->last && k + near >= s->depth;
-        left a = rows_of_a(w, s->row + row, rows, &columns, near < s->depth, own + w->sum_bytes);
+        bool copies = w->kernels->dense && near < s->depth;
+        left a = rows_of_a(w, s->row + row, rows, &columns, copies, own + w->sum_bytes);
         for (int64_t col = from; col < to; col += COLS) {
             int64_t cols = smaller(COLS, to - col);
             float *block = block_of(w, s, row, col, from, own);

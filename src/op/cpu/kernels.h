@@ -75,6 +75,7 @@ typedef struct tn_kernels {
      * `back` columns of A further left than they stand (bfloat16 only; 0, or k is a multiple of TN_STEP). */
     void (*panel[2])(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int64_t back, const void *b,
                      float *c, int64_t ldc, bool add);
+    bool dense; /* panel[1] takes rows of A faster where they lie one behind the other */
     /* [rows, cols] to a packed B with k = rows; n = `width` ≥ cols, columns behind cols zero. `ld` elements
      * from row to row of `from`. */
     void (*pack[2])(int64_t rows, int64_t cols, int64_t width, const void *from, int64_t ld, void *to);
