@@ -5,6 +5,7 @@ Ctrl-C asks a running job to stop instead of leaving a KeyboardInterrupt where n
 Everything the package asks of the library passes through here; no other file knows ctypes.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import json
@@ -284,8 +285,12 @@ class Config:
 
     def load(self, keys):
         """Keys as a configuration file gives them, those of other programs too (docs/coming-from.md)."""
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8", delete=False) as file:
-            json.dump(keys, file, ensure_ascii=False)  # JSON is YAML
+        try:
+            text = json.dumps(keys, ensure_ascii=False).encode("utf-8")  # JSON is YAML
+        except UnicodeEncodeError as error:
+            raise UsageError(f"an argument is no UTF-8 text: {ascii(error.object[max(error.start - 30, 0) : error.end])}") from None
+        with tempfile.NamedTemporaryFile("wb", suffix=".yaml", delete=False) as file:
+            file.write(text)
         try:
             status = library().tn_config_load(self.handle, os.fsencode(file.name))
             if status != 0:
@@ -389,19 +394,48 @@ def call(name, config, on_event=None, should_stop=None):
     return running.finish(status, doc)
 
 
+def _ids(prompt):
+    """int32 for C, which ctypes would make of any integer by leaving its upper bits out."""
+    for token in prompt:
+        if not hasattr(token, "__index__") or not 0 <= token < 2**31:
+            raise UsageError(f"generate: {token!r} is no token id", "give what the tokenizer makes of a text")
+    return (ctypes.c_int32 * len(prompt))(*prompt)
+
+
 class Generator:
-    """tn_generator: a base model, with its adapter, open for sampling."""
+    """tn_generator: a base model, with its adapter, open for sampling. It is one thread's at a time: another waits,
+    and a callback that comes back to the one it was called by is told so."""
 
     def __init__(self, **keys):
         self.handle, self._config = ctypes.c_void_p(), Config("chat", **keys)
+        self._lock, self._owner = threading.Lock(), None
         check(library().tn_generator_open(self._config.handle, ctypes.byref(self.handle)))
 
-    def set(self, **keys):
-        for key, value in keys.items():
-            check(library().tn_generator_set(self.handle, key.encode(), key_text(key, value).encode()))
+    @contextlib.contextmanager
+    def _alone(self):
+        if self._owner == threading.get_ident():
+            raise UsageError(
+                "the model is at work on an answer, and a streamer or callback of that answer wants it",
+                "return from it first; returning False ends the answer",
+            )
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None
 
-    def generate(self, kind, prompt, on_text=None):
-        """`kind`: "text", "chat" (JSON) or "ids". `on_text(text)` gets the answer in pieces; False ends it."""
+    def generate(self, kind, prompt, on_text=None, **keys):
+        """`kind`: "text", "chat" (JSON) or "ids". `on_text(text)` gets the answer in pieces; False ends it. `keys` are
+        set before, and stay."""
+        with self._alone():
+            if not self.handle:
+                raise UsageError("the model was closed before its answer began", "generate again")
+            for key, value in keys.items():
+                check(library().tn_generator_set(self.handle, key.encode(), key_text(key, value).encode()))
+            return self._generate(kind, prompt, on_text)
+
+    def _generate(self, kind, prompt, on_text):
         doc, lib = ctypes.c_void_p(), library()
         with Running() as running:
 
@@ -411,20 +445,26 @@ class Generator:
 
             function = TEXT_FUNCTION(text)
             if kind == "ids":
-                given = ((ctypes.c_int32 * len(prompt))(*prompt), len(prompt))
+                given = (_ids(prompt), len(prompt))
             elif "\0" in prompt:
                 raise BadDataError("the prompt has a NUL in it")
             else:
-                given = (prompt.encode("utf-8"),)
+                try:
+                    given = (prompt.encode("utf-8"),)
+                except UnicodeEncodeError:
+                    raise BadDataError("the prompt has half of a surrogate pair in it, which is no character") from None
             status = getattr(lib, "tn_generate_" + kind)(self.handle, *given, function, None, ctypes.byref(doc))
         return running.finish(status, doc)
 
     def close(self):
-        if self.handle and _lib is not None:
-            _lib.tn_generator_free(self.handle)
-        self.handle = None
+        with self._alone():
+            if self.handle and _lib is not None:
+                _lib.tn_generator_free(self.handle)
+            self.handle = None
 
-    __del__ = close
+    def __del__(self):
+        if hasattr(self, "_lock"):
+            self.close()
 
 
 class TokenizerHandle:

@@ -23,10 +23,17 @@ def rows_of(ids, attention_mask):
         raise UsageError(
             "generate: nothing to continue", "give input_ids: tokenizer(text) or tokenizer.apply_chat_template(…)"
         )
-    rows = to_list(ids)
-    if rows and isinstance(rows[0], int):
-        rows = [rows]
-    rows = [to_list(row) for row in rows]
+    try:
+        if isinstance(ids, (str, bytes)):
+            raise TypeError
+        rows = to_list(ids)
+        if rows and isinstance(rows[0], int):
+            rows = [rows]
+        rows = [to_list(row) for row in rows]
+    except TypeError:
+        raise UsageError(
+            f"generate: input_ids is {ids!r:.60}, and no list of ids", "give what tokenizer(text) gives"
+        ) from None
     masks = None if attention_mask is None else to_list(attention_mask)
     if masks and isinstance(masks[0], int):
         masks = [masks]
@@ -118,11 +125,10 @@ def run(generator, tokenizer, ids, attention_mask, streamer, max_length, argumen
         keys = sampling(**arguments)
         if max_length is not None and arguments.get("max_new_tokens") is None:
             keys["max_new_tokens"] = max(max_length - len(row), 1)
-        generator.set(**keys)
         if streamer is not None and not getattr(streamer, "skip_prompt", False):
             streamer.on_finalized_text(tokenizer.decode(row), False)
         on_text = None if streamer is None else lambda text: streamer.on_finalized_text(text, False)
-        answers.append(row + generator.generate("ids", row, on_text)["ids"])
+        answers.append(row + generator.generate("ids", row, on_text, **keys)["ids"])
         if streamer is not None:
             streamer.on_finalized_text("", True)
     return Ids(answers)

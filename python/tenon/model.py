@@ -132,6 +132,9 @@ class FastLanguageModel:
             raise UsageError(
                 "from_pretrained needs model_name", "give a model directory, a GGUF file or an adapter's directory"
             )
+        for name, value in (("model_name", model_name), ("adapter", adapter)):
+            if not isinstance(value, (str, os.PathLike, type(None))):
+                raise UsageError(f"from_pretrained: {name} is a {type(value).__name__}", "give a path")
         path = Path(model_name)
         if adapter is None and _is_adapter(path):
             adapter, model_name = os.fspath(path), _base_of(path)

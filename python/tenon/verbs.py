@@ -7,6 +7,7 @@ Python's.
 """
 
 from ._library import SAVE, STEP, BANNER, EVAL, Config, Generator, call, say
+from .errors import UsageError
 
 
 def show(event):
@@ -88,6 +89,8 @@ def generate(model, prompt=None, messages=None, on_text=None, **keys):
     `FastLanguageModel.from_pretrained(…)[0].generate` is the way."""
     import json
 
+    if prompt is not None and messages is not None:
+        raise UsageError("generate: prompt and messages are two questions", "keep one of the two")
     generator = Generator(model=model, **keys)
     try:
         if messages is None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import zipfile
 from pathlib import Path
@@ -263,6 +264,54 @@ class Generation(unittest.TestCase):
             self.model.generate()
         with self.assertRaisesRegex(BadDataError, "outside the model's vocabulary"):
             self.model.generate([[4000]])
+        for ids in ("The", [1.5], [[2**32 + 5]], [[-1]], [["a"]], 7):
+            with self.assertRaisesRegex(UsageError, "no list of ids|no token id"):
+                self.model.generate(ids)
+
+    def test_threads_take_turns(self):
+        prompts = [[1, 2, 3], [1, 2, 4], [1, 2, 5], [1, 2, 6]]
+        alone, together = [self.model.generate(ids, max_new_tokens=16) for ids in prompts], {}
+
+        def work(index):
+            together[index] = self.model.generate(prompts[index], max_new_tokens=16)
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([together.get(index) for index in range(len(prompts))], alone)
+
+    def test_a_model_is_closed_behind_the_answer_that_it_makes(self):
+        threads = [threading.Thread(target=self.model.close)]
+
+        class Closing:
+            skip_prompt = True
+
+            def on_finalized_text(self, text, stream_end=False):
+                if not threads[0].ident:
+                    threads[0].start()
+
+        self.assertEqual(answer(self.model, self.tokenizer, streamer=Closing()), BASE_ANSWER)
+        threads[0].join(60)
+        self.assertFalse(threads[0].is_alive())
+        self.assertIsNone(self.model._generator)
+
+    def test_a_streamer_cannot_use_the_model_that_calls_it(self):
+        model = self.model
+
+        class Greedy:
+            skip_prompt = True
+
+            def on_finalized_text(self, text, stream_end=False):
+                self.use()
+
+        for use in (model.close, lambda: model.generate([1, 2], max_new_tokens=1)):
+            streamer = Greedy()
+            streamer.use = use
+            with self.assertRaisesRegex(UsageError, "at work on an answer"):
+                model.generate([1, 2], streamer=streamer, max_new_tokens=4)
+        self.assertEqual(answer(model, self.tokenizer), BASE_ANSWER)
 
     def test_an_error_in_a_streamer_comes_out(self):
         class Broken:
@@ -418,6 +467,8 @@ class Arguments(unittest.TestCase):
             ({"dtype": "int3"}, "int3"),
             ({"max_seq_length": 4096}, "512"),
             ({"device": "cuda:77"}, "cuda"),
+            ({"threads": "\udcff"}, "UTF-8"),
+            ({"adapter": 7}, "adapter is a int"),
         ):
             with self.assertRaisesRegex((UsageError), said):
                 opened(**arguments)

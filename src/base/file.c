@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -89,6 +90,7 @@ static tn_status begin_special(tn_save *save, const char *path) {
 }
 
 tn_status tn_save_begin(tn_save *save, const char *path) {
+    static atomic_int saves; /* two threads of a program may save the same file, such as a token cache */
     struct stat info;
     tn_str temporary = {0};
     *save = (tn_save){0};
@@ -97,7 +99,7 @@ tn_status tn_save_begin(tn_save *save, const char *path) {
         return tn_remedy("give the path of a file");
     }
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) return begin_special(save, path);
-    tn_str_printf(&temporary, "%s.tmp-%ld", path, (long)getpid());
+    tn_str_printf(&temporary, "%s.tmp-%ld-%d", path, (long)getpid(), atomic_fetch_add(&saves, 1));
     save->temporary = temporary.data;
     save->path = strdup(path);
     if (temporary.failed || !save->path) {

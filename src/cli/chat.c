@@ -45,6 +45,7 @@ static bool append_picture(char **pictures, const char *path) {
 
 typedef struct conversation {
     char *list, *pictures; /* see above */
+    bool shown;            /* the last line was shown with pictures */
 } conversation;
 
 static int out_of_memory(const cli_run *run) { return cli_error(run->json, CLI_FAILED, "", "out of memory"); }
@@ -57,6 +58,7 @@ static int answer(const cli_run *run, tn_generator *generator, conversation *c, 
     int code = CLI_OK;
     size_t size;
     if (!append(&c->list, "user", c->pictures, line)) return out_of_memory(run);
+    c->shown = c->pictures[0] != '\0';
     c->pictures[0] = '\0';
     FILE *memory = open_memstream(&messages, &size);
     if (memory) fprintf(memory, "%s]", c->list);
@@ -77,26 +79,35 @@ static int answer(const cli_run *run, tn_generator *generator, conversation *c, 
 
 /* Said at once where the path is wrong; what is in the file shows when the model looks at it. */
 static int show(const cli_run *run, conversation *c, const char *path) {
+    static const char remedy[] = "/image wants the path of a PNG or JPEG file";
+    path += strspn(path, " ");
+    if (!*path) return cli_error(run->json, CLI_BAD_DATA, remedy, "/image without a path");
+    if (!cli_is_text(path, (int64_t)strlen(path)))
+        return cli_error(run->json, CLI_BAD_DATA, "rename the file", "%s: the path is not UTF-8 text", path);
     if (access(path, R_OK) != 0)
-        return cli_error(run->json, CLI_BAD_DATA, "/image wants the path of a PNG or JPEG file", "%s: %s", path,
-                         strerror(errno));
+        return cli_error(run->json, CLI_BAD_DATA, remedy, "%s: %s", path, strerror(errno));
     return append_picture(&c->pictures, path) ? CLI_OK : out_of_memory(run);
 }
 
 /* What is no text would reach the model as something else than was typed. */
 static int take_line(const cli_run *run, tn_generator *generator, conversation *c, const char *line,
                      int64_t length) {
-    static const char image[] = "/image ";
-    if (strncmp(line, image, sizeof image - 1) == 0) return show(run, c, line + sizeof image - 1);
+    static const char image[] = "/image";
+    const char *behind = line + sizeof image - 1;
+    c->shown = false;
+    if (strncmp(line, image, sizeof image - 1) == 0 && (*behind == ' ' || !*behind))
+        return show(run, c, behind);
     if (cli_is_text(line, length)) return answer(run, generator, c, line);
     return cli_error(run->json, CLI_BAD_DATA, "type it again, with the terminal or the file in UTF-8",
                      "the line is not UTF-8 text, and was left out");
 }
 
-/* A line that cannot be answered (too long for the context, no text, a picture for who is blind) must not cost
- * the conversation: where there is a reader (no --json, whose answer is one document) it goes on. What is piped
- * in still ends with the code of the turn that failed. */
-static bool is_passing(int code) { return code == CLI_NO_FIT || code == CLI_BAD_DATA || code == CLI_USAGE; }
+/* A line that cannot be answered (too long for the context, no text, shown with a file that is no picture) must
+ * not cost the conversation: where there is a reader (no --json, whose answer is one document) it goes on. What
+ * is piped in still ends with the code of the turn that failed. */
+static bool is_passing(const conversation *c, int code) {
+    return code == CLI_NO_FIT || code == CLI_BAD_DATA || (code == CLI_USAGE && c->shown);
+}
 
 static int converse(const cli_run *run, tn_generator *generator) {
     bool terminal = isatty(STDIN_FILENO);
@@ -115,7 +126,7 @@ static int converse(const cli_run *run, tn_generator *generator) {
             "/reset forgets the conversation, /exit ends; /image FILE shows a picture with the next line, to a "
             "model that sees\n",
             stderr);
-    while ((turn == CLI_OK || (is_passing(turn) && !run->json)) && !ferror(stdout)) {
+    while ((turn == CLI_OK || (is_passing(&c, turn) && !run->json)) && !ferror(stdout)) {
         if (terminal) fputs("> ", stderr);
         if ((length = getline(&line, &capacity, stdin)) < 0) break;
         while (length > 0 && strchr("\r\n", line[length - 1])) line[--length] = '\0';
@@ -123,8 +134,9 @@ static int converse(const cli_run *run, tn_generator *generator) {
         turn = CLI_OK;
         if (strcmp(line, "/reset") == 0) c.list[1] = c.pictures[0] = '\0';
         else if (length > 0) turn = take_line(run, generator, &c, line, length);
-        if (turn != CLI_OK && !(terminal && is_passing(turn))) code = turn;
+        if (turn != CLI_OK && !(terminal && is_passing(&c, turn))) code = turn;
     }
+    if (*c.pictures) fputs("warning: /image shows a picture with the next line, and none came\n", stderr);
     if (code == CLI_OK && run->json) printf("{\"messages\":%s]}\n", c.list);
     free(c.list);
     free(c.pictures);

@@ -128,19 +128,19 @@ static bool start_all(const cli_run *run, int processes, int *code) {
 
 bool cli_launch(const cli_run *run, int *code) {
     const char *text = tn_config_get(run->config, "processes");
-    const int processes = text ? atoi(text) : 0;
+    const double processes = text ? strtod(text, NULL) : 0; /* 1e1 is a whole number too; "none" is 0 */
     tn_ranks ranks;
     if (tn_ranks_read(&ranks) != TN_OK) {
         *code = cli_fail(run->json, TN_USAGE);
         return true;
     }
     if (processes > MOST_PROCESSES) {
-        *code = cli_error(run->json, CLI_USAGE, "one a GPU, or a few on the CPU", "%d processes on one machine",
-                          processes);
+        *code = cli_error(run->json, CLI_USAGE, "one a GPU, or a few on the CPU",
+                          "%.0f processes on one machine", processes);
         return true;
     }
     if (ranks.world == 1 && processes > 1) {
-        if (start_all(run, processes, code)) return true;
+        if (start_all(run, (int)processes, code)) return true;
         if (tn_ranks_read(&ranks) != TN_OK) ranks.rank = 0; /* what was set just now */
     }
     first = ranks.rank == 0;

@@ -9,6 +9,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/number.h"
+
 typedef struct fold {
     tn_arena *arena;
     const tn_name_table *names;
@@ -54,12 +57,16 @@ static tn_status misfit(const tn_tensor_info *t, const tn_tensor_info *scale) {
 
 /* ---- What they mean ------------------------------------------------------------------------------------ */
 
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* Tiles by the configuration, else the usual ones, else what divides the matrix evenly. False where none fits.
+ * A tile is never larger than the matrix, whatever the configuration says: sums with its sides must not
+ * overflow.
  */
 static bool find_tile(const fold *f, const tn_tensor_info *t, const int64_t grid[2], tn_scales *s) {
     const int64_t *size = t->shape;
-    s->tile = f->rows ? f->rows : USUAL_TILE;
-    s->block = f->cols ? f->cols : USUAL_TILE;
+    s->tile = smaller(f->rows ? f->rows : USUAL_TILE, size[0]);
+    s->block = smaller(f->cols ? f->cols : USUAL_TILE, size[1]);
     if (divide_up(size[0], s->tile) == grid[0] && divide_up(size[1], s->block) == grid[1]) return true;
     if (f->rows || grid[0] <= 0 || grid[1] <= 0 || size[0] % grid[0] || size[1] % grid[1]) return false;
     s->tile = size[0] / grid[0], s->block = size[1] / grid[1];
@@ -131,22 +138,40 @@ static tn_status fold_weight(const fold *f, tn_tensor_info *t) {
 
 /* ---- The list ------------------------------------------------------------------------------------------ */
 
-/* A pair of sizes into the fold; what is no pair of sizes says nothing. */
-static bool read_tile(fold *f, const tn_json *pair) {
-    if (!pair || pair->type != TN_JSON_ARRAY || pair->count != 2) return false;
-    const int64_t rows = tn_json_integer(&pair->items[0], 0), cols = tn_json_integer(&pair->items[1], 0);
-    if (rows <= 0 || cols <= 0) return false;
-    f->rows = rows, f->cols = cols;
-    return true;
+/* [128, 128], or "128x128" as older files of compressed-tensors have it. */
+static void read_sizes(const tn_json *pair, int64_t *rows, int64_t *cols) {
+    const char *text = tn_json_string(pair, NULL), *x = text ? strchr(text, 'x') : NULL;
+    if (pair->type == TN_JSON_ARRAY && pair->count == 2) {
+        *rows = tn_json_integer(&pair->items[0], 0);
+        *cols = tn_json_integer(&pair->items[1], 0);
+    } else if (!x || !tn_parse_integer(text, x - text, rows) ||
+               !tn_parse_integer(x + 1, (int64_t)strlen(x + 1), cols))
+        *rows = *cols = 0;
 }
 
-static void read_tiles(fold *f, const tn_json *config) {
+/* The first pair of sizes into the fold; null says nothing. `file` is one beside config.json. */
+static tn_status read_tile(fold *f, const char *file, const char *key, const tn_json *pair) {
+    if (f->rows || tn_json_is_null(pair)) return TN_OK;
+    read_sizes(pair, &f->rows, &f->cols);
+    if (f->rows > 0 && f->cols > 0) return TN_OK;
+    tn_fail(TN_BAD_DATA, "%.*sconfig.json: %s is no pair of sizes", (int)(tn_path_base(file) - file), file,
+            key);
+    return tn_remedy("it has the rows and columns of a tile that shares a scale, such as [128, 128]");
+}
+
+static tn_status read_tiles(fold *f, const char *file, const tn_json *config) {
     const tn_json *quantisation = tn_json_get(config, "quantization_config");
     const tn_json *groups = tn_json_get(quantisation, "config_groups");
-    if (read_tile(f, tn_json_get(quantisation, "weight_block_size"))) return;
-    if (!groups || groups->type != TN_JSON_OBJECT) return;
-    for (int64_t i = 0; i < groups->count; i++)
-        if (read_tile(f, tn_json_path(&groups->members[i].value, "weights.block_structure"))) return;
+    static const char own[] = "weight_block_size", theirs[] = "weights.block_structure";
+    tn_status status = read_tile(f, file, own, tn_json_get(quantisation, own));
+    if (!groups || groups->type != TN_JSON_OBJECT) return status;
+    for (int64_t i = 0; i < groups->count && status == TN_OK; i++)
+        status = read_tile(f, file, theirs, tn_json_path(&groups->members[i].value, theirs));
+    return status;
+}
+
+static bool is_coded(const tn_tensor_info *t) {
+    return t->dtype == TN_DTYPE_F8_E4M3 && t->rank == 2 && t->elements > 0;
 }
 
 tn_status tn_fp8_fold(tn_arena *arena, const tn_json *config, const tn_name_table *names,
@@ -155,10 +180,11 @@ tn_status tn_fp8_fold(tn_arena *arena, const tn_json *config, const tn_name_tabl
     int64_t kept = 0;
     tn_status status = TN_OK;
     if (!f.taken) return tn_fail_memory(*count, "a list of tensors");
-    read_tiles(&f, config);
-    for (int64_t i = 0; i < *count; i++)
-        if (tensors[i].dtype == TN_DTYPE_F8_E4M3 && tensors[i].rank == 2 && tensors[i].elements > 0)
-            TN_TRY(fold_weight(&f, &tensors[i]));
+    for (int64_t i = 0; i < *count; i++) {
+        if (!is_coded(&tensors[i])) continue;
+        TN_TRY(read_tiles(&f, tensors[i].file, config));
+        TN_TRY(fold_weight(&f, &tensors[i]));
+    }
     for (int64_t i = 0; i < *count; i++)
         if (!f.taken[i]) tensors[kept++] = tensors[i];
     *count = kept;

@@ -20,8 +20,9 @@ static const char *tail_of(const char *name) {
     return name;
 }
 
-/* Without the pieces that stand in a state dictionary, not in what PEFT writes: the adapter's name, and where a
- * module that trains in full is held ("lm_head.modules_to_save.default.weight"). */
+/* Without the pieces that stand in a state dictionary, not in what PEFT writes: the adapter's name, where a
+ * module that trains in full is held ("lm_head.modules_to_save.default.weight"), and the end of
+ * "lora_magnitude_vector.default.weight". */
 static const char *plain_name(const char *name, char out[256]) {
     static const char *const pieces[] = {".modules_to_save", ".default"};
     snprintf(out, 256, "%s", tail_of(name));
@@ -31,6 +32,7 @@ static const char *plain_name(const char *name, char out[256]) {
         if (found && (found[length] == '.' || !found[length]))
             memmove(found, found + length, strlen(found + length) + 1);
     }
+    if (tn_ends_with(out, ".lora_magnitude_vector.weight")) out[strlen(out) - strlen(".weight")] = '\0';
     return out;
 }
 
@@ -87,16 +89,17 @@ static tn_status note(const account *a, const char ***list, int64_t *count, cons
 }
 
 static tn_status account_for_parameter(const account *a, const tn_param *p, const tn_tensor_info *t) {
+    const tn_tensor_info expected = {.rank = p->rank, .shape = {p->shape[0], p->shape[1]}};
     tn_accounting *result = a->result;
-    char shape[128];
+    char shape[128], wanted[128];
     if (!t) return note(a, &result->missing, &result->missing_count, p->name);
     if (!shape_fits(p, t)) {
         const bool by_token = p->module >= TN_MODULE_EMBED && p->shape[0] == a->base->arch->vocab;
         if (by_token && t->rank == 2 && t->shape[0] != p->shape[0]) result->other_rows = t->shape[0];
-        return note(a, &result->mismatched, &result->mismatched_count,
-                    tn_arena_printf(a->arena, "%s: %s %s in the file, [%lld, %lld] expected", t->name,
-                                    tn_dtype_name(t->dtype), tn_shape_text(t, shape), (long long)p->shape[0],
-                                    (long long)p->shape[1]));
+        return note(
+            a, &result->mismatched, &result->mismatched_count,
+            tn_arena_printf(a->arena, "%s: %s %s in the file, %s expected", t->name, tn_dtype_name(t->dtype),
+                            tn_shape_text(t, shape), tn_shape_text(&expected, wanted)));
     }
     return tn_tensor_finite(t) ? TN_OK : note(a, &result->nonfinite, &result->nonfinite_count, t->name);
 }

@@ -2,8 +2,9 @@
  *
  * Rank 0 listens at the meeting's port, or the first free one of the few behind it; the others try them in
  * turn. Both sides show who they are (a greeting), so that a port where somebody else listens, or another run
- * of tenon, is passed over. The bytes of greetings and messages are this machine's own: all processes of a run
- * are of one kind.
+ * of tenon, is passed over. Who is welcome says once more that he is there: one who waited too long behind a
+ * silent stranger has hung up meanwhile, tries again, and must not be counted by what he left. The bytes of
+ * greetings and messages are this machine's own: all processes of a run are of one kind.
  */
 #include "train/links.h"
 
@@ -31,7 +32,7 @@ typedef struct greeting {
     uint64_t run;
     int32_t rank, world, verdict, unused;
 } greeting;
-static const char magic[8] = "tenon/1\n";
+static const char magic[8] = "tenon/2\n", here[1] = {1};
 
 /* ---- Messages --------------------------------------------------------------------------------------- */
 
@@ -146,7 +147,9 @@ static tn_status greet(const tn_meeting *m, tn_links *l, int fd, int *present) {
     else if (known && theirs.world != l->world) ours.verdict = ANOTHER_WORLD;
     else if (known && (theirs.rank < 1 || theirs.rank >= l->world || l->sockets[theirs.rank] >= 0))
         ours.verdict = RANK_TAKEN;
-    if (!known || !send_all(fd, &ours, sizeof ours) || ours.verdict == ANOTHER_RUN) {
+    char still[sizeof here];
+    if (!known || !send_all(fd, &ours, sizeof ours) || ours.verdict == ANOTHER_RUN ||
+        (ours.verdict == WELCOME && !receive_all(fd, still, sizeof still, POLITE))) {
         close(fd);
         return TN_OK;
     }
@@ -225,6 +228,7 @@ static void introduce(const tn_meeting *m, int fd, int32_t *verdict) {
     if (!send_all(fd, &ours, sizeof ours) || !receive_all(fd, &theirs, sizeof theirs, POLITE)) return;
     if (memcmp(theirs.magic, magic, sizeof magic) == 0 && theirs.verdict != ANOTHER_RUN)
         *verdict = theirs.verdict;
+    if (*verdict == WELCOME && !send_all(fd, here, sizeof here)) *verdict = 0;
 }
 
 static tn_status find_rank_0(const tn_meeting *m, double seconds, const tn_hooks *hooks, tn_links *l) {

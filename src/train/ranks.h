@@ -20,7 +20,6 @@ tn_status tn_meeting_read(tn_meeting *meeting);
 /* May so many micro-batches be dealt out? `world` processes run; the key says `processes`, -1 nothing. Errors:
  * TN_USAGE where the two differ, or a process would have none. */
 tn_status tn_ranks_check(int world, int64_t processes, int64_t micro_batches);
-
 /* TN_USAGE where the key asks for more processes than run: the program starts them, and the library does not.
  */
 tn_status tn_ranks_check_started(int world, int64_t processes);

@@ -42,8 +42,10 @@ static void spread(tn_team *t, tn_status status) {
     t->over = true;
 }
 
-/* Another rank tells rank 0, with its words, two strings one behind the other. */
+/* Another rank tells rank 0, with its words, two strings one behind the other. Where rank 0 has failed in the
+ * same way before, it has said so already. */
 static void confess(tn_team *t, tn_status status) {
+    header theirs = {0};
     char texts[2 * TEXT];
     int length = snprintf(texts, TEXT, "%s", tn_error_message());
     if (length >= TEXT) length = TEXT - 1;
@@ -51,7 +53,9 @@ static void confess(tn_team *t, tn_status status) {
     if (more >= TEXT) more = TEXT - 1;
     const int64_t bytes = length + more + 2;
     t->over = true;
-    if (send_header(t, 0, RECORD, status, bytes) && tn_links_send(&t->links, 0, texts, bytes))
+    const bool sent = send_header(t, 0, RECORD, status, bytes) && tn_links_send(&t->links, 0, texts, bytes);
+    if (sent ||
+        (tn_links_peek(&t->links, 0, &theirs, (int64_t)sizeof theirs) > 0 && theirs.status == (uint32_t)status))
         tn_fail(status, "%s", ""); /* rank 0 says it */
 }
 

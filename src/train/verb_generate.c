@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "data/pictures.h"
 #include "data/record_pictures.h"
 #include "infer/generate.h"
@@ -31,6 +32,13 @@ static int64_t most_patches(const tn_engine *e, int64_t capacity) {
     return (tokens < capacity ? tokens : capacity) * p->merge * p->merge;
 }
 
+/* Sampling that is asked for beside the default temperature of 0. */
+static void tell_of_greedy(const tn_settings *s) {
+    const char *name = s->top_p < 1 ? "top_p" : s->top_k > 0 ? "top_k" : s->min_p > 0 ? "min_p" : NULL;
+    if (name && s->temperature <= 0)
+        tn_warn("%s has no effect: temperature is 0, which takes the likeliest token", name);
+}
+
 tn_status tn_generator_open(tn_config *config, tn_generator **out) {
     tn_generator *g = calloc(1, sizeof *g);
     tn_status status;
@@ -48,6 +56,7 @@ tn_status tn_generator_open(tn_config *config, tn_generator **out) {
     TN_TRY(tn_engine_allocate(&g->engine));
     TN_TRY(tn_session_new(g->engine.pass, g->engine.arch.vocab, capacity, chunk, &g->session));
     g->stop_count = tn_engine_stops(&g->engine, g->stops);
+    tell_of_greedy(g->engine.settings);
     *out = g;
     g = NULL;
 done:

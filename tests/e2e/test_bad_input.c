@@ -434,6 +434,8 @@ static void keys_without_effect(void **state) {
          "\nlora_model_dir:\n' >x.yaml",
          TRAIN "x.yaml", 0, "step 1/1"},
         {"", "generate --model t --prompt '' --max_new_tokens 1", 2, "the prompt"},
+        {"", "generate --model t --prompt ab --max_new_tokens 1 --device cpu --min_p 0.5", 0,
+         "min_p has no effect"},
     };
     (void)state;
     RUN(rows);
@@ -441,6 +443,7 @@ static void keys_without_effect(void **state) {
 
 #define ADAPTER(edit) "cp -r a x; sed -i '" edit "' x/adapter_config.json"
 #define VERIFY "eval --model m --dataset d.jsonl --adapter x"
+#define DORA "\"$TENON\" " TRAIN_X " --use_dora; "
 
 /* x/ becomes a golden model that bitsandbytes quantised, its weights changed by sed; lengths stay. The states
  * are JSON inside the file, which has spaces where the file's own header has none. */
@@ -510,6 +513,8 @@ static void broken_fp8_bases(void **state) {
         {LYING("fp8_tiles", "s/0.self_attn.q_proj.weight_scale_inv/0.self_attn.q_proj.weight_scale_ink/"),
          EVAL_X, 3, "are missing"},
         {LYING("fp8_rows", "s/\\[24,1\\]/[8, 3]/"), EVAL_X, 3, "do not fit codes [24, 32]"},
+        {QUANTISED("fp8_tiles") "; sed -i 's/ 48,/ -48,/' x/config.json", EVAL_X, 3,
+         "x/config.json: weight_block_size is no pair of sizes"},
         {QUANTISED("fp8_tensor") LAST_CODE("\\177"), EVAL_X, 3, "FP8 codes are NaN"},
         {QUANTISED("fp8_tensor") LAST_CODE("\\176"), EVAL_X, 0, "perplexity"},
     };
@@ -551,6 +556,13 @@ static void broken_adapters(void **state) {
         {"", TRAIN "--adapter a --lora_r 8", 2, "its tensors hold to it; leave lora_r out"},
         {"", TRAIN "--adapter a --lora_alpha 8", 2, "--override lora_alpha="},
         {"", TRAIN "--adapter a --use_dora", 2, "leave use_dora out"},
+        {DORA
+         "sed -i 's/q_proj.lora_magnitude_vector\":{\"dtype\":\"F32\",\"shape\":\\[32/q_proj.lora_magnitude_"
+         "vector\":{\"dtype\":\"I32\",\"shape\":[32/' x/adapter_model.safetensors",
+         VERIFY, 3, "int32 [32] in the file, [32] expected"},
+        {DORA
+         "sed -i 's/q_proj.lora_magnitude_vector/q_proj.lora_magnitude_vectox/' x/adapter_model.safetensors",
+         VERIFY, 3, "q_proj.lora_magnitude_vector"},
         {"\"$TENON\" " TRAIN_X " --use_dora", "export --model m --adapter x --to lora-gguf --output x.gguf", 2,
          "merge it first"},
         {"", "verify --adapter a/adapter_model.safetensors", 2, "an adapter is a directory"},

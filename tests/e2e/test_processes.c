@@ -6,7 +6,9 @@
  * for twelve steps of that (1e-7 is what is seen).
  */
 #include <math.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -239,8 +241,28 @@ static void contradictions_are_refused(void **state) {
     must_say("rank 1 found no rank 0");
     must_end(shell("T --output_dir bad --processes 7"), 2);
     must_say("7 processes share the 6 micro-batches");
+    must_end(shell("T --output_dir bad --processes 99999999999"), 2);
+    must_say("99999999999 processes on one machine");
+    must_end(shell("T --output_dir bad --processes 1e1"), 2); /* and not one process */
+    must_say("10 processes share the 6 micro-batches");
     must_end(shell("T --output_dir bad --processes 2 --device cuda:0"), 2);
     must_say("names one GPU");
+    assert_false(tn_is_directory(scratch("bad")));
+}
+
+/* A program that uses the library is alone, whatever its keys say. */
+static void the_library_starts_no_processes(void **state) {
+    tn_config *config;
+    tn_doc *doc;
+    (void)state;
+    must(tn_config_new("train", &config));
+    must(tn_config_set(config, "model", scratch("m")));
+    must(tn_config_set(config, "dataset", scratch("d.jsonl")));
+    must(tn_config_set(config, "output_dir", scratch("bad")));
+    must(tn_config_set(config, "device", "cpu"));
+    must(tn_config_set(config, "processes", "2"));
+    must_fail(tn_train(config, NULL, &doc), TN_USAGE, "processes says 2, and this process runs alone");
+    tn_config_free(config);
     assert_false(tn_is_directory(scratch("bad")));
 }
 
@@ -249,12 +271,35 @@ static void ranks_that_differ_are_refused(void **state) {
     must_end(shell("export WORLD_SIZE=2 MASTER_PORT=23756; RANK=1 T --output_dir bad --learning_rate 1e-3 & "
                    "export WORLD_SIZE=2 MASTER_PORT=23756; RANK=0 T --output_dir bad"),
              2);
-    must_say("rank 1 has another configuration than rank 0");
+    must_say("rank 1 has another learning_rate than rank 0: 0.001, not 0.01");
     must_end(shell("export WORLD_SIZE=2 MASTER_PORT=23856; RANK=1 T --output_dir bad --model nowhere & "
                    "export WORLD_SIZE=2 MASTER_PORT=23856; RANK=0 T --output_dir bad"),
              2);
     must_say("rank 1: ");
     assert_false(tn_is_directory(scratch("bad")));
+}
+
+/* A port scanner, or a health check: somebody who connects to rank 0 and says nothing, before rank 1 comes. */
+static void strangers_cost_time_alone(void **state) {
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(23956)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    pid_t stranger = fork();
+    if (stranger == 0) {
+        const struct timespec moment = {.tv_nsec = 2000000};
+        for (int reached = 0; reached < 3; nanosleep(&moment, NULL)) {
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+            if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) reached++;
+            else close(fd);
+        }
+        for (;;) pause();
+    }
+    must_end(
+        shell("export WORLD_SIZE=2 MASTER_PORT=23956; (sleep 1; RANK=1 T --max_steps 2 --output_dir met) & "
+              "RANK=0 T --max_steps 2 --output_dir met && wait $!"),
+        0);
+    kill(stranger, SIGKILL);
+    waitpid(stranger, NULL, 0);
 }
 
 static void plan_shows_the_split(void **state) {
@@ -376,7 +421,9 @@ int main(void) {
         cmocka_unit_test(an_interrupt_leaves_one_checkpoint),
         cmocka_unit_test(a_signal_to_one_rank_stops_all),
         cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(the_library_starts_no_processes),
         cmocka_unit_test(ranks_that_differ_are_refused),
+        cmocka_unit_test(strangers_cost_time_alone),
         cmocka_unit_test(plan_shows_the_split),
         cmocka_unit_test(the_machine_is_shared_out),
     };

@@ -277,6 +277,29 @@ static void chat_of_a_model_that_reads_alone_goes_on(void **state) {
     tn_str_free(&out);
 }
 
+/* A file that is no picture, and /image alone: said, and the next line is answered. */
+static void what_cannot_be_shown_costs_no_conversation(void **state) {
+    (void)state;
+    tn_str command = {0}, out = {0};
+    tn_str_printf(&command,
+                  "printf '/image\n/image " PICTURES "picture.webp\nx\n/image \\344.png\n/image " PICTURES
+                  "\nx\nx\n/image " PICTURES "rgb.png\n' | \"$TENON\" chat --model " MODEL
+                  " --device %s --max_new_tokens 1 --max_length 128 >%s 2>%s",
+                  test_device(), scratch("out"), scratch("err"));
+    const int status = system(tn_str_text(&command));
+    assert_int_equal(WEXITSTATUS(status), 2);
+    must(tn_read_file(scratch("out"), 1 << 20, &out));
+    assert_true(out.length > 0);
+    tn_str_clear(&out);
+    must(tn_read_file(scratch("err"), 1 << 20, &out));
+    static const char *const parts[] = {"/image without a path", "is a WebP file", "the path is not UTF-8 text",
+                                        "is not a regular file", "with the next line, and none came"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(tn_str_text(&out), parts[i])) fail_msg("%s: %s", parts[i], tn_str_text(&out));
+    tn_str_free(&command);
+    tn_str_free(&out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_those_of_transformers),
@@ -288,6 +311,7 @@ int main(void) {
         cmocka_unit_test(a_model_that_reads_alone_sees_nothing),
         cmocka_unit_test(chat_shows_a_picture_with_the_next_line),
         cmocka_unit_test(chat_of_a_model_that_reads_alone_goes_on),
+        cmocka_unit_test(what_cannot_be_shown_costs_no_conversation),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     remove_scratch();

@@ -142,9 +142,9 @@ static const char *new_checkpoint(const checkpoint *c) {
 }
 
 #define TILES(rows, cols) ",\"quantization_config\":{\"weight_block_size\":[" #rows "," #cols "]}"
-#define GROUPS(rows, cols)                                                                               \
-    ",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":[" #rows \
-    "," #cols "]}}}}"
+#define GROUP(tile) \
+    ",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":" tile "}}}}"
+#define GROUPS(rows, cols) GROUP("[" #rows "," #cols "]")
 static const checkpoint checkpoints[] = {
     {"", "a.weight_scale", TN_DTYPE_F32, 0, {0}, {ROWS, COLS}, NULL},
     {"", "a.weight_scale", TN_DTYPE_BF16, 1, {1}, {ROWS, COLS}, NULL},
@@ -154,6 +154,9 @@ static const checkpoint checkpoints[] = {
     {"", "a.weight_scale", TN_DTYPE_BF16, 2, {1, COLS}, {ROWS, 1}, NULL},
     {TILES(5, 8), "a.weight_scale_inv", TN_DTYPE_F32, 2, {3, 3}, {5, 8}, NULL},
     {GROUPS(8, 6), "a.weight_scale", TN_DTYPE_BF16, 2, {2, 4}, {8, 6}, NULL},
+    {GROUP("\"8x6\""), "a.weight_scale", TN_DTYPE_BF16, 2, {2, 4}, {8, 6}, NULL},
+    {TILES(9223372036854775807, 8), "a.weight_scale_inv", TN_DTYPE_F32, 2, {1, 3}, {ROWS, 8}, NULL},
+    {TILES(5, 9223372036854775807), "a.weight_scale_inv", TN_DTYPE_F32, 2, {3, 1}, {5, COLS}, NULL},
     {TILES(8, 8), "a.weight_scale_inv", TN_DTYPE_U8, 2, {2, 3}, {8, 8}, NULL},
     {TILES(8, 8), "a.weight_scale_inv", TN_DTYPE_F8_E8M0, 2, {2, 3}, {8, 8}, NULL},
     {"", "a.weight_scale", TN_DTYPE_F32, 2, {3, 4}, {4, 5}, NULL}, /* what divides evenly */
@@ -163,6 +166,9 @@ static const checkpoint checkpoints[] = {
     {"", "a.weight_scale", TN_DTYPE_I32, 2, {ROWS, 1}, {0}, "do not fit"},
     {"", "a.weight_scale", TN_DTYPE_F32, 1, {0}, {0}, "do not fit"},
     {"", "b.weight_scale", TN_DTYPE_F32, 2, {ROWS, 1}, {0}, "are missing"},
+    {TILES(5, -8), "a.weight_scale", TN_DTYPE_F32, 0, {0}, {0}, "config.json: weight_block_size is no pair"},
+    {TILES(5, 8.5), "a.weight_scale", TN_DTYPE_F32, 0, {0}, {0}, "is no pair of sizes"},
+    {GROUP("\"8x\""), "a.weight_scale", TN_DTYPE_F32, 0, {0}, {0}, "block_structure is no pair of sizes"},
 };
 
 static void must_decode(const checkpoint *c, const tn_model_files *files) {
@@ -171,7 +177,7 @@ static void must_decode(const checkpoint *c, const tn_model_files *files) {
     const int64_t across = (COLS + c->tile[1] - 1) / c->tile[1];
     assert_int_equal(tn_model_files_count(files), 1);
     assert_int_equal(t->dtype, TN_DTYPE_FP8);
-    assert_int_equal(tn_scales_by_row(t->scales, COLS), c->tile[1] == COLS);
+    assert_int_equal(tn_scales_by_row(t->scales, COLS), c->tile[1] == COLS && c->tile[0] != 5);
     for (int64_t first = 0; first < ROWS * COLS; first += 7) { /* in pieces */
         const int64_t count = ROWS * COLS - first < 7 ? ROWS * COLS - first : 7;
         tn_tensor_values(t, first, count, values + first);
