@@ -203,13 +203,14 @@ done:
 
 /* ---- The others ------------------------------------------------------------------------------------- */
 
-/* A connection to the port, or -1. */
-static int reach(const tn_meeting *m, int port) {
+/* A connection to the port, or -1; *unknown is the resolver's error where the host has no address, else 0. */
+static int reach(const tn_meeting *m, int port, int *unknown) {
     struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
     char service[16];
     int fd = -1;
     snprintf(service, sizeof service, "%d", port);
-    if (getaddrinfo(m->host, service, &hints, &found) != 0) return -1;
+    *unknown = getaddrinfo(m->host, service, &hints, &found);
+    if (*unknown) return -1;
     for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
         fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, 0);
         if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) continue;
@@ -235,10 +236,11 @@ static tn_status find_rank_0(const tn_meeting *m, double seconds, const tn_hooks
     const double end = tn_seconds() + seconds;
     const struct timespec pause = {.tv_nsec = PAUSE * 1000000L};
     tn_status status;
+    int unknown = 0;
     do {
         for (int port = m->port; port < m->port + PORTS; port++) {
             int32_t verdict;
-            int fd = reach(m, port);
+            int fd = reach(m, port, &unknown);
             if (fd < 0) continue;
             introduce(m, fd, &verdict);
             if (verdict == WELCOME) {
@@ -257,6 +259,11 @@ static tn_status find_rank_0(const tn_meeting *m, double seconds, const tn_hooks
         if (status != TN_OK) return status;
         nanosleep(&pause, NULL);
     } while (tn_seconds() < end);
+    if (unknown) {
+        tn_fail(TN_FAILED, "rank %d found no rank 0 within %g s: MASTER_ADDR %s: %s", l->rank, seconds, m->host,
+                gai_strerror(unknown));
+        return tn_remedy("MASTER_ADDR is rank 0's host by a name or an IPv4 address that this machine knows");
+    }
     tn_fail(TN_FAILED, "rank %d found no rank 0 at %s, ports %d to %d, within %g s", l->rank, m->host, m->port,
             m->port + PORTS - 1, seconds);
     return tn_remedy(

@@ -238,7 +238,11 @@ static void contradictions_are_refused(void **state) {
     must_end(shell("RANK=0 WORLD_SIZE=2 MASTER_PORT=23656 TENON_RENDEZVOUS_SECONDS=1 T --output_dir bad"), 1);
     must_say("1 of 2 processes did not come within 1 s (rank 1)");
     must_end(shell("RANK=1 WORLD_SIZE=2 MASTER_PORT=23656 TENON_RENDEZVOUS_SECONDS=1 T --output_dir bad"), 1);
-    must_say("rank 1 found no rank 0");
+    must_say("rank 1 found no rank 0 at ");
+    must_end(shell("RANK=1 WORLD_SIZE=2 MASTER_ADDR=no.such.host.invalid TENON_RENDEZVOUS_SECONDS=1 T "
+                   "--output_dir bad"),
+             1);
+    must_say("within 1 s: MASTER_ADDR no.such.host.invalid: ");
     must_end(shell("T --output_dir bad --processes 7"), 2);
     must_say("7 processes share the 6 micro-batches");
     must_end(shell("T --output_dir bad --processes 99999999999"), 2);
