@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
 HERE, TENON, BOUND = os.path.dirname(os.path.abspath(__file__)) + "/golden/", sys.argv[1], 2e-5
-MODELS = sys.argv[2:] or sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith(("bnb_", "qwen2_5_vl")))  # plain bases
+MODELS = sys.argv[2:] or sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith(("bnb_", "fp8_", "qwen2_5_vl")))  # plain bases
 FORMS = {
     "all-linear": dict(target_modules="all-linear"),
     "rslora, ranks": dict(target_modules="all-linear", use_rslora=True, rank_pattern={"v_proj": 2}, alpha_pattern={"o_proj": 3}),

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()
 HERE, TENON, BOUND = os.path.dirname(os.path.abspath(__file__)) + "/golden/", sys.argv[1], 2e-5
-MODELS = sys.argv[2:] or sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith(("bnb_", "qwen2_5_vl")))
+MODELS = sys.argv[2:] or sorted(n for n in os.listdir(HERE) if os.path.exists(HERE + n + "/model/config.json") and not n.startswith(("bnb_", "fp8_", "qwen2_5_vl")))
 FORMS = {  # keys of tenon, arguments of PEFT
     "all-linear": ({"target_modules": "all-linear"}, {"target_modules": "all-linear"}),
     "list": ({"target_modules": "q_proj,down_proj"}, {"target_modules": ["q_proj", "down_proj"]}),
