@@ -1,6 +1,6 @@
-/* event_file.c: messages of tensorflow/core/util/event.proto and framework/summary.proto, each in a frame of
- * TFRecord: its length in 8 bytes, the masked CRC-32C of those, the message, and the masked CRC-32C of it, all
- * little-endian. Fields (number: type):
+/* event_file.c: writes TensorBoard's event files: messages of tensorflow/core/util/event.proto and
+ * framework/summary.proto, each in a frame of TFRecord: its length in 8 bytes, the masked CRC-32C of those, the
+ * message, and the masked CRC-32C of it, all little-endian. Fields (number: type):
  *
  *   Event    1: double wall time, 2: int64 step, 3: string version, 5: Summary, 7: SessionLog
  *   Summary  1: Value, repeated: 1: string tag, 2: float
@@ -24,7 +24,7 @@ struct tn_event_file {
 
 enum { VARINT = 0, EIGHT_BYTES = 1, BYTES = 2, FOUR_BYTES = 5 /* how a field is written */ };
 
-/* ---- Protocol buffers ------------------------------------------------------------------------------------ */
+/* ---- Protocol buffers -------------------------------------------------------------------------------- */
 
 static void put_little(tn_str *out, uint64_t value, int bytes) {
     for (int i = 0; i < bytes; i++) tn_str_putc(out, (char)((value >> 8 * i) & 0xFF));
@@ -67,8 +67,7 @@ static void put_integer(tn_str *out, int field, int64_t value) {
     put_varint(out, (uint64_t)value);
 }
 
-/* ---- Frames ------------------------------------------------------------------------------------------------
- */
+/* ---- Frames ------------------------------------------------------------------------------------------ */
 
 /* CRC-32C (Castagnoli), rotated and shifted as TFRecord has it. */
 static uint32_t masked_crc(const char *bytes, int64_t length) {
@@ -106,8 +105,7 @@ static tn_status append(tn_event_file *f, tn_str *event) {
     return status;
 }
 
-/* ---- Files -------------------------------------------------------------------------------------------------
- */
+/* ---- Files ------------------------------------------------------------------------------------------- */
 
 /* events.out.tfevents.SECONDS.HOST.PROCESS.COUNT: TensorBoard reads the files of a folder in the order of their
  * names. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/integer.h"
 #include "base/number.h"
 
 typedef struct fold {
@@ -57,16 +58,14 @@ static tn_status misfit(const tn_tensor_info *t, const tn_tensor_info *scale) {
 
 /* ---- What they mean ------------------------------------------------------------------------------------ */
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Tiles by the configuration, else the usual ones, else what divides the matrix evenly. False where none fits.
  * A tile is never larger than the matrix, whatever the configuration says: sums with its sides must not
  * overflow.
  */
 static bool find_tile(const fold *f, const tn_tensor_info *t, const int64_t grid[2], tn_scales *s) {
     const int64_t *size = t->shape;
-    s->tile = smaller(f->rows ? f->rows : USUAL_TILE, size[0]);
-    s->block = smaller(f->cols ? f->cols : USUAL_TILE, size[1]);
+    s->tile = tn_min(f->rows ? f->rows : USUAL_TILE, size[0]);
+    s->block = tn_min(f->cols ? f->cols : USUAL_TILE, size[1]);
     if (divide_up(size[0], s->tile) == grid[0] && divide_up(size[1], s->block) == grid[1]) return true;
     if (f->rows || grid[0] <= 0 || grid[1] <= 0 || size[0] % grid[0] || size[1] % grid[1]) return false;
     s->tile = size[0] / grid[0], s->block = size[1] / grid[1];

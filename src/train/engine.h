@@ -87,6 +87,8 @@ tn_status tn_engine_plan(tn_engine *engine, int64_t rows, int64_t documents, int
                          int64_t cache_length);
 /* Longest context (one document a row, batch size 1) that fits, by bisection; into plan.longest_context. */
 tn_status tn_engine_longest(tn_engine *engine);
+/* Does it compute on the CPU, in memory that processes of one machine share? */
+bool tn_engine_on_host(const tn_engine *engine);
 /* Pinned host memory that this process may have: its share where several plan on one machine. */
 int64_t tn_engine_pinnable(const tn_engine *engine);
 /* TN_NO_FIT with what would fit, where the plan does not fit; else allocates, places and loads everything. */

@@ -48,13 +48,14 @@ static int64_t context_bytes(const tn_engine *e, const tn_memory_plan *plan) {
            (share ? (plan->pinned.used + share - 1) / share : 0);
 }
 
+bool tn_engine_on_host(const tn_engine *e) { return e->device->pinnable == 0; }
+
 int64_t tn_engine_pinnable(const tn_engine *e) { return e->device->pinnable / e->processes_here; }
 
 /* Bytes of the device for this process. A GPU is its own; the host's memory is shared with the others. */
 static int64_t available_bytes(const tn_engine *e) {
-    const bool is_host = e->device->pinnable == 0;
     if (e->settings->memory_limit >= 0) return e->settings->memory_limit;
-    return e->device->memory_free / (is_host ? e->processes_here : 1) + e->device->context_bytes;
+    return e->device->memory_free / (tn_engine_on_host(e) ? e->processes_here : 1) + e->device->context_bytes;
 }
 
 static tn_status plan_with(tn_engine *e, const tn_pass_limits *limits, tn_memory_plan *plan) {

@@ -157,8 +157,7 @@ tn_status tn_ranks_check_started(int world, int64_t processes) {
             (long long)processes);
     return tn_remedy(
         "leave it out, or let the program start them (`tenon VERB --processes %lld` with the same keys), or "
-        "torchrun, "
-        "mpirun or Slurm any program",
+        "torchrun, mpirun or Slurm any program",
         (long long)processes);
 }
 

@@ -177,12 +177,12 @@ static tn_status open_events(trainer *t) {
 /* The log is cut back to the checkpoint: later lines belong to steps that did not survive. */
 static tn_status open_log(trainer *t) {
     const char *path = tn_path_join(&t->arena, t->e.settings->output_dir, "train_log.jsonl");
-    if (!path) return tn_fail_memory(256, "a path");
+    t->resolved_path = tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml");
+    if (!path || !t->resolved_path) return tn_fail_memory(256, "a path");
     const bool older = t->checkpoint || t->output.begins_again;
     if (older && tn_file_size(path) > t->at.log_bytes && truncate(path, (off_t)t->at.log_bytes) != 0)
         return tn_fail_errno("cut", path);
     t->log_path = path;
-    t->resolved_path = tn_path_join(&t->arena, t->e.settings->output_dir, "config.resolved.yaml");
     t->log = fopen(path, "ae");
     return t->log ? open_events(t) : tn_fail_errno("write", path);
 }

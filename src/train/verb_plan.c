@@ -33,8 +33,7 @@ static tn_status expected_speed(const tn_engine *e, double *tokens_per_second) {
     /* Of several processes the one with most micro-batches sets the pace; on the CPU they share the cores. */
     const int64_t split = e->settings->gradient_accumulation_steps;
     const int64_t most = (split + e->processes - 1) / e->processes;
-    const bool is_host = e->device->pinnable == 0;
-    *tokens_per_second *= (double)split / (double)(most * (is_host ? e->processes : 1));
+    *tokens_per_second *= (double)split / (double)(most * (tn_engine_on_host(e) ? e->processes : 1));
     return status;
 }
 

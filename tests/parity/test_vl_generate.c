@@ -233,70 +233,63 @@ static void a_model_that_reads_alone_sees_nothing(void **state) {
 
 /* ---- Chat ---------------------------------------------------------------------------------------- */
 
+/* `tenon chat ARGUMENTS` given `lines` as printf writes them: its exit code, and what it wrote. */
+static int chat(const char *lines, const char *arguments, tn_str *out, tn_str *err) {
+    tn_str command = {0};
+    tn_str_printf(&command, "printf '%s' | \"$TENON\" chat --device %s %s >%s 2>%s", lines, test_device(),
+                  arguments, scratch("out"), scratch("err"));
+    const int status = system(tn_str_text(&command));
+    must(tn_read_file(scratch("out"), 1 << 20, out));
+    must(tn_read_file(scratch("err"), 1 << 20, err));
+    tn_str_free(&command);
+    return WEXITSTATUS(status);
+}
+
 static void chat_shows_a_picture_with_the_next_line(void **state) {
     (void)state;
-    tn_str command = {0}, out = {0};
+    tn_str out = {0}, err = {0};
     answerer a = open_answerer(MODEL, GOLDEN "adapter", NULL, 128);
     tn_doc *doc = ask(&a, SHOWN(PICTURES "rgb.png"));
-    tn_str_printf(&command,
-                  "printf '/image nowhere.png\n/image " PICTURES
-                  "rgb.png\nx\n' | \"$TENON\" chat --model " MODEL " --adapter " GOLDEN
-                  "adapter --dtype float32 --device %s --max_new_tokens 20 --max_length 128 "
-                  ">%s 2>%s",
-                  test_device(), scratch("out"), scratch("err"));
-    const int status = system(tn_str_text(&command));
-    assert_int_equal(WEXITSTATUS(status), 3);
-    must(tn_read_file(scratch("out"), 1 << 20, &out));
+    assert_int_equal(chat("/image nowhere.png\n/image " PICTURES "rgb.png\nx\n",
+                          "--model " MODEL " --adapter " GOLDEN
+                          "adapter --dtype float32 --max_new_tokens 20 --max_length 128",
+                          &out, &err),
+                     3);
     assert_memory_equal(tn_str_text(&out), tn_doc_string(doc, "text", NULL),
                         strlen(tn_doc_string(doc, "text", "")));
-    tn_str_clear(&out);
-    must(tn_read_file(scratch("err"), 1 << 20, &out));
-    assert_non_null(strstr(tn_str_text(&out), "nowhere.png: No such file"));
-    tn_str_free(&command);
+    assert_non_null(strstr(tn_str_text(&err), "nowhere.png: No such file"));
     tn_str_free(&out);
+    tn_str_free(&err);
     tn_doc_free(doc);
     close_answerer(&a);
 }
 
 static void chat_of_a_model_that_reads_alone_goes_on(void **state) {
     (void)state;
-    tn_str command = {0}, out = {0};
-    tn_str_printf(&command,
-                  "printf '/image " PICTURES
-                  "rgb.png\nx\nWho keeps the lighthouse on Crab Island?\n' | \"$TENON\" chat "
-                  "--model models/islands --device %s --max_new_tokens 4 >%s 2>%s",
-                  test_device(), scratch("out"), scratch("err"));
-    const int status = system(tn_str_text(&command));
-    assert_int_equal(WEXITSTATUS(status), 2);
-    must(tn_read_file(scratch("err"), 1 << 20, &out));
-    assert_non_null(strstr(tn_str_text(&out), "this model sees none"));
-    tn_str_clear(&out);
-    must(tn_read_file(scratch("out"), 1 << 20, &out));
+    tn_str out = {0}, err = {0};
+    assert_int_equal(chat("/image " PICTURES "rgb.png\nx\nWho keeps the lighthouse on Crab Island?\n",
+                          "--model models/islands --max_new_tokens 4", &out, &err),
+                     2);
+    assert_non_null(strstr(tn_str_text(&err), "this model sees none"));
     assert_true(tn_str_text(&out)[0] == 'T');
-    tn_str_free(&command);
     tn_str_free(&out);
+    tn_str_free(&err);
 }
 
 /* A file that is no picture, and /image alone: said, and the next line is answered. */
 static void what_cannot_be_shown_costs_no_conversation(void **state) {
     (void)state;
-    tn_str command = {0}, out = {0};
-    tn_str_printf(&command,
-                  "printf '/image\n/image " PICTURES "picture.webp\nx\n/image \\344.png\n/image " PICTURES
-                  "\nx\nx\n/image " PICTURES "rgb.png\n' | \"$TENON\" chat --model " MODEL
-                  " --device %s --max_new_tokens 1 --max_length 128 >%s 2>%s",
-                  test_device(), scratch("out"), scratch("err"));
-    const int status = system(tn_str_text(&command));
-    assert_int_equal(WEXITSTATUS(status), 2);
-    must(tn_read_file(scratch("out"), 1 << 20, &out));
+    tn_str out = {0}, err = {0};
+    assert_int_equal(chat("/image\n/image " PICTURES "picture.webp\nx\n/image \\344.png\n/image " PICTURES
+                          "\nx\nx\n/image " PICTURES "rgb.png\n",
+                          "--model " MODEL " --max_new_tokens 1 --max_length 128", &out, &err),
+                     2);
     assert_true(out.length > 0);
-    tn_str_clear(&out);
-    must(tn_read_file(scratch("err"), 1 << 20, &out));
     static const char *const parts[] = {"/image without a path", "is a WebP file", "the path is not UTF-8 text",
                                         "is not a regular file", "with the next line, and none came"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (!strstr(tn_str_text(&out), parts[i])) fail_msg("%s: %s", parts[i], tn_str_text(&out));
-    tn_str_free(&command);
+        if (!strstr(tn_str_text(&err), parts[i])) fail_msg("%s: %s", parts[i], tn_str_text(&err));
+    tn_str_free(&err);
     tn_str_free(&out);
 }
 
