@@ -122,14 +122,12 @@ static void finish_row(const tn_device *device, const tn_part *part, const float
 
 static tn_status finish(tn_device *device, const tn_linear *linear, int64_t rows, tn_view z, tn_view c,
                         tn_view y, tn_view residual, float alpha) {
-    tn_dtype dtype = device->dtype;
-    const tn_view none = {NULL, 0};
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t p = 0, output = 0; p < linear->parts; output += linear->part[p++].weight.rows)
-            finish_row(device, &linear->part[p], linear->ratio + output, row, tn_shifted(dtype, z, output),
-                       c.data ? tn_shifted(dtype, c, output) : none, tn_shifted(dtype, y, output),
-                       residual.data ? tn_shifted(dtype, residual, output) : none, alpha);
+            finish_row(device, &linear->part[p], linear->ratio + output, row, tn_view_at(device, z, 0, output),
+                       tn_view_at(device, c, 0, output), tn_view_at(device, y, 0, output),
+                       tn_view_at(device, residual, 0, output), alpha);
     return TN_OK;
 }
 

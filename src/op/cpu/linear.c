@@ -201,7 +201,7 @@ static tn_status part_forward(tn_device *device, const tn_linear *linear, int p,
     for (int64_t n = 0, step = tn_weight_step(w); n < w->rows; n += step) {
         int64_t count = tn_min(step, w->rows - n);
         tn_view rows_of_w = tn_weight_rows(device, w, n, count, tile);
-        tn_view added = t->residual.data && !in_place ? tn_shifted(device->dtype, t->residual, n) : none;
+        tn_view added = t->residual.data && !in_place ? tn_view_at(device, t->residual, 0, n) : none;
         TN_TRY(base_share(device, linear, p, t, rows, n, rows_of_w, count, added, apart || in_place));
     }
 done:
@@ -213,7 +213,6 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
     if (linear->ratio)
         return tn_dora_forward(device, &tn_cpu_dora, linear, rows, x, y, residual, alpha, dropout);
     if (rows <= TN_FEW) return few_rows(device, linear, rows, x, y, residual, alpha, dropout);
-    tn_dtype dtype = device->dtype;
     tn_scratch scratch = tn_scratch_of(device);
     int64_t output = 0, border = linear->in;
     bool makes_u = tn_joins(device) && !tn_drops(dropout) && tn_ranks_before(linear, linear->parts) > 0;
@@ -224,9 +223,9 @@ tn_status tn_cpu_linear_forward(tn_device *device, const tn_linear *linear, int6
     for (int p = 0; p < linear->parts; p++) {
         product t = {.part = &linear->part[p],
                      .x = x,
-                     .u = tn_shifted(dtype, x, border),
-                     .y = tn_shifted(dtype, y, output),
-                     .residual = residual.data ? tn_shifted(dtype, residual, output) : residual,
+                     .u = tn_view_at(device, x, 0, border),
+                     .y = tn_view_at(device, y, 0, output),
+                     .residual = tn_view_at(device, residual, 0, output),
                      .alpha = alpha,
                      .makes_u = makes_u && p == 0};
         TN_TRY(part_forward(device, linear, p, rows, &t, tile));

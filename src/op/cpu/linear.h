@@ -13,10 +13,6 @@ enum { TN_FEW = 8 }; /* rows up to which dot products beat a prepared product */
 /* LoRA's products are joined to W's. */
 static inline bool tn_joins(const tn_device *device) { return tn_is_bf16(device); }
 
-static inline tn_view tn_shifted(tn_dtype dtype, tn_view view, int64_t columns) {
-    return (tn_view){tn_at(dtype, view, 0, columns), view.stride};
-}
-
 /* Ranks of the parts before part p. */
 int64_t tn_ranks_before(const tn_linear *linear, int p);
 /* A [r, in] of part p in the compute dtype; in BF16 those of all parts stand one behind the other. */

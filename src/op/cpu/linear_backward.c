@@ -27,8 +27,9 @@ static tn_status add_products(tn_dtype dtype, int64_t rows, tn_view a, int64_t m
 }
 
 /* Adds to gradients of LoRA's matrices, whose shares of l [rows, Σr] lie side by side; x [rows, n]. */
-static tn_status add_gradients(tn_dtype dtype, int64_t rows, tn_view l, const tn_gradient *gradients, int count,
-                               tn_view x, int64_t n) {
+static tn_status add_gradients(const tn_device *device, int64_t rows, tn_view l, const tn_gradient *gradients,
+                               int count, tn_view x, int64_t n) {
+    const tn_dtype dtype = device->dtype;
     tn_status status = TN_OK;
     if (dtype == TN_DTYPE_BF16 && tn_gemm_gradients_here(gradients, count))
         return tn_gemm_gradients(gradients, count, rows, l.data, l.stride, x.data, x.stride, n);
@@ -36,7 +37,7 @@ static tn_status add_gradients(tn_dtype dtype, int64_t rows, tn_view l, const tn
         const tn_gradient *g = &gradients[i];
         if (g->transposed) TN_TRY(add_products(dtype, rows, x, n, l, g->r, g->factor, g->to));
         else TN_TRY(add_products(dtype, rows, l, g->r, x, n, g->factor, g->to));
-        l = tn_shifted(dtype, l, g->r);
+        l = tn_view_at(device, l, 0, g->r);
     }
 done:
     return status;
@@ -54,9 +55,9 @@ static tn_status shared_gradients(const tn_device *device, const tn_linear *line
             run[count] = (tn_gradient){lora->r, alpha, lora->da, false};
             columns += lora->r;
         }
-        if (count) TN_TRY(add_gradients(device->dtype, rows, v, run, count, x, linear->in));
+        if (count) TN_TRY(add_gradients(device, rows, v, run, count, x, linear->in));
         else columns = linear->part[p].lora.r, count = 1;
-        v = tn_shifted(device->dtype, v, columns);
+        v = tn_view_at(device, v, 0, columns);
     }
 done:
     return status;
@@ -100,11 +101,11 @@ static tn_status parameter_gradients(tn_device *device, const tn_linear *linear,
     if (lora->da && tn_drops(dropout)) {
         tn_view from = tn_lora_source(device, linear, p, rows, x, buffer, dropout);
         tn_gradient da = {lora->r, alpha, lora->da, false};
-        TN_TRY(add_gradients(dtype, rows, v, &da, 1, from, in));
+        TN_TRY(add_gradients(device, rows, v, &da, 1, from, in));
     }
     if (lora->db) {
         tn_gradient db = {lora->r, alpha * lora->scale, lora->db, true};
-        TN_TRY(add_gradients(dtype, rows, u, &db, 1, dy, out));
+        TN_TRY(add_gradients(device, rows, u, &db, 1, dy, out));
     }
     if (part->dweight) TN_TRY(add_products(dtype, rows, dy, out, x, in, alpha, part->dweight));
     if (part->dbias) bias_gradient(device, rows, dy, out, alpha, part->dbias);
@@ -115,18 +116,17 @@ done:
 /* From dy and its border. */
 static tn_status all_gradients(tn_device *device, const tn_linear *linear, int64_t rows, tn_view x, tn_view dy,
                                float alpha, void *buffer, const tn_dropout *dropout) {
-    tn_dtype dtype = device->dtype;
     int64_t output = 0, border = 0;
     tn_status status = TN_OK;
     for (int p = 0; p < linear->parts; p++) {
-        TN_TRY(parameter_gradients(device, linear, p, rows, x, tn_shifted(dtype, x, linear->in + border),
-                                   tn_shifted(dtype, dy, output), tn_shifted(dtype, dy, linear->out + border),
-                                   alpha, buffer, dropout));
+        TN_TRY(parameter_gradients(device, linear, p, rows, x, tn_view_at(device, x, 0, linear->in + border),
+                                   tn_view_at(device, dy, 0, output),
+                                   tn_view_at(device, dy, 0, linear->out + border), alpha, buffer, dropout));
         output += linear->part[p].weight.rows;
         border += linear->part[p].lora.r;
     }
     if (!tn_drops(dropout))
-        status = shared_gradients(device, linear, rows, x, tn_shifted(dtype, dy, linear->out), alpha);
+        status = shared_gradients(device, linear, rows, x, tn_view_at(device, dy, 0, linear->out), alpha);
 done:
     return status;
 }
@@ -156,8 +156,8 @@ static tn_status make_v(tn_device *device, const tn_linear *linear, int64_t rows
     for (int p = 0; p < linear->parts; p++) {
         const tn_part *part = &linear->part[p];
         if (part->lora.r)
-            TN_TRY(make_v_of_part(device, part, rows, tn_shifted(device->dtype, dy, output),
-                                  tn_shifted(device->dtype, dy, border)));
+            TN_TRY(make_v_of_part(device, part, rows, tn_view_at(device, dy, 0, output),
+                                  tn_view_at(device, dy, 0, border)));
         output += part->weight.rows, border += part->lora.r;
     }
 done:
